@@ -1,0 +1,101 @@
+"""What the proxy asks of a guard, whatever runs behind it: a thread, a process, many machines.
+
+The proxy opens one guard stream on a request's prompt, forks it once for each moderated channel,
+and feeds each fork the tokens of that channel. Every call either returns one verified risk a
+token or raises a `GuardError`; there is no third outcome, so the caller can fail closed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.risk import Risk, Role
+
+
+class GuardError(Exception):
+    """No verdict can be had. In the default mode this ends the answer; it never releases text."""
+
+
+class GuardUnavailable(GuardError):
+    """The engine is not running, not ready, or died and could not be replaced in time."""
+
+
+class GuardOverloaded(GuardError):
+    """Admission refused: no room in the key-value cache within the waiting time."""
+
+
+class GuardTimeout(GuardError):
+    """No verdict within the deadline."""
+
+
+class GuardFault(GuardError):
+    """A verdict that cannot be trusted: not finite, too few or too many rows, a foreign stream."""
+
+
+class SequenceTooLong(GuardError):
+    """More tokens than the guard's window holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardInfo:
+    """Which guard this is: what records and response headers name."""
+
+    model: str  # "Qwen3Guard-Stream-0.6B", "embedded", or a folder's name
+    revision: str  # the hub commit, or a short hash of the weights
+    window: int  # tokens that one stream may hold
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The outcome of a real verdict on a canary text."""
+
+    is_ready: bool
+    detail: str  # one sentence for people
+    seconds: float  # how long the verdict took
+
+
+class GuardStream(Protocol):
+    """The guard's memory of one text. It outlives an engine restart: the ids are kept and replayed."""
+
+    @property
+    def position(self) -> int:
+        """Tokens fed so far, the prompt's included."""
+
+    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+        """Feed `ids` as tokens `position`, `position + 1`, ...; return one assistant risk for each.
+
+        `position` is at most `self.position`; a smaller one takes back the tokens from there on
+        (the end of a channel was judged before more of its text came after all).
+
+        Raises GuardError, and ValueError for a position past the end.
+        """
+
+    async def fork(self) -> "GuardStream":
+        """A second stream with the same past; the two then go separate ways."""
+
+    async def close(self) -> None:
+        """Free the stream's state. Safe to call twice, and after a failure."""
+
+
+class Guard(Protocol):
+    """The service door. Safe for any number of concurrent callers on one event loop."""
+
+    @property
+    def info(self) -> GuardInfo: ...
+
+    async def open(
+        self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
+    ) -> tuple[GuardStream, list[Risk]]:
+        """Open a stream on `ids`; return it with one risk for each position in `read`.
+
+        `role` picks the heads that `read` is answered from. `owner` names who pays (an API key's
+        hash): states are shared and scheduled within it, never across.
+
+        Raises GuardError; then nothing is left open.
+        """
+
+    async def health(self) -> Health:
+        """A real verdict on a canary text, with a deadline. Never raises."""
+
+    async def close(self) -> None:
+        """Stop the engine; open streams fail with GuardUnavailable."""
