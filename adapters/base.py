@@ -1,0 +1,215 @@
+"""The words between the dialects and the machine: events, keys, pieces, and what an adapter does.
+
+A dialect's adapter turns each event of one upstream response into pieces, in order, and turns
+released pieces into new events. It never forwards an upstream event: what leaves is rebuilt from
+the fields that the adapter knows and the text that was released.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+
+class AdapterError(Exception):
+    """An upstream event that cannot be read. Nothing of it may reach the client."""
+
+
+class UpstreamReportedError(AdapterError):
+    """A readable event in which the upstream says that it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event after framing: the `data` lines joined by a newline, and its type."""
+
+    data: str
+    type: str = ""
+
+
+class Kind(Enum):
+    """What sort of text a channel carries; the guard reads reasoning in another frame than content."""
+
+    CONTENT = "content"
+    REASONING = "reasoning"
+    NAME = "name"  # a tool's name: useless in parts, so it is released whole
+    ARGUMENTS = "arguments"  # JSON text, whose escapes can spell what the raw characters hide
+
+
+class Key(NamedTuple):
+    """One moderated text: a channel ("content", "tool_calls.0.arguments") of a choice."""
+
+    choice: int
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """One entry of a `logprobs` list, beside the bytes of the text that it repeats."""
+
+    text: bytes
+    entry: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text appended to one key.
+
+    `source` is the adapter's own note of the event it came from (its envelope); `extra` the
+    adapter's own non-text fields that ride with the first character (a tool call's id). Both are
+    opaque to everyone else. `logprobs`, where given, repeat `text` byte for byte.
+    """
+
+    key: Key
+    kind: Kind
+    text: str
+    source: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: tuple[Logprob, ...] = ()
+
+    def split(self, at: int) -> "tuple[Delta, Delta]":
+        """Cut after `at` characters, 0 < at < len(text). An entry stays where its last byte is."""
+        covered, kept = 0, 0
+        limit = len(self.text[:at].encode("utf-8", "surrogatepass"))
+        for logprob in self.logprobs:
+            if covered + len(logprob.text) > limit:
+                break
+            covered += len(logprob.text)
+            kept += 1
+        head = replace(self, text=self.text[:at], logprobs=self.logprobs[:kept])
+        return head, replace(self, text=self.text[at:], extra={}, logprobs=self.logprobs[kept:])
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Something without model text that keeps its place: a role, usage, an empty delta.
+
+    `choice` is None for what belongs to the whole response and so waits for every choice.
+    """
+
+    choice: int | None
+    payload: Mapping[str, Any]
+    source: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The upstream says that a choice is complete, and why."""
+
+    choice: int
+    reason: str
+    source: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The upstream says that the response is complete (`[DONE]`, or the end of a whole body)."""
+
+
+Piece = Delta | Opaque | Finish | End
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A risk as clients read it: the worst of the tokens that cover a span of one channel.
+
+    `start` and `end` are offsets in characters of the channel's text.
+    """
+
+    channel: str
+    start: int
+    end: int
+    risk_level: str  # "Safe", "Controversial", "Unsafe"
+    category: str | None  # None where Safe
+    probability: float  # of the level, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """One side of a conversation as a whole: the prompt, or everything said in a choice."""
+
+    is_flagged: bool
+    worst: Note | None
+    scores: Mapping[str, float] = field(default_factory=dict)  # category -> highest probability of harm seen
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of a choice when it ends."""
+
+    notes: tuple[Note, ...] = ()  # the worst of each channel
+    prompt: Assessment | None = None
+    answer: Assessment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Our decision to end a choice: where, why, and what the client is told in its place."""
+
+    choice: int
+    flagged: Note  # `start` is the offset of the first character withheld
+    tokens: int  # tokens of that channel judged up to the decision
+    notice: str = ""  # a line for the user, or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts that we estimate because the upstream was cancelled before it sent its own."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a response ends as an error. Fixed texts of ours, never the upstream's."""
+
+    message: str
+    type: str = "api_error"
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notations:
+    """Which annotations to write beside the text."""
+
+    weir: bool = True
+    openai: bool = False  # the `moderation` object of OpenAI's inline moderation
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an adapter has to know of the request that it answers."""
+
+    model: str  # as the client asked for it: used where the upstream's own name is unusable
+    choices: int = 1
+    guard_model: str = ""
+    notations: Notations = Notations()
+    allow_unscanned: bool = False  # let through what no one judged (audio data, top_logprobs)
+
+
+class Adapter(Protocol):
+    """One response in one dialect, streamed or whole. An instance serves one response."""
+
+    dropped: int  # fields and entries left out because they could carry text that nobody judged
+
+    def decode(self, event: Event) -> list[Piece]:
+        """Raises AdapterError (unreadable) or UpstreamReportedError."""
+
+    def encode(self, piece: Delta | Opaque, note: Note | None) -> list[Event]:
+        """A released piece; `note` is None where nothing is known or wanted of its text."""
+
+    def encode_finish(self, finish: Finish, report: Report) -> list[Event]: ...
+
+    def encode_block(self, block: Block, report: Report) -> list[Event]: ...
+
+    def encode_usage(self, usage: Usage) -> list[Event]: ...
+
+    def encode_end(self) -> list[Event]: ...
+
+    def encode_failure(self, failure: Failure) -> list[Event]: ...
+
+
+# A factory for each shape of an endpoint: (options) -> adapter.
+class AdapterFactory(Protocol):
+    def __call__(self, options: Options) -> Adapter: ...
