@@ -1,0 +1,261 @@
+"""What can be set: a model a section of `weir.toml`, a docstring a key. `config` reads them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from proxy.risk import Category
+
+MIB = 1 << 20
+DAY_SECONDS = 86_400
+DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
+POLICY_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"  # it goes into a header
+
+Mode = Literal["loose", "strict"]
+OnFlag = Literal["block", "annotate", "monitor"]
+CategoryAction = Literal["block", "annotate", "allow"]
+DebounceRule = Literal["same-level", "any-level"]
+Release = Literal["hold", "window"]
+PromptCheck = Literal["parallel", "before"]
+PromptBlock = Literal["error", "answer"]
+OnFailure = Literal["closed", "open"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read true as 1
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _spelled(pattern: str, reason: str) -> AfterValidator:
+    """A pattern whose refusal is a sentence for people."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(reason)
+        return value
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, BeforeValidator(_not_bool)]
+Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
+Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
+Line = Annotated[str, _spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(Section):
+    """What clients connect to, and how much one of them may ask of us."""
+
+    host: Line = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[Count, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one."""
+    max_body_bytes: Bytes = 8 * MIB
+    """Largest request body; more is answered with 413."""
+    max_messages: Annotated[Count, Field(ge=1, le=100_000)] = 4096
+    """Most messages in one conversation."""
+    max_choices: Annotated[Count, Field(ge=1, le=128)] = 16
+    """Largest `n`, the answers asked for at once."""
+    max_json_depth: Annotated[Count, Field(ge=8, le=256)] = 64
+    """Deepest nesting of a request body."""
+    request_seconds: Seconds = 30.0
+    """Deadline by which a whole request body has arrived."""
+    send_seconds: Seconds = 60.0
+    """Longest wait for a client that does not read."""
+    heartbeat_seconds: Annotated[Seconds, Field(le=50)] = 15.0
+    """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
+    drain_seconds: Annotated[float, BeforeValidator(_not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
+    """How long running answers may finish after a stop signal."""
+    max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
+    """Most moderated requests at once; more are answered with 503."""
+
+
+class UpstreamSettings(Section):
+    """The LLM API behind us."""
+
+    base_url: str | None = None
+    """The API's base URL, with or without /v1. `weir serve` needs it."""
+    api_key: SecretStr | None = None
+    """Sent upstream in place of the client's credential; without it the client's own is forwarded."""
+    connect_seconds: Seconds = 10.0
+    """Longest wait for a connection, or for a free one of the pool."""
+    first_byte_seconds: Seconds = 120.0
+    """Longest wait for the head of a response."""
+    idle_seconds: Seconds = 120.0
+    """Longest silence within a response."""
+    total_seconds: Seconds = 3600.0
+    """Longest response."""
+    max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
+    """Size of the connection pool."""
+    max_event_bytes: Bytes = 4 * MIB
+    """Largest server-sent event."""
+    max_body_bytes: Bytes = 64 * MIB
+    """Largest body of an answer that is not streamed."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, url: str | None) -> str | None:
+        if url is not None and (reason := url_fault(url)):
+            raise ValueError(reason)
+        return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, key: SecretStr | None) -> SecretStr | None:
+        # It becomes a header: a line break in it would begin a second one.
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+            raise ValueError("must be printable ASCII characters without spaces, at least one")
+        return key
+
+
+class GuardSettings(Section):
+    """The model that judges every token."""
+
+    model: Line = "embedded"
+    """A hub id, a folder, or "embedded" (demo grade)."""
+    revision: Line | None = None
+    """Branch, tag or commit of a hub model."""
+    device: Annotated[str, _spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights."""
+    threads: Annotated[Count, Field(ge=1, le=1024)] | None = None
+    """Threads of the engine on a CPU; without it, torch's own choice."""
+    verdict_seconds: Seconds = 10.0
+    """Deadline of a verdict; one that is late counts as a failure."""
+    admission_seconds: Seconds = 5.0
+    """Longest wait for room in the guard's key-value cache."""
+    kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
+    """Memory of the key-value cache; without it, the engine's own choice."""
+    window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
+    """Most tokens of one conversation; without it, what the model was made for."""
+    on_failure: OnFailure = "closed"
+    """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
+
+
+class PolicySettings(Section):
+    """What a risk leads to."""
+
+    name: Annotated[str, _spelled(r"[A-Za-z0-9._-]{1,64}", POLICY_NAMES)] = "default"
+    """Named in headers and records."""
+    mode: Mode = "loose"
+    """strict: Controversial counts as Unsafe."""
+    on_flag: OnFlag = "block"
+    """block: end the answer; annotate: mark it; monitor: only record."""
+    debounce: Annotated[Count, Field(ge=1, le=8)] = 2
+    """How many flagged tokens in a row make a flag."""
+    debounce_rule: DebounceRule = "same-level"
+    """same-level: a run is of one level, as in the published evaluation; any-level: as in the paper."""
+    categories: dict[Category, CategoryAction] = {}
+    """What to do for a category instead of on_flag, such as "Sexual Content" = "allow"."""
+    release: Release = "hold"
+    """hold: no character leaves before its verdict; window: a few may."""
+    window: Annotated[Count, Field(ge=0, le=100_000)] = 0
+    """With release = "window": the most characters ahead of the verdicts."""
+    prompt_check: PromptCheck = "parallel"
+    """parallel: judge the prompt while the upstream answers; before: call it only after the verdict."""
+    prompt_block: PromptBlock = "error"
+    """What a flagged prompt gets. error: HTTP 400; answer: a normal answer that says prompt_notice."""
+    notice: Annotated[str, Field(max_length=1000)] = "This answer was stopped by a safety policy."
+    """The last line of an answer that was cut; "" for none."""
+    prompt_notice: Annotated[str, Field(max_length=1000)] = "This request was stopped by a safety policy."
+    """What the sender of a flagged prompt is told."""
+    allow_unscanned: bool = False
+    """Let images and audio, which no one can judge, through with a label instead of refusing them."""
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _name_categories(cls, value: object) -> object:
+        return _by_category(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_window(self) -> "PolicySettings":
+        if self.release == "window" and self.window == 0:
+            raise ValueError('release = "window" needs a window above 0: the characters that may leave unjudged')
+        if self.release == "hold" and self.window > 0:
+            raise ValueError('window is set, but only release = "window" uses it')
+        return self
+
+
+class AnnotationSettings(Section):
+    """What an answer tells of its risks."""
+
+    weir: bool = True
+    """Add our `weir` object to what is sent."""
+    client_may_ask: bool = True
+    """Answer the `moderation` field of OpenAI's API."""
+
+
+class LogSettings(Section):
+    """One line of JSON a request, without content and without keys."""
+
+    level: LogLevel = "info"
+    """The least level that is written."""
+    file: Path | None = None
+    """Append the log to this file; without it, it goes to standard error."""
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    server: ServerSettings = ServerSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    guard: GuardSettings = GuardSettings()
+    policy: PolicySettings = PolicySettings()
+    annotations: AnnotationSettings = AnnotationSettings()
+    log: LogSettings = LogSettings()
+
+
+def url_fault(url: str) -> str | None:
+    """Why `url` cannot be an API's base, in words that never repeat it: it may hold a password."""
+    if not re.fullmatch(r"[\x21-\x7e]+", url):
+        return "must be a URL, of printable ASCII characters without spaces"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "must be a URL; its host or port cannot be read"
+    faults = {
+        "must start with http:// or https://": parts.scheme not in ("http", "https"),
+        "must name a host": not host,
+        "must not hold a user name or password; api_key is the place for a key": "@" in parts.netloc,
+        "must not hold a # fragment": "#" in url,
+    }
+    return next((reason for reason, is_fault in faults.items() if is_fault), None)
+
+
+def category_slug(name: str) -> str:
+    """`Sexual Content`, `sexual_content` and `SEXUAL-CONTENT` are one name."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+CATEGORY_OF_SLUG: dict[str, Category] = {category_slug(category): category for category in Category}
+
+
+def _by_category(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    named: dict[Any, Any] = {}
+    for name, action in value.items():
+        category = CATEGORY_OF_SLUG.get(category_slug(str(name)), name)
+        if category in named:
+            raise ValueError(f'names the category "{category}" twice')
+        named[category] = action
+    return named
