@@ -174,6 +174,7 @@ def _tables(file: Path, text: str) -> dict[str, Any]:
     except ValueError as exc:  # broken TOML, and plain ValueError for a number of 5,000 digits
         found = re.fullmatch(r"(.*) \(at (.*)\)", str(exc), re.DOTALL)
         reason, where = found.groups() if found else (str(exc), "")
+        where = where.replace("end of document", "at its end")
         raise ConfigError(
             f"{file} {where}".rstrip() + f": is not valid TOML: {reason[:1].lower()}{reason[1:]}."
         ) from None
@@ -183,12 +184,15 @@ def _place(file: Path, text: str, path: Name) -> str:
     """The file, and the line that gives `path` where it is written plainly; tomllib does not tell."""
     wanted, table = _bare(".".join(path)), ""
     for number, line in enumerate(text.splitlines(), 1):
-        header, key = re.match(r"\s*\[+([^\[\]=]+)\]", line), re.match(r"\s*([^=#]+)=", line)
-        if header:
-            table = _bare(header[1])
-        given = f"{table}.{_bare(key[1])}".lstrip(".") if key and not header else table
-        is_inside_inline_table = key and f"{wanted}.".startswith(f"{given}.")
-        if (header or key) and f"{given}.".startswith(f"{wanted}.") or is_inside_inline_table:
+        if header := re.match(r"\s*\[+([^\[\]=]+)\]", line):
+            given = table = _bare(header[1])
+        elif key := re.match(r"\s*([^=#]+)=", line):
+            given = f"{table}.{_bare(key[1])}".lstrip(".")
+            if wanted.startswith(f"{given}."):  # an inline table
+                return f"{file} line {number}"
+        else:
+            continue
+        if f"{given}.".startswith(f"{wanted}."):
             return f"{file} line {number}"
     return str(file)
 
