@@ -1,0 +1,32 @@
+"""The dialects: one response of an LLM API <-> pieces. The standard library only.
+
+base.py                  Event, Key, the pieces, and what an adapter does
+openai_chat.py           /v1/chat/completions, streamed
+openai_chat_body.py      the same, as one body
+openai_chat_reader.py    one event or body -> pieces
+openai_chat_fields.py    the fields of a message in which text travels
+openai_chat_calls.py     which tool call a fragment belongs to
+openai_chat_logprobs.py  logprobs that repeat a text
+notations.py             verdicts as clients read them
+metadata.py              names and numbers that pass unjudged, checked for shape
+strict_json.py           JSON objects, no NaN, no quotes in errors
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from adapters.base import AdapterFactory
+from adapters.openai_chat import ChatStream
+from adapters.openai_chat_body import ChatBody
+
+
+class Dialect(NamedTuple):
+    """The two shapes of an endpoint's answer."""
+
+    stream: AdapterFactory
+    body: AdapterFactory
+
+
+DIALECTS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": Dialect(ChatStream, ChatBody),
+}

@@ -1,0 +1,150 @@
+"""/v1/chat/completions as a stream: `chat.completion.chunk` events."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
+from adapters.metadata import Envelope
+from adapters.notations import moderation, weir_block, weir_finish, weir_note
+from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
+from adapters.openai_chat_reader import CHUNK, ChatReader
+from adapters.strict_json import write
+
+DONE = "[DONE]"
+
+
+class ChatStream:
+    """One streamed response."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._reader = ChatReader(options, CHUNK)
+        self._introduced: set[int] = set()  # choices whose role the client knows
+        self._described: set[Key] = set()  # reasoning details whose id and format the client knows
+        self.dropped = 0
+
+    def decode(self, event: Event) -> list[Piece]:
+        pieces = self._reader.end() if event.data.strip() == DONE else self._reader.read(event)
+        self.dropped = self._reader.dropped
+        return pieces
+
+    def encode(self, piece: Delta | Opaque, note: Note | None) -> list[Event]:
+        if isinstance(piece, Delta):
+            more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
+            choice = _choice(piece.key.choice, self._delta(piece), _logprobs(piece))
+            return [_chunk(piece.source, [choice], more)]
+        if piece.choice is None:
+            return [_chunk(piece.source, [], piece.payload)]
+        if "role" in piece.payload:
+            self._introduced.add(piece.choice)
+        return [_chunk(piece.source, [_choice(piece.choice, piece.payload)])]
+
+    def encode_finish(self, finish: Finish, report: Report) -> list[Event]:
+        choice = _choice(finish.choice, {}, finish_reason=finish.reason)
+        if native := self._reader.native_reasons.get(finish.choice):
+            choice["native_finish_reason"] = native
+        more = {"weir": weir_finish(report)} if self._options.notations.weir else {}
+        return [_chunk(finish.source or self._reader.envelope(), [choice], more | self._moderation(report))]
+
+    def encode_block(self, block: Block, report: Report) -> list[Event]:
+        role = {} if block.choice in self._introduced else {"role": "assistant"}
+        choice = _choice(block.choice, role | {"content": block.notice}, finish_reason="content_filter")
+        more = {"weir": weir_block(block)} if self._options.notations.weir else {}
+        return [_chunk(self._reader.envelope(), [choice], self._moderation(report) | more)]
+
+    def encode_usage(self, usage: Usage) -> list[Event]:
+        more: dict[str, Any] = {"usage": usage_fields(usage)}
+        if self._options.notations.weir:
+            more["weir"] = {"usage": "estimated"}
+        return [_chunk(self._reader.envelope(), [], more)]
+
+    def encode_end(self) -> list[Event]:
+        return [Event(DONE)]
+
+    def encode_failure(self, failure: Failure) -> list[Event]:
+        return [failure_event(failure)]
+
+    def _moderation(self, report: Report) -> dict[str, Any]:
+        if not self._options.notations.openai:
+            return {}
+        return {"moderation": moderation(self._options.guard_model, report.prompt, [report.answer])}
+
+    def _delta(self, piece: Delta) -> dict[str, Any]:
+        field, _, rest = piece.key.channel.partition(".")
+        write_delta = WRITERS.get(field)
+        return write_delta(self, piece, rest) if write_delta else {field: piece.text}
+
+    def _unknown(self, piece: Delta, rest: str) -> dict[str, Any]:
+        return {rest: piece.text}
+
+    def _nested(self, piece: Delta, rest: str) -> dict[str, Any]:
+        return {piece.key.channel.partition(".")[0]: {rest: piece.text}}
+
+    def _function_call(self, piece: Delta, rest: str) -> dict[str, Any]:
+        call = {rest: piece.text}
+        if rest == "name":
+            call["arguments"] = ""
+        return {"function_call": call}
+
+    def _detail(self, piece: Delta, rest: str) -> dict[str, Any]:
+        index, _, field = rest.partition(".")
+        detail = {"type": f"reasoning.{field}", "index": int(index), field: piece.text}
+        if piece.key not in self._described:
+            self._described.add(piece.key)
+            detail |= piece.extra
+        return {"reasoning_details": [detail]}
+
+    def _tool_call(self, piece: Delta, rest: str) -> dict[str, Any]:
+        """The first chunk of a call tells id, type and name: clients make the call from it."""
+        call = self._reader.calls.find(piece.key)
+        field = rest.partition(".")[2]
+        kind = TOOL_TYPES.get(field, call.type)
+        text = {field: piece.text}
+        entry: dict[str, Any] = {"index": call.index}
+        if not call.is_announced:
+            entry |= call.announce()
+            if field == "name":
+                text[TOOL_TEXTS[kind][0]] = ""
+        return {"tool_calls": [entry | {kind: text}]}
+
+
+WRITERS: Mapping[str, Callable[[ChatStream, Delta, str], dict[str, Any]]] = {
+    "audio": ChatStream._nested,
+    "delta": ChatStream._unknown,
+    "function_call": ChatStream._function_call,
+    "reasoning_details": ChatStream._detail,
+    "tool_calls": ChatStream._tool_call,
+}
+
+
+def usage_fields(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def failure_event(failure: Failure) -> Event:
+    error = {"message": failure.message, "type": failure.type, "param": None, "code": failure.code}
+    return Event(write({"error": error}))
+
+
+def _choice(
+    index: int,
+    delta: Mapping[str, Any],
+    logprobs: Mapping[str, Any] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _logprobs(piece: Delta) -> dict[str, Any] | None:
+    if not piece.logprobs:
+        return None
+    entries = [logprob.entry for logprob in piece.logprobs]
+    return {"content": None, "refusal": None, piece.key.channel: entries}
+
+
+def _chunk(envelope: Envelope, choices: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> Event:
+    return Event(envelope.head + write({"choices": choices, **(more or {})})[1:])

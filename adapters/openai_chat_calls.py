@@ -1,0 +1,67 @@
+"""Which tool call a fragment belongs to, and what a client must know when a call begins."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.base import Key, Kind
+from adapters.metadata import ID, index_of, matches
+
+# What may hang in a call: the field of its text, and what sort of text that is.
+TOOL_TEXTS: Mapping[str, tuple[str, Kind]] = {
+    "function": ("arguments", Kind.ARGUMENTS),
+    "custom": ("input", Kind.CONTENT),
+}
+# The other way round: "arguments" -> "function".
+TOOL_TYPES: Mapping[str, str] = {field: kind for kind, (field, _) in TOOL_TEXTS.items()}
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """The identity of a call. Clients need all of it in the first chunk of the call."""
+
+    index: int
+    id: str = ""
+    type: str = "function"
+    is_announced: bool = False
+
+    def announce(self) -> dict[str, Any]:
+        """What the first chunk says; a call without a usable id gets one of ours."""
+        self.is_announced = True
+        self.id = self.id or f"call_{secrets.token_hex(12)}"
+        return {"id": self.id, "type": self.type}
+
+
+class CallBook:
+    """The tool calls of one response."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Key, ToolCall] = {}  # by choice and "tool_calls.<index>"
+        self.dropped = 0
+
+    def enter(self, choice: int, entry: Mapping[str, Any], position: int) -> ToolCall:
+        """The call of this fragment. Its id stays what it was first."""
+        index = self._index(choice, entry, position)
+        call = self._calls.setdefault(Key(choice, f"tool_calls.{index}"), ToolCall(index))
+        call_id = entry.get("id")
+        if matches(call_id, ID):
+            call.id = call.id or call_id
+        else:
+            self.dropped += bool(call_id)
+        for kind in TOOL_TEXTS:
+            if entry.get(kind) or entry.get("type") == kind:
+                call.type = kind
+        return call
+
+    def find(self, key: Key) -> ToolCall:
+        """The call of a text: ("tool_calls.0.name") -> the call that was entered as 0."""
+        return self._calls[Key(key.choice, key.channel.rpartition(".")[0])]
+
+    def _index(self, choice: int, entry: Mapping[str, Any], position: int) -> int:
+        """Servers that send no index send whole calls, in one list or one by one: then the id tells them apart."""
+        index, call_id = entry.get("index"), entry.get("id")
+        if index is not None or not matches(call_id, ID):
+            return index_of(index, position)
+        known = {call.id: call.index for key, call in self._calls.items() if key.choice == choice}
+        return index_of(known.get(call_id), max(known.values(), default=-1) + 1)

@@ -1,0 +1,178 @@
+"""One chat event -> pieces, for a stream's chunks and for a whole body alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.base import AdapterError, Delta, End, Event, Finish, Opaque, Options, Piece, UpstreamReportedError
+from adapters.metadata import ENVELOPE_FIELDS, WORD, Envelope, EnvelopeReader, leftovers, matches, read_counts
+from adapters.openai_chat_fields import FieldReader
+from adapters.strict_json import read_object
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """In what a stream's chunk and a whole body differ."""
+
+    object: str
+    message: str  # where a choice keeps its fields
+    is_whole: bool
+
+
+CHUNK = Shape("chat.completion.chunk", "delta", is_whole=False)
+BODY = Shape("chat.completion", "message", is_whole=True)
+
+COUNTS = ("usage", "timings")
+# Rebuilt by us or of no use once the text is rewritten; none of it is worth a word in the record.
+IGNORED = ("obfuscation", "prompt_filter_results", "moderation")
+CHUNK_FIELDS = frozenset({"object", "choices", *ENVELOPE_FIELDS, *COUNTS, *IGNORED})
+CHOICE_FIELDS = frozenset(
+    {
+        "index",
+        "delta",
+        "message",
+        "finish_reason",
+        "native_finish_reason",
+        "logprobs",
+        "content_filter_results",
+        "content_filter_offsets",
+        "content_filter_result",
+    }
+)
+
+# What clients understand, and a few servers' own words for the same.
+FINISH_REASONS: Mapping[str, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+    "max_tokens": "length",
+    "model_length": "length",
+}
+UNKNOWN_FINISH_REASON = "stop"
+FAILED_FINISH_REASONS = frozenset({"error", "insufficient_system_resource", "abort"})
+
+
+class ChatReader:
+    """Reads the events of one response."""
+
+    def __init__(self, options: Options, shape: Shape) -> None:
+        self._choices = options.choices
+        self._shape = shape
+        self._fields = FieldReader(options)
+        self._envelopes = EnvelopeReader(options, shape.object)
+        self._finished: set[int] = set()
+        self._counts: dict[str, Any] = {}  # the newest, not yet sent on
+        self._dropped = 0
+        self._is_over = False
+        self.native_reasons: dict[int, str] = {}
+        self.calls = self._fields.calls
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped + self._fields.dropped + self._envelopes.dropped
+
+    def envelope(self) -> Envelope:
+        return self._envelopes.current()
+
+    def read(self, event: Event) -> list[Piece]:
+        if self._is_over:
+            return []
+        chunk = read_object(event.data)
+        _refuse_error(chunk, event.type)
+        choices = self._read_choices(chunk)
+        source = self._envelopes.read(chunk, is_kept=bool(choices) or any(chunk.get(name) for name in COUNTS))
+        pieces: list[Piece] = []
+        for choice in choices:
+            pieces += self._read_choice(choice, source)
+        if not chunk.keys() <= CHUNK_FIELDS:
+            self._dropped += leftovers(chunk, CHUNK_FIELDS)
+        self._read_counts(chunk)
+        if self._shape.is_whole:
+            return pieces + self.end()
+        # Servers that count in every chunk send sums: only the last one is worth a place.
+        if self._counts and (not choices or len(self._finished) == self._choices):
+            pieces.append(self._flush(source))
+        return pieces
+
+    def end(self) -> list[Piece]:
+        if self._is_over:
+            return []
+        self._is_over = True
+        counts: list[Piece] = [self._flush(self.envelope())] if self._counts else []
+        return [*counts, End()]
+
+    def _read_choices(self, chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
+        choices = chunk.get("choices")
+        if choices is None and any(isinstance(chunk.get(name), dict) for name in COUNTS):
+            return []
+        if not isinstance(choices, list):
+            raise AdapterError("an event has no list of choices")
+        seen: set[int] = set()
+        for choice in choices:
+            if not isinstance(choice, dict):
+                raise AdapterError("a choice is not an object")
+            index = choice.get("index")
+            if type(index) is not int or not 0 <= index < self._choices:
+                raise AdapterError("the index of a choice is out of bounds")
+            if index in seen and self._shape.is_whole:
+                raise AdapterError("a choice is there twice")
+            seen.add(index)
+        return choices
+
+    def _read_choice(self, choice: dict[str, Any], source: Envelope) -> list[Piece]:
+        if choice.get("error"):
+            raise UpstreamReportedError("the upstream reports an error in a choice")
+        index: int = choice["index"]
+        fields = choice.get(self._shape.message)
+        if not isinstance(fields, dict | None):
+            raise AdapterError(f"the {self._shape.message} of a choice is not an object")
+        fields = fields or {}
+        if self._shape.is_whole:
+            fields.setdefault("role", "assistant")
+        pieces = self._fields.read(index, fields, source)
+        if logprobs := choice.get("logprobs"):
+            self._fields.attach_logprobs(pieces, logprobs)
+        if not choice.keys() <= CHOICE_FIELDS:
+            self._dropped += leftovers(choice, CHOICE_FIELDS)
+        self._dropped += bool(choice.get("message" if self._shape is CHUNK else "delta"))
+        return self._read_finish(index, choice, pieces, source)
+
+    def _read_finish(self, index: int, choice: Mapping[str, Any], pieces: list[Piece], source: Envelope) -> list[Piece]:
+        if index in self._finished:  # nothing is said after the end
+            self._dropped += sum(1 for piece in pieces if isinstance(piece, Delta))
+            return []
+        reason = choice.get("finish_reason") or (UNKNOWN_FINISH_REASON if self._shape.is_whole else None)
+        if reason is None:
+            return pieces
+        if not isinstance(reason, str):
+            raise AdapterError("a finish reason is not a string")
+        if reason in FAILED_FINISH_REASONS:
+            raise UpstreamReportedError("the upstream reports that a choice failed")
+        self._finished.add(index)
+        self._dropped += reason not in FINISH_REASONS
+        native = choice.get("native_finish_reason")
+        if matches(native, WORD):
+            self.native_reasons[index] = native
+        else:
+            self._dropped += bool(native)
+        return [*pieces, Finish(index, FINISH_REASONS.get(reason, UNKNOWN_FINISH_REASON), source)]
+
+    def _read_counts(self, chunk: Mapping[str, Any]) -> None:
+        for name in COUNTS:
+            value = chunk.get(name)
+            if isinstance(value, dict):
+                self._counts[name], dropped = read_counts(value)
+                self._dropped += dropped
+            else:
+                self._dropped += bool(value)
+
+    def _flush(self, source: Envelope) -> Opaque:
+        counts, self._counts = self._counts, {}
+        return Opaque(None, counts, source)
+
+
+def _refuse_error(chunk: Mapping[str, Any], event_type: str) -> None:
+    if chunk.get("error") or chunk.get("object") == "error" or event_type == "error":
+        raise UpstreamReportedError("the upstream reports an error")
