@@ -20,13 +20,15 @@ from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import ChatBody
 
 
-class Dialect(NamedTuple):
-    """The two shapes of an endpoint's answer."""
+class Endpoint(NamedTuple):
+    """Where an endpoint lies upstream, and the two shapes of its answer."""
 
+    upstream_path: str
     stream: AdapterFactory
     body: AdapterFactory
 
 
-DIALECTS: Mapping[str, Dialect] = {
-    "/v1/chat/completions": Dialect(ChatStream, ChatBody),
+# By the path at which clients call it.
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint("/chat/completions", ChatStream, ChatBody),
 }

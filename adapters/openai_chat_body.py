@@ -20,7 +20,7 @@ from adapters.base import (
 )
 from adapters.notations import moderation, weir_block, weir_finish, weir_note
 from adapters.openai_chat import failure_event, usage_fields
-from adapters.openai_chat_calls import TOOL_TEXTS
+from adapters.openai_chat_calls import TOOL_TEXTS, ToolCall
 from adapters.openai_chat_reader import BODY, ChatReader
 from adapters.strict_json import write
 
@@ -35,6 +35,7 @@ class BodyChoice:
     blanks: Mapping[str, Any] = field(default_factory=dict)  # the role, and the fields that are null or empty
     texts: dict[str, list[str]] = field(default_factory=dict)  # by channel
     extras: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by channel
+    calls: dict[int, ToolCall] = field(default_factory=dict)
     logprobs: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)  # by channel
     spans: list[dict[str, Any]] = field(default_factory=list)
     audio: Mapping[str, Any] = field(default_factory=dict)
@@ -129,10 +130,10 @@ class ChatBody:
         choice = self._choice(piece.key.choice)
         channel = piece.key.channel
         choice.texts.setdefault(channel, []).append(piece.text)
-        if channel.startswith("tool_calls.") and channel not in choice.extras:
+        if channel.startswith("tool_calls."):
             call = self._reader.calls.find(piece.key)
-            choice.extras[channel] = call.announce()
-        elif piece.extra:
+            choice.calls[call.index] = call
+        if piece.extra:
             choice.extras.setdefault(channel, piece.extra)
         if piece.logprobs:
             choice.logprobs.setdefault(channel, []).extend(logprob.entry for logprob in piece.logprobs)
@@ -141,7 +142,6 @@ class ChatBody:
 
 
 def _written(index: int, choice: BodyChoice) -> dict[str, Any]:
-    """One choice as it leaves. A cut one keeps its texts but no call: half a call must never run."""
     written: dict[str, Any] = {
         "index": index,
         "message": _message(choice),
@@ -152,6 +152,7 @@ def _written(index: int, choice: BodyChoice) -> dict[str, Any]:
 
 
 def _message(choice: BodyChoice) -> dict[str, Any]:
+    """A cut message keeps its texts but no call: half a call must never run."""
     message: dict[str, Any] = {"role": "assistant", "content": None, **choice.blanks}
     message |= {channel: choice.text(channel) for channel in choice.texts if channel.partition(".")[0] not in NESTED}
     message |= {
@@ -175,8 +176,8 @@ def _details(choice: BodyChoice) -> list[dict[str, Any]]:
     for channel in choice.texts:
         if channel.startswith("reasoning_details."):
             _, index, name = channel.split(".")
-            detail = {"type": f"reasoning.{name}", "index": int(index), name: choice.text(channel)}
-            details.append(detail | choice.extras.get(channel, {}))
+            detail: dict[str, Any] = {"type": f"reasoning.{name}", "index": int(index), name: choice.text(channel)}
+            details.append({**detail, **choice.extras.get(channel, {})})
     return details
 
 
@@ -190,13 +191,9 @@ def _audio(choice: BodyChoice) -> dict[str, Any] | None:
 
 
 def _calls(choice: BodyChoice) -> list[dict[str, Any]]:
-    identities: dict[int, Mapping[str, Any]] = {}
-    for channel, identity in choice.extras.items():
-        if channel.startswith("tool_calls."):
-            identities.setdefault(int(channel.split(".")[1]), identity)
     calls = []
-    for index, identity in sorted(identities.items()):
-        names = ("name", TOOL_TEXTS[identity["type"]][0])
+    for index, call in sorted(choice.calls.items()):
+        names = ("name", TOOL_TEXTS[call.type][0])
         texts = {name: choice.text(f"tool_calls.{index}.{name}") for name in names}
-        calls.append({**identity, identity["type"]: texts})
+        calls.append({**call.announce(), call.type: texts})
     return calls

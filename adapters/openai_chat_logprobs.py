@@ -17,17 +17,19 @@ def pair(entries: Any, text: str, keep_alternatives: bool) -> tuple[tuple[Logpro
     """
     if not isinstance(entries, list):
         return (), bool(entries)
+    whole = _bytes_of(text)
+    if whole is None:
+        return (), len(entries)
     paired: list[Logprob] = []
-    rest = _bytes_of(text)
-    dropped = 0
+    covered, dropped = 0, 0
     for entry in entries:
-        logprob = _read(entry, keep_alternatives) if rest else None
-        if logprob is None or rest is None or not rest.startswith(logprob.text):
+        logprob = _read(entry, keep_alternatives) if covered < len(whole) else None
+        if logprob is None or not whole.startswith(logprob.text, covered):
             break
-        rest = rest[len(logprob.text) :]
+        covered += len(logprob.text)
         dropped += _left_out(entry, keep_alternatives)
         paired.append(logprob)
-    if rest != b"":
+    if covered < len(whole):
         return (), len(entries)
     return tuple(paired), dropped + len(entries) - len(paired)
 
