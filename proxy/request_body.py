@@ -5,7 +5,6 @@ would let the guard judge one conversation and the model answer another. So what
 known to disagree about is refused, and the upstream gets our own writing of what we understood.
 """
 
-import itertools
 import json
 import math
 import re
@@ -122,15 +121,13 @@ def _finite(lexeme: str) -> float:
 
 def _check_tree(value: Any, max_depth: int) -> None:
     """Depth, key lengths and half characters; level by level, for recursion itself would have to be bounded."""
-    level: list[Any] = [value]
-    for depth in itertools.count():
+    level, depth = [value], 0
+    while level:
         if not all(_is_encodable(item) for item in level if isinstance(item, str)):
             _refuse("A string in the body holds half of a surrogate pair.")
         tables = [item for item in level if isinstance(item, dict)]
         lists = [item for item in level if isinstance(item, list)]
-        if not tables and not lists:
-            return
-        if depth == max_depth:
+        if depth == max_depth and (tables or lists):
             _refuse(f"The body is nested deeper than {max_depth} levels.")
         keys = [key for table in tables for key in table]
         if any(len(key) > MAX_KEY_CHARS for key in keys):
@@ -138,6 +135,7 @@ def _check_tree(value: Any, max_depth: int) -> None:
         level = (
             keys + [item for table in tables for item in table.values()] + [item for items in lists for item in items]
         )
+        depth += 1
 
 
 def _is_encodable(text: str) -> bool:
