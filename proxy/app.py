@@ -1,0 +1,201 @@
+"""Routes, start and stop."""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import logging.handlers
+import queue
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import uvloop
+from aiohttp import http_parser, web
+
+from proxy import __version__
+from proxy.config import ConfigError, require_upstream
+from proxy.exchange import Service
+from proxy.guard.protocol import Guard, GuardError
+from proxy.guard.service import start_guard
+from proxy.handlers import (
+    ADMISSION,
+    CHAT,
+    MODELS,
+    SERVICE,
+    Admission,
+    alive,
+    chat_completions,
+    errors_as_json,
+    models,
+    ready,
+)
+from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
+from proxy.records import LOGGER
+from proxy.settings import LogSettings, PolicySettings, Settings
+from proxy.upstream import Upstream, open_session
+
+# Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
+MAX_LOG_LINES = 10_000
+# Request heads: far above real ones.
+MAX_LINE_BYTES = 8190
+
+
+def policy_of(settings: PolicySettings) -> Policy:
+    return Policy(
+        name=settings.name,
+        mode=Mode(settings.mode),
+        on_flag=Action(settings.on_flag),
+        debounce=settings.debounce,
+        rule=DebounceRule(settings.debounce_rule),
+        categories={category: Action(action) for category, action in settings.categories.items()},
+        release=ReleaseMode(settings.release),
+        window=settings.window,
+    )
+
+
+def build_app(settings: Settings, guard: Guard) -> web.Application:
+    """The application around a guard that is ready. The caller closes the guard."""
+    app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
+    app[ADMISSION] = Admission(settings.server.max_streams)
+
+    async def upstream_session(app: web.Application) -> AsyncIterator[None]:
+        async with open_session(settings.upstream) as session:
+            app[SERVICE] = Service(settings, policy_of(settings.policy), guard, Upstream(session, settings.upstream))
+            yield
+
+    app.cleanup_ctx.append(upstream_session)
+    app.router.add_post(CHAT, chat_completions)
+    app.router.add_get(MODELS, models, allow_head=False)
+    app.router.add_get("/healthz", alive, allow_head=False)
+    app.router.add_get("/readyz", ready, allow_head=False)
+    return app
+
+
+@asynccontextmanager
+async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
+    """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
+    runner = web.AppRunner(
+        build_app(settings, guard),
+        handler_cancellation=True,  # a client that leaves frees the upstream and the guard at once
+        access_log=None,  # one record a request says more
+        shutdown_timeout=settings.server.drain_seconds,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def serve_until_stopped(settings: Settings) -> None:
+    """Raises GuardError, OSError."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    guard = await open_guard(settings)
+    try:
+        async with running(settings, guard) as port:
+            print(started(settings, guard, port), file=sys.stderr, flush=True)
+            await stopped.wait()
+    finally:
+        await guard.close()
+
+
+async def open_guard(settings: Settings) -> Guard:
+    """The guard that the settings name, loaded and warm. Raises GuardError."""
+    wanted = settings.guard
+    return await start_guard(
+        wanted.model,
+        revision=wanted.revision,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        threads=wanted.threads,
+        window=wanted.window,
+        kv_bytes=wanted.kv_bytes,
+        verdict_seconds=wanted.verdict_seconds,
+        admission_seconds=wanted.admission_seconds,
+    )
+
+
+def started(settings: Settings, guard: Guard, port: int) -> str:
+    """What `weir serve` says once it listens."""
+    host = settings.server.host
+    shown = f"[{host}]" if ":" in host else host
+    lines = [
+        f"weir {__version__}: http://{shown}:{port}/v1 -> {settings.upstream.base_url}",
+        f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
+        f"{settings.policy.on_flag}, {settings.policy.release}",
+    ]
+    if settings.guard.model == "embedded":
+        lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
+        if not is_loopback(host):
+            lines.append(f"WARNING: a demo-grade guard answers on {host}, which others can reach.")
+    if settings.guard.on_failure == "open":
+        lines.append("WARNING: guard.on_failure = open: answers pass unjudged while the guard fails.")
+    return "\n".join(lines)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def record_log(settings: LogSettings) -> Iterator[None]:
+    """Write records from a thread of their own: a slow disk may never hold up a stream."""
+    target = logging.FileHandler(settings.file) if settings.file else logging.StreamHandler()
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
+    listener = logging.handlers.QueueListener(lines, target)
+    handler = _DroppingQueueHandler(lines)
+    LOGGER.setLevel(settings.level.upper())
+    LOGGER.addHandler(handler)
+    LOGGER.propagate = False
+    listener.start()
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        listener.stop()
+        target.close()
+
+
+class _DroppingQueueHandler(logging.handlers.QueueHandler):
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr."""
+    try:
+        require_upstream(settings)
+        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+            raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
+        with record_log(settings.log):
+            uvloop.run(serve_until_stopped(settings))
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except GuardError as exc:
+        print(f"The guard cannot be started: {exc}", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        print(_os_error(settings, exc), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _os_error(settings: Settings, exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        port = settings.server.port
+        return f"Port {port} of {settings.server.host} is in use: pass --port, or stop what listens there."
+    return f"Cannot start: {exc.strerror or exc}."

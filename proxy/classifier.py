@@ -1,0 +1,62 @@
+"""The guard streams of one response: the prompt's, and a fork of it for each view of each channel."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from adapters.base import Key
+from proxy.channel import Batch
+from proxy.conversation import answer_frame
+from proxy.guard.protocol import GuardFault, GuardStream
+from proxy.risk import Risk
+
+
+class Classifier:
+    """Feeds batches to their guard streams. Use as an async context manager: leaving frees them all."""
+
+    def __init__(self, prompt: GuardStream) -> None:
+        self._prompt = prompt
+        self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
+        self._stack = AsyncExitStack()
+        self.lags: list[float] = []  # seconds from handing tokens over to their verdicts
+        self.tokens = 0
+
+    async def __aenter__(self) -> "Classifier":
+        self._stack.push_async_callback(self._prompt.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
+        """One risk for each token of each batch. Raises GuardError."""
+        begin = time.monotonic()
+        if len(batches) == 1:
+            risks = [await self._classify(batches[0])]
+        else:
+            risks = await self._classify_all(batches)
+        self.lags.append(time.monotonic() - begin)
+        self.tokens += sum(map(len, risks))
+        return risks
+
+    async def _classify_all(self, batches: Sequence[Batch]) -> list[list[Risk]]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._classify(batch)) for batch in batches]
+        except BaseExceptionGroup as exc:  # one failure is enough to end the response
+            raise exc.exceptions[0] from exc
+        return [task.result() for task in tasks]
+
+    async def _classify(self, batch: Batch) -> list[Risk]:
+        frame: list[int] = []
+        if (batch.key, batch.view) not in self._streams:
+            frame = list(answer_frame(batch.kind).ids)
+            fork = await self._prompt.fork()
+            self._stack.push_async_callback(fork.close)
+            self._streams[batch.key, batch.view] = (fork, fork.position + len(frame))
+        stream, start = self._streams[batch.key, batch.view]
+        risks = await stream.classify(start + batch.position - len(frame), [*frame, *batch.ids])
+        if len(risks) != len(frame) + len(batch.ids):
+            raise GuardFault(f"{len(risks)} risks for {len(frame) + len(batch.ids)} tokens")
+        return risks[len(frame) :]  # frames flag falsely at fixed positions, and are not the model's text

@@ -1,0 +1,67 @@
+"""Who is at fault, and the JSON body that says so in the shape of OpenAI's errors.
+
+Every text here is ours: an upstream's or a library's message never reaches a client unread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapters.base import Failure
+
+# Seconds after which a refused client may try again.
+RETRY_AFTER_SECONDS = 1
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """A request refused before any byte of an answer was sent."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # more keys of the error object
+
+    def body(self) -> dict[str, Any]:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error | dict(self.extra)}
+
+
+class Fault(Exception):
+    """An answer under way cannot go on. `failure` is what the client is told, the text what the record keeps."""
+
+    def __init__(self, failure: Failure, status: int, detail: str = "") -> None:
+        super().__init__(detail or failure.message)
+        self.failure = failure
+        self.status = status  # where nothing was sent yet
+
+    def api_error(self) -> ApiError:
+        retry = {"retry-after": str(RETRY_AFTER_SECONDS)} if self.status == 503 else {}
+        return ApiError(self.status, self.failure.message, self.failure.type, code=self.failure.code, headers=retry)
+
+
+UPSTREAM_UNREACHABLE = Failure("The upstream cannot be reached.", code="upstream_unreachable")
+UPSTREAM_SLOW = Failure("The upstream did not answer in time.", code="upstream_timeout")
+UPSTREAM_SILENT = Failure("The upstream stopped sending.", code="upstream_timeout")
+UPSTREAM_BROKE = Failure("The connection to the upstream broke in the middle of its answer.", code="upstream_ended")
+UPSTREAM_ODD = Failure("The upstream answered in a form that cannot be judged.", code="upstream_unreadable")
+TOO_LONG = Failure("The answer took longer than is allowed.", code="total_timeout")
+GUARD_FAILED = Failure("The answer cannot be judged at the moment.", code="guard_unavailable")
+SHUTTING_DOWN = Failure("The server is shutting down.", code="shutting_down")
+INTERNAL = Failure("An internal error ended the answer.", code="internal_error")
+
+# A failure of the answer as the status of a reply that has not begun.
+STATUS_OF_CODE: dict[str | None, int] = {
+    "upstream_timeout": 504,
+    "total_timeout": 504,
+    "guard_unavailable": 503,
+    "shutting_down": 503,
+    "internal_error": 500,
+}
+
+
+def status_of(failure: Failure) -> int:
+    return STATUS_OF_CODE.get(failure.code, 502)

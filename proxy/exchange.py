@@ -1,0 +1,395 @@
+"""One moderated request, from its prompt to its record: judge the prompt, call the upstream, pump.
+
+async with Exchange(service, record, ask) as exchange:
+    await exchange.begin()            # the prompt's verdict and the upstream's head, or an ApiError
+    await exchange.run(write)         # the answer
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from adapters import DIALECTS
+from adapters.base import Adapter, Assessment, Block, Key, Kind, Note, Notations, Options, Report
+from proxy.channel import Batch, Channel, note_of
+from proxy.classifier import Classifier
+from proxy.conversation import ConversationError, Prompt, render
+from proxy.errors import (
+    GUARD_FAILED,
+    TOO_LONG,
+    UPSTREAM_ODD,
+    UPSTREAM_SILENT,
+    ApiError,
+    Fault,
+)
+from proxy.framing import BodyFraming, EventFraming, Framing
+from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
+from proxy.policy import Action, Policy, Verdict
+from proxy.pump import pump
+from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned
+from proxy.request_body import ChatRequest, dump
+from proxy.risk import PROMPT_CATEGORIES, Risk, Role
+from proxy.settings import Settings
+from proxy.stream import Expected, ModeratedStream, Outcome
+from proxy.upstream import Upstream, UpstreamResponse
+
+Write = Callable[[bytes], Awaitable[None]]
+
+# A prompt of more characters than this is tokenized in a thread: about 10 ms on the event loop.
+OFF_LOOP_CHARACTERS = 20_000
+# An upstream's error message is shown up to here, once it is judged.
+MAX_ERROR_CHARACTERS = 2048
+
+RECORD_OUTCOMES = {
+    Outcome.COMPLETE: RequestOutcome.COMPLETE,
+    Outcome.CUT: RequestOutcome.CUT,
+    Outcome.FAILED: RequestOutcome.ERROR,
+    Outcome.OPEN: RequestOutcome.CLIENT_GONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all requests of one application share."""
+
+    settings: Settings
+    policy: Policy
+    guard: Guard
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request as it came in, read and checked."""
+
+    endpoint: str
+    request: ChatRequest
+    headers: Mapping[str, str]
+    query: str = ""
+    owner: str = ""  # who pays: states of the guard are shared within it, never across
+
+
+class PromptBlocked(Exception):
+    """The policy blocks the prompt. No byte of an answer may be sent."""
+
+    def __init__(self, note: Note) -> None:
+        super().__init__("the prompt was flagged")
+        self.note = note
+
+
+class Exchange:
+    """Use as an async context manager: leaving it frees the upstream's connection and the guard's streams."""
+
+    def __init__(self, service: Service, record: Record, ask: Ask) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._record = record
+        self._ask = ask
+        self._stack = AsyncExitStack()
+        self._classifier: Classifier | None = None
+        self._response: UpstreamResponse | None = None
+        self._assessment: Assessment | None = None
+        self._stream: ModeratedStream | None = None
+        self._adapter: Adapter | None = None
+        self._prompt: Prompt | None = None
+        self._prompt_policy, self._answer_policy = _policies(service.policy, ask.request)
+
+    async def __aenter__(self) -> "Exchange":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._settle_record()
+        await self._stack.aclose()
+
+    # The request.
+
+    async def begin(self) -> None:
+        """Raises ApiError, PromptBlocked."""
+        self._prompt = await self._render()
+        self._record.prompt_tokens = len(self._prompt.ids)
+        self._record.dropped_turns = self._prompt.dropped_turns
+        self._record.unscanned_parts = self._prompt.unscanned
+        if self._settings.policy.prompt_check == "before":
+            await self._judge_prompt()
+            await self._open_upstream()
+        else:
+            await _both(self._judge_prompt(), self._open_upstream())
+        response = self._response
+        assert response is not None  # _open_upstream returned
+        if response.status >= 400:
+            raise await self._upstream_error(response)
+        wanted = "text/event-stream" if self._ask.request.stream else "application/json"
+        if response.content_type != wanted:
+            raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()
+
+    async def _render(self) -> Prompt:
+        messages = self._ask.request.messages
+        size = sum(len(str(message.get("content"))) for message in messages)
+        window = self._service.guard.info.window
+        allow = self._settings.policy.allow_unscanned
+        try:
+            if size > OFF_LOOP_CHARACTERS:
+                return await asyncio.to_thread(render, messages, window=window, allow_unscanned=allow)
+            return render(messages, window=window, allow_unscanned=allow)
+        except ConversationError as exc:
+            raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
+
+    async def _judge_prompt(self) -> None:
+        assert self._prompt is not None
+        prompt = self._prompt
+        try:
+            stream, [risk] = await self._service.guard.open(
+                prompt.ids, read=[prompt.verdict_position], role=Role.USER, owner=self._ask.owner
+            )
+        except SequenceTooLong as exc:
+            raise ApiError(
+                400, "The conversation is too long.", param="messages", code="context_length_exceeded"
+            ) from exc
+        except GuardError as exc:
+            self._record.error = f"{type(exc).__name__}: {exc}"
+            if self._settings.guard.on_failure == "open":
+                return
+            raise Fault(GUARD_FAILED, 503).api_error() from exc
+        self._classifier = await self._stack.enter_async_context(Classifier(stream))
+        self._decide_prompt(risk)
+
+    def _decide_prompt(self, risk: Risk) -> None:
+        policy = self._prompt_policy
+        note = note_of("prompt", 0, 0, risk)
+        harm = 1.0 - risk.levels[0]
+        scores = {str(c): harm * p for c, p in zip(PROMPT_CATEGORIES, risk.categories, strict=True)}
+        self._assessment = Assessment(policy.counts(risk), note, scores)
+        self._record.prompt = note
+        self._record.prompt_flagged = policy.counts(risk)
+        if policy.judge_prompt(risk) is Verdict.BLOCK:
+            raise PromptBlocked(note)
+
+    async def _open_upstream(self) -> None:
+        try:
+            self._response = await self._service.upstream.open(
+                "POST",
+                self._ask.endpoint.removeprefix("/v1"),
+                self._ask.headers,
+                body=dump(self._ask.request.forward),
+                query=self._ask.query,
+            )
+        except Fault as fault:
+            self._record.error = str(fault)
+            raise fault.api_error() from fault
+        self._stack.callback(self._response.close)
+        self._record.upstream_first_byte_seconds = self._record.elapsed()
+
+    async def _upstream_error(self, response: UpstreamResponse) -> ApiError:
+        """The upstream's refusal in our words, with its own message only where the guard finds nothing in it."""
+        self._record.error = f"upstream status {response.status}"
+        found = _error_of(await response.read_error())
+        message = f"The upstream answered with status {response.status}."
+        # With a key of ours, what the upstream says of it is not the client's to read.
+        is_ours = self._settings.upstream.api_key is not None and response.status in (401, 403)
+        if found.get("message") and not is_ours and await self._is_harmless(str(found["message"])):
+            message = str(found["message"])[:MAX_ERROR_CHARACTERS]
+        return ApiError(
+            response.status,
+            message,
+            type=_word(found.get("type")) or "upstream_error",
+            param=_word(found.get("param")),
+            code=_word(found.get("code")),
+            headers=response.headers,
+        )
+
+    async def _is_harmless(self, text: str) -> bool:
+        if self._classifier is None:
+            return False
+        channel = Channel(Key(0, "error"), Kind.CONTENT, self._answer_policy)
+        channel.feed(text[:MAX_ERROR_CHARACTERS])
+        channel.finish()
+        try:
+            while batches := list(channel.batches()):
+                for batch, risks in zip(batches, await self._classifier.classify(batches), strict=True):
+                    channel.receive(batch, risks)
+        except GuardError:
+            return False
+        return channel.flagged is None
+
+    # The answer.
+
+    async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
+        """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
+        request = self._ask.request
+        dialect = DIALECTS[self._ask.endpoint]
+        options = self._options()
+        self._adapter = (dialect.stream if request.stream else dialect.body)(options)
+        assert self._prompt is not None
+        expected = Expected(
+            choices=request.choices,
+            prompt_tokens=len(self._prompt.ids),
+            wants_usage=request.include_usage and request.stream,
+            notice=self._settings.policy.notice,
+            prompt=self._assessment,
+        )
+        self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
+        if self._classifier is None:
+            stream.open_gate()
+        fails_open = self._settings.guard.on_failure == "open" or not self._answer_policy.holds
+        await pump(self._reader(heartbeat), stream, self._classify, self._timed(write), fails_open=fails_open)
+        return stream
+
+    @property
+    def passed_headers(self) -> dict[str, str]:
+        """The upstream's headers that the client may see."""
+        return dict(self._response.headers) if self._response is not None else {}
+
+    @property
+    def scanned(self) -> Scanned:
+        """What can be promised when the headers go out; the record has the final word."""
+        if self._classifier is None:
+            return Scanned.NONE
+        return Scanned.PARTIAL if self._record.unscanned_parts else Scanned.FULL
+
+    def blocked_answer(self, blocked: PromptBlocked) -> list[bytes]:
+        """What a client gets for a blocked prompt with `prompt_block = "answer"`: a normal answer that says so."""
+        request = self._ask.request
+        dialect = DIALECTS[self._ask.endpoint]
+        adapter = (dialect.stream if request.stream else dialect.body)(self._options())
+        framing = self._framing()
+        report = Report((), self._assessment, None)
+        notice = self._settings.policy.prompt_notice
+        events = [
+            event
+            for choice in range(request.choices)
+            for event in adapter.encode_block(Block(choice, blocked.note, 1, notice), report)
+        ]
+        return [framing.encode(event) for event in [*events, *adapter.encode_end()]]
+
+    def _options(self) -> Options:
+        request = self._ask.request
+        wanted = self._settings.annotations
+        return Options(
+            model=request.model,
+            choices=request.choices,
+            guard_model=self._service.guard.info.model,
+            notations=Notations(weir=wanted.weir, openai=request.moderation is not None and wanted.client_may_ask),
+            allow_unscanned=self._settings.policy.allow_unscanned or not self._answer_policy.holds,
+        )
+
+    def _framing(self) -> Framing:
+        limits = self._settings.upstream
+        return EventFraming(limits.max_event_bytes) if self._ask.request.stream else BodyFraming(limits.max_body_bytes)
+
+    async def _classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
+        assert self._classifier is not None  # else the gate is open and there is nothing to classify
+        return await self._classifier.classify(batches)
+
+    def _timed(self, write: Write) -> Write:
+        async def timed(data: bytes) -> None:
+            if self._record.first_byte_seconds is None:
+                self._record.first_byte_seconds = self._record.elapsed()
+            await write(data)
+
+        return timed
+
+    def _reader(self, heartbeat: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[bytes]]:
+        """Reads of the upstream under its deadlines, with a sign of life to the client meanwhile."""
+        assert self._response is not None
+        response, limits = self._response, self._settings.upstream
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + limits.total_seconds
+        pause = self._settings.server.heartbeat_seconds
+
+        async def read() -> bytes:
+            silent_until = clock.time() + limits.idle_seconds
+            while True:
+                until = min(deadline, silent_until, clock.time() + pause)
+                try:
+                    async with asyncio.timeout_at(until):
+                        return await response.read()
+                except TimeoutError as exc:
+                    if clock.time() >= deadline:
+                        raise Fault(TOO_LONG, 504) from exc
+                    if clock.time() >= silent_until:
+                        raise Fault(UPSTREAM_SILENT, 504) from exc
+                if heartbeat is not None:
+                    await heartbeat()
+
+        return read
+
+    # The record.
+
+    def _settle_record(self) -> None:
+        record, stream = self._record, self._stream
+        if self._classifier is not None:
+            record.lag(self._classifier.lags)
+        if stream is None:
+            return
+        record.outcome = RECORD_OUTCOMES[stream.outcome]
+        record.error = stream.error or record.error
+        record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
+        for key, channel in stream.channels.items():
+            record.channels.append(_channel_record(key, channel, stream.delivered(key)))
+        if self._classifier is not None:
+            record.settle_scanned()
+        else:
+            record.scanned = Scanned.NONE
+
+
+def _channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
+    def note(span: Any, start: int) -> Note | None:
+        return None if span is None else note_of(key.channel, start, span.end, span.risk)
+
+    return ChannelRecord(
+        choice=key.choice,
+        channel=key.channel,
+        received=channel.length,
+        scanned=channel.cleared,
+        delivered=delivered,
+        tokens=channel.judged,
+        worst=note(channel.worst, channel.worst.start if channel.worst else 0),
+        flagged=note(channel.flagged, channel.flagged_start),
+    )
+
+
+def _policies(policy: Policy, request: ChatRequest) -> tuple[Policy, Policy]:
+    """The prompt's policy and the answer's. A client's own wish may only tighten them."""
+    if request.moderation is None:
+        return policy, policy
+    at_least = {"score": Action.ANNOTATE, "block": Action.BLOCK}
+    sides = (request.moderation.input, request.moderation.output)
+    prompt, answer = (policy.tightened(at_least[side or "score"]) for side in sides)
+    return prompt, answer
+
+
+async def _both(judge: Awaitable[None], call: Awaitable[None]) -> None:
+    """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
+
+    async def run(part: Awaitable[None]) -> None:
+        await part
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run(judge))
+            group.create_task(run(call))
+    except BaseExceptionGroup as exc:
+        blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
+        raise (blocked or exc.exceptions)[0] from exc
+
+
+def _error_of(body: bytes) -> Mapping[str, Any]:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
+
+
+def _word(value: object) -> str | None:
+    """An identifier passes as it is; anything that could be prose does not."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return (
+        text
+        if text and len(text) <= 64 and text.replace("_", "").replace(".", "").isalnum() and text.isascii()
+        else None
+    )

@@ -1,0 +1,65 @@
+"""How an answer is framed: as a stream of events, or as one JSON body.
+
+Both take the same path through the machine; a body is one event in and one event out.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from adapters.base import AdapterError, Event
+from proxy.sse import EventDecoder, EventTooLarge, encode_event
+
+
+class Framing(Protocol):
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        """Raises AdapterError, after the last good event, for what cannot be framed."""
+
+    def finish(self) -> Iterable[Event]: ...
+
+    def encode(self, event: Event) -> bytes: ...
+
+
+class EventFraming:
+    """text/event-stream."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._decoder = EventDecoder(max_event_bytes)
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        try:
+            yield from self._decoder.feed(chunk)
+        except EventTooLarge as exc:
+            yield from exc.events
+            raise AdapterError(str(exc)) from exc
+
+    def finish(self) -> list[Event]:
+        self._decoder.finish()
+        return []
+
+    def encode(self, event: Event) -> bytes:
+        return encode_event(event)
+
+
+class BodyFraming:
+    """application/json: nothing can be read before all of it is here."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        self._size += len(chunk)
+        if self._size > self._max_body_bytes:
+            raise AdapterError(f"the upstream's body exceeds {self._max_body_bytes} bytes")
+        self._chunks.append(chunk)
+        return []
+
+    def finish(self) -> list[Event]:
+        try:
+            return [Event(b"".join(self._chunks).decode("utf-8"))]
+        except UnicodeDecodeError as exc:
+            raise AdapterError("the upstream's body is not UTF-8") from exc
+
+    def encode(self, event: Event) -> bytes:
+        return event.data.encode()

@@ -1,0 +1,94 @@
+"""One record a request: what came of it, how much was judged, how long it took. No content, no keys."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from statistics import median
+from typing import Any
+
+from adapters.base import Note
+
+LOGGER = logging.getLogger("weir.records")
+
+
+class RequestOutcome(StrEnum):
+    COMPLETE = "complete"
+    CUT = "cut"
+    ERROR = "error"  # an answer that had begun ended as an error
+    REFUSED = "refused"  # an error status before any byte of an answer
+    CLIENT_GONE = "client_gone"
+
+
+class Scanned(StrEnum):
+    FULL = "full"
+    PARTIAL = "partial"
+    NONE = "none"
+
+
+@dataclass(slots=True)
+class ChannelRecord:
+    choice: int
+    channel: str
+    received: int  # characters from the upstream
+    scanned: int  # of them judged and decided
+    delivered: int  # of them sent to the client
+    tokens: int
+    worst: Note | None = None
+    flagged: Note | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """Filled in while a request is served, written once at its end."""
+
+    request_id: str
+    endpoint: str
+    policy: str
+    guard: str
+    started: float = field(default_factory=time.time)
+    model: str = ""
+    stream: bool = False
+    outcome: RequestOutcome = RequestOutcome.REFUSED
+    status: int = 0
+    error: str | None = None
+    scanned: Scanned = Scanned.NONE
+    prompt_tokens: int = 0
+    dropped_turns: int = 0
+    unscanned_parts: tuple[str, ...] = ()
+    prompt: Note | None = None
+    prompt_flagged: bool = False
+    channels: list[ChannelRecord] = field(default_factory=list)
+    dropped_fields: int = 0
+    upstream_first_byte_seconds: float | None = None
+    first_byte_seconds: float | None = None
+    guard_lag_p50_seconds: float | None = None
+    guard_lag_max_seconds: float | None = None
+    seconds: float = 0.0
+    _begin: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._begin
+
+    def lag(self, lags: Sequence[float]) -> None:
+        if lags:
+            self.guard_lag_p50_seconds, self.guard_lag_max_seconds = median(lags), max(lags)
+
+    def settle_scanned(self) -> None:
+        """Said only of what is so: full where every delivered character has its verdict."""
+        if all(channel.scanned >= channel.delivered for channel in self.channels) and not self.unscanned_parts:
+            self.scanned = Scanned.FULL
+        elif any(channel.scanned for channel in self.channels):
+            self.scanned = Scanned.PARTIAL
+        else:
+            self.scanned = Scanned.NONE
+
+    def as_dict(self) -> dict[str, Any]:
+        values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+
+    def write(self) -> None:
+        self.seconds = self.elapsed()
+        LOGGER.info(json.dumps(self.as_dict(), ensure_ascii=True))

@@ -1,0 +1,35 @@
+"""Lone surrogates: JSON can spell them, UTF-8 cannot carry them.
+
+What the guard reads and what the client gets must be the same text, so both see the repaired one.
+"""
+
+
+def repair(text: str) -> str:
+    """Join surrogate pairs; replace the lone ones by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class SurrogateJoiner:
+    """Repairs a text that arrives in parts: a high surrogate at a part's end waits for its partner."""
+
+    def __init__(self) -> None:
+        self._high = ""
+
+    def feed(self, text: str) -> str:
+        if not self._high:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                pass
+            else:
+                return text
+        text = self._high + text
+        self._high = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._high = text[:-1], text[-1]
+        return repair(text)
+
+    def finish(self) -> str:
+        """The replacement of what still waits, or nothing."""
+        rest, self._high = self._high, ""
+        return repair(rest)

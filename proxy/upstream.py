@@ -1,0 +1,157 @@
+"""Talk to the LLM API. Its failures become faults and errors of ours; its headers pass by name."""
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy.errors import UPSTREAM_BROKE, UPSTREAM_ODD, UPSTREAM_SLOW, UPSTREAM_UNREACHABLE, Fault
+from proxy.settings import UpstreamSettings
+
+CREDENTIALS = ("authorization", "api-key", "x-api-key")
+REQUEST_HEADERS = re.compile(
+    r"openai-(organization|project|beta)|anthropic-(version|beta)|idempotency-key|x-client-request-id|x-stainless-.*"
+    r"|user-agent|traceparent|tracestate|http-referer|x-title"
+)
+RESPONSE_HEADERS = re.compile(
+    r"x-request-id|openai-.*|x-ratelimit-.*|retry-after|retry-after-ms|x-should-retry|x-generation-id"
+)
+# A header's value passes where it reads as an id, a number or a date, not as prose.
+HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
+
+# An error body is read for its code, not for its length.
+MAX_ERROR_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class UpstreamResponse:
+    """The head of an answer, and its body as it arrives."""
+
+    status: int
+    content_type: str
+    headers: Mapping[str, str]  # those that may pass on
+    _response: aiohttp.ClientResponse
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
+
+    async def read_error(self) -> bytes:
+        """The body of an error answer, as far as it is worth reading."""
+        body = b""
+        while len(body) < MAX_ERROR_BYTES and (chunk := await self.read()):
+            body += chunk
+        return body[:MAX_ERROR_BYTES]
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body. Raises Fault, also where it exceeds `limit` bytes."""
+        body = b""
+        while chunk := await self.read():
+            body += chunk
+            if len(body) > limit:
+                raise Fault(UPSTREAM_ODD, 502, f"a body of more than {limit} bytes")
+        return body
+
+    def close(self) -> None:
+        """Give the connection up: what we did not read must not meet the next request."""
+        self._response.close()
+
+
+class Upstream:
+    """One LLM API behind one base URL."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: UpstreamSettings) -> None:
+        if settings.base_url is None:
+            raise ValueError("an upstream needs a base URL")
+        self._session = session
+        self._settings = settings
+        base, _, self._query = settings.base_url.partition("?")
+        url = URL(base, encoded=True)
+        # A bare host is an OpenAI-like server; any path is taken as the whole prefix, as the SDKs do.
+        self._base = base.rstrip("/") + ("/v1" if url.path in ("", "/") else "")
+        self._proxy = _proxy_for(url)
+        self._is_azure = (url.host or "").endswith(".azure.com")
+
+    async def open(
+        self, method: str, path: str, headers: Mapping[str, str], *, body: bytes | None = None, query: str = ""
+    ) -> UpstreamResponse:
+        """Send a request and wait for the head of its answer. Never retried. Raises Fault."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.first_byte_seconds):
+                response = await self._session.request(
+                    method,
+                    self.url(path, query),
+                    data=body,
+                    headers=self._headers(headers, has_body=body is not None),
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                )
+        except TimeoutError as exc:  # aiohttp's own connect timeout is one too
+            raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise Fault(UPSTREAM_UNREACHABLE, 502, type(exc).__name__) from exc
+        if not 200 <= response.status <= 599 or 300 <= response.status <= 399:
+            response.close()
+            raise Fault(UPSTREAM_ODD, 502, f"status {response.status}")
+        return UpstreamResponse(
+            response.status, response.content_type, _passing(response.headers, RESPONSE_HEADERS), response
+        )
+
+    def url(self, path: str, query: str) -> URL:
+        """`path` is a constant of ours ("/chat/completions"); queries are kept to the byte."""
+        queries = "&".join(part for part in (self._query, query) if part)
+        return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
+
+    def _headers(self, client: Mapping[str, str], *, has_body: bool) -> CIMultiDict[str]:
+        headers = CIMultiDict(_passing(client, REQUEST_HEADERS, value=None))
+        headers["accept-encoding"] = "identity"
+        if has_body:
+            headers["content-type"] = "application/json"
+        if self._settings.api_key is not None:
+            key = self._settings.api_key.get_secret_value()
+            if self._is_azure:
+                headers["api-key"] = key
+            else:
+                headers["authorization"] = f"Bearer {key}"
+        else:
+            headers.update({name: client[name] for name in CREDENTIALS if name in client})
+        return headers
+
+
+def open_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
+    """A session without the defaults that bite: no cookies, no 5-minute deadline, no pool of 100."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=settings.max_connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_seconds),
+        max_line_size=8190,
+        max_field_size=16 << 10,
+    )
+
+
+def _passing(
+    headers: Mapping[str, Any], names: re.Pattern[str], value: re.Pattern[str] | None = HEADER_VALUE
+) -> dict[str, str]:
+    return {
+        name.lower(): text
+        for name, text in headers.items()
+        if names.fullmatch(name.lower()) and (value is None or value.fullmatch(text))
+    }
+
+
+def _proxy_for(url: URL) -> str | None:
+    """HTTPS_PROXY and its kin; read here because aiohttp's own reading takes passwords from ~/.netrc too."""
+    host = url.host or ""
+    if urllib.request.proxy_bypass_environment(f"{host}:{url.port}"):
+        return None
+    return urllib.request.getproxies_environment().get(url.scheme)

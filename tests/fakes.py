@@ -1,0 +1,195 @@
+"""Two fakes: a scripted guard, and a scripted upstream on a real socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from proxy.guard.protocol import GuardError, GuardInfo, Health
+from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
+from proxy.vocabulary import FIRST_CONTROL_ID, decode
+
+SAFE, CONTROVERSIAL, UNSAFE = RiskLevel.SAFE, RiskLevel.CONTROVERSIAL, RiskLevel.UNSAFE
+LEVEL_OF = {"S": SAFE, "C": CONTROVERSIAL, "U": UNSAFE}
+
+# The text of an answer so far, as ids -> the level of its newest token.
+Rule = Callable[[Sequence[int]], RiskLevel]
+
+
+def risk(level: RiskLevel, category: Category = Category.VIOLENT, role: Role = Role.ASSISTANT) -> Risk:
+    """A risk of 0.9 certainty."""
+    categories = RESPONSE_CATEGORIES if role is Role.ASSISTANT else PROMPT_CATEGORIES
+    levels = tuple(0.9 if one is level else 0.05 for one in (SAFE, UNSAFE, CONTROVERSIAL))
+    chances = tuple(0.9 if one is category else 0.1 / (len(categories) - 1) for one in categories)
+    return Risk(level, category, 0.9, 0.9, levels, chances)
+
+
+def all_safe(_: Sequence[int]) -> RiskLevel:
+    return SAFE
+
+
+def labels(text: str) -> Rule:
+    """The n-th token of any text gets the n-th letter of "SCU..."; past the end it is safe."""
+
+    def rule(ids: Sequence[int]) -> RiskLevel:
+        return LEVEL_OF[text[len(ids) - 1]] if len(ids) <= len(text) else SAFE
+
+    return rule
+
+
+def words(*flagged: str, level: RiskLevel = UNSAFE) -> Rule:
+    """Every token from the one that completes a flagged word on."""
+
+    def rule(ids: Sequence[int]) -> RiskLevel:
+        text = decode(ids)
+        return level if any(word in text for word in flagged) else SAFE
+
+    return rule
+
+
+def content_of(ids: Sequence[int]) -> list[int]:
+    """The ids after the last frame, without the newlines that belong to it."""
+    start = max((i + 1 for i, one in enumerate(ids) if one >= FIRST_CONTROL_ID), default=0)
+    return [one for i, one in enumerate(ids[start:]) if i or one not in (198, 271)]
+
+
+@dataclass
+class ScriptedGuard:
+    """Answers by rule, and fails on demand. `slots` counts the streams that are open."""
+
+    rule: Rule = all_safe
+    prompt_level: RiskLevel = SAFE
+    category: Category = Category.VIOLENT
+    delay: float = 0.0
+    prompt_delay: float = 0.0
+    fails_after: int | None = None  # answer tokens after which every call raises `error`
+    error: GuardError = field(default_factory=lambda: GuardError("scripted"))
+    short_by: int = 0  # risks missing from each reply
+    slots: int = 0
+    fed: list[list[int]] = field(default_factory=list)  # the ids of each stream when it was closed
+    tokens: int = 0
+    window: int = 32768
+
+    @property
+    def info(self) -> GuardInfo:
+        return GuardInfo("scripted", "0", self.window)
+
+    async def open(
+        self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
+    ) -> tuple["ScriptedStream", list[Risk]]:
+        await asyncio.sleep(self.prompt_delay)
+        if self.fails_after is not None and self.fails_after < 0:
+            raise self.error
+        self.slots += 1
+        return ScriptedStream(self, list(ids)), [risk(self.prompt_level, self.category, role) for _ in read]
+
+    async def health(self) -> Health:
+        return Health(True, "scripted", 0.0)
+
+    async def close(self) -> None: ...
+
+
+class ScriptedStream:
+    def __init__(self, guard: ScriptedGuard, ids: list[int]) -> None:
+        self._guard = guard
+        self._ids = ids
+        self._is_open = True
+
+    @property
+    def position(self) -> int:
+        return len(self._ids)
+
+    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+        guard = self._guard
+        if position > len(self._ids):
+            raise ValueError(f"position {position} is past the end {len(self._ids)}")
+        del self._ids[position:]
+        risks = []
+        for one in ids:
+            self._ids.append(one)
+            guard.tokens += 1
+            content = content_of(self._ids)
+            risks.append(risk(guard.rule(content) if content else SAFE, guard.category))
+        await asyncio.sleep(guard.delay)
+        if guard.fails_after is not None and guard.tokens > guard.fails_after:
+            raise guard.error
+        return risks[: len(risks) - guard.short_by]
+
+    async def fork(self) -> "ScriptedStream":
+        self._guard.slots += 1
+        return ScriptedStream(self._guard, list(self._ids))
+
+    async def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._guard.slots -= 1
+            self._guard.fed.append(self._ids)
+
+
+@dataclass
+class ScriptedUpstream:
+    """Plays `chunks` to every POST. Strings and objects become events; bytes are sent as they are."""
+
+    chunks: Sequence[Any] = ()
+    status: int = 200
+    content_type: str = "text/event-stream"
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0  # seconds between chunks
+    stall_at: int | None = None  # the chunk before which it goes silent
+    cut_at: int | None = None  # the chunk before which it drops the connection
+    first_byte_delay: float = 0.0
+    requests: list[dict[str, Any]] = field(default_factory=list)  # method, path, query, headers, body
+    closed_early: int = 0  # answers that the proxy hung up on
+    url: str = ""
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        seen = {"method": request.method, "path": request.path, "query": request.rel_url.raw_query_string}
+        self.requests.append(seen | {"headers": request.headers.copy(), "body": await request.read()})
+        await asyncio.sleep(self.first_byte_delay)
+        headers = {"content-type": self.content_type} | self.headers
+        response = web.StreamResponse(status=self.status, headers=headers)
+        try:
+            await response.prepare(request)
+            for number, chunk in enumerate(self.chunks):
+                await self._before(number, request)
+                await response.write(to_bytes(chunk))
+                await asyncio.sleep(self.pause)
+            if self.cut_at == len(self.chunks):
+                await self._before(len(self.chunks), request)
+        except (ConnectionError, asyncio.CancelledError):
+            self.closed_early += 1
+            raise
+        return response
+
+    async def _before(self, number: int, request: web.Request) -> None:
+        if number == self.stall_at:
+            await asyncio.sleep(3600)
+        if number == self.cut_at:
+            assert request.transport is not None
+            request.transport.close()
+            raise ConnectionResetError
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["ScriptedUpstream"]:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+def to_bytes(chunk: Any) -> bytes:
+    if isinstance(chunk, bytes):
+        return chunk
+    data = chunk if isinstance(chunk, str) else json.dumps(chunk, ensure_ascii=False)
+    return f"data: {data}\n\n".encode()

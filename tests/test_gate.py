@@ -1,0 +1,127 @@
+"""Pieces leave in order, and only as far as they were cleared."""
+
+import pytest
+
+from adapters.base import Delta, End, Finish, Key, Kind, Logprob, Opaque
+from proxy.gate import Gate, HeldTooMuch
+
+CONTENT = Key(0, "content")
+
+
+def delta(text: str, key: Key = CONTENT, kind: Kind = Kind.CONTENT) -> Delta:
+    return Delta(key, kind, text)
+
+
+def texts(gate: Gate) -> list[str]:
+    return [
+        released.piece.text if isinstance(released.piece, Delta) else type(released.piece).__name__
+        for released in gate.release()
+    ]
+
+
+def test_a_delta_leaves_as_far_as_it_is_cleared() -> None:
+    gate = Gate(100)
+    gate.hold(delta("hello"))
+    gate.hold(delta(" world"))
+    assert texts(gate) == []
+    gate.clear(CONTENT, 3)
+    assert texts(gate) == ["hel"]
+    gate.clear(CONTENT, 8)
+    assert texts(gate) == ["lo", " wo"]
+    gate.clear(CONTENT, 11)
+    assert texts(gate) == ["rld"]
+    assert gate.held == 0
+
+
+def test_what_was_cleared_stays_cleared() -> None:
+    gate = Gate(100)
+    gate.hold(delta("hello"))
+    gate.clear(CONTENT, 4)
+    gate.clear(CONTENT, 2)
+    assert texts(gate) == ["hell"]
+
+
+def test_a_finish_waits_for_the_text_before_it() -> None:
+    gate = Gate(100)
+    gate.hold(delta("ab"))
+    gate.hold(Finish(0, "stop"))
+    gate.hold(End())
+    gate.clear(CONTENT, 1)
+    assert texts(gate) == ["a"]
+    gate.clear(CONTENT, 2)
+    assert texts(gate) == ["b", "Finish", "End"]
+
+
+def test_a_finish_waits_for_verdicts_on_text_that_left_ahead_of_them() -> None:
+    gate = Gate(100)
+    gate.hold(delta("ab"))
+    gate.hold(Finish(0, "stop"))
+    gate.clear(CONTENT, 0, ahead=10)
+    assert texts(gate) == ["ab"]
+    gate.clear(CONTENT, 2, ahead=10)
+    assert texts(gate) == ["Finish"]
+
+
+def test_choices_do_not_wait_for_each_other_but_the_end_waits_for_all() -> None:
+    gate = Gate(100)
+    other = Key(1, "content")
+    gate.hold(delta("slow"))
+    gate.hold(delta("fast", other))
+    gate.hold(Opaque(None, {"usage": {}}))
+    gate.clear(other, 4)
+    assert texts(gate) == ["fast"]
+    gate.clear(CONTENT, 4)
+    assert texts(gate) == ["slow", "Opaque"]
+
+
+def test_later_text_of_a_choice_does_not_hold_up_what_came_before_it() -> None:
+    gate = Gate(100)
+    gate.hold(Opaque(None, {"first": True}))
+    gate.hold(delta("later"))
+    assert texts(gate) == ["Opaque"]
+
+
+def test_a_tool_name_leaves_whole_or_not_at_all() -> None:
+    gate = Gate(100)
+    key = Key(0, "tool_calls.0.name")
+    gate.hold(delta("get_weather", key, Kind.NAME))
+    gate.clear(key, 10)
+    assert texts(gate) == []
+    gate.clear(key, 11)
+    assert texts(gate) == ["get_weather"]
+
+
+def test_a_dropped_choice_frees_what_it_held() -> None:
+    gate = Gate(100)
+    gate.hold(delta("ab"))
+    gate.hold(End())
+    gate.drop(0)
+    assert gate.held == 0
+    assert texts(gate) == ["End"]
+
+
+def test_offsets_count_from_the_start_of_the_channel() -> None:
+    gate = Gate(100)
+    gate.hold(delta("abcd"))
+    gate.clear(CONTENT, 1)
+    assert [released.start for released in gate.release()] == [0]
+    gate.clear(CONTENT, 4)
+    assert [released.start for released in gate.release()] == [1]
+    assert gate.released(CONTENT) == 4
+
+
+def test_holding_more_than_the_limit_is_an_error() -> None:
+    gate = Gate(4)
+    gate.hold(delta("abcd"))
+    with pytest.raises(HeldTooMuch):
+        gate.hold(delta("e"))
+
+
+def test_logprobs_stay_with_the_text_they_repeat() -> None:
+    gate = Gate(100)
+    entries = tuple(Logprob(text.encode(), {"token": text}) for text in ("né", "e", "x"))
+    gate.hold(Delta(CONTENT, Kind.CONTENT, "néex", logprobs=entries))
+    gate.clear(CONTENT, 3)
+    [first] = gate.release()
+    assert isinstance(first.piece, Delta)
+    assert [logprob.entry["token"] for logprob in first.piece.logprobs] == ["né", "e"]
