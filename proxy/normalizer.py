@@ -1,0 +1,182 @@
+"""Unicode normalization (NFC) of a stream, and where each normalized character came from.
+
+The reference normalizes the whole text first. A stream may do the same as long as it holds back the
+characters that a later one could still change: the last letter, if a combining mark could join it.
+"""
+
+import re
+import unicodedata
+from collections import deque
+
+from proxy.vocabulary.classes import COMPOSABLE, COMPOSING, LETTERS, SINGLETONS
+
+# More marks than this on one letter are not waited for. Unicode's stream-safe limit is 30. The only
+# inexactness: marks beyond it that belong, in canonical order, before the ones already passed on.
+MAX_MARKS = 64
+
+# Stand-ins for "the next character is a letter" and "... is a sign", where its final form is still open.
+A_LETTER = "Q"  # no contraction ('s, 't, ...) is spelled with it, and no mark composes with it
+A_SIGN = "="
+
+_MARKS = "".join(sorted(COMPOSING))
+_BASES = "".join(sorted(COMPOSABLE - COMPOSING))
+_ALONE = "".join(sorted(SINGLETONS - COMPOSING))
+# What NFC could change: a letter with its marks, marks alone, or a character it replaces.
+_CHANGEABLE = re.compile(f"[{_BASES}][{_MARKS}]{{1,{MAX_MARKS}}}|[{_MARKS}]{{1,{MAX_MARKS}}}|[{_ALONE}]")
+_RARE = COMPOSING | SINGLETONS | frozenset(map(chr, range(0xD800, 0xE000)))
+# A quick look first. All of the astral planes are in it, so that the class stays a bitmap in `re`.
+_SUSPECT = re.compile(f"[{''.join(c for c in sorted(_RARE) if c <= chr(0xFFFF))}\U00010000-\U0010ffff]")
+_SURROGATE = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+
+
+def needs_work(text: str) -> bool:
+    """True if NFC might change the text, or if it holds a surrogate."""
+    return not text.isascii() and any(character in _RARE for character in _SUSPECT.findall(text))
+
+
+def _join(match: re.Match[str]) -> str:
+    return match[0].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def join_surrogates(text: str) -> str:
+    """Pairs become their character, lone ones U+FFFD."""
+    return _SURROGATE.sub(_join, text)
+
+
+def normalize(text: str) -> str:
+    """NFC of a whole text, as the stream does it."""
+    if not needs_work(text):
+        return text
+    return _CHANGEABLE.sub(lambda match: unicodedata.normalize("NFC", match[0]), join_surrogates(text))
+
+
+def _is_open(source: str, form: str) -> bool:
+    """Whether a later mark could change this letter with its marks, given with its normal form."""
+    marks = len(source) - (source[0] not in COMPOSING)
+    if marks >= MAX_MARKS:
+        return False
+    last_starter = max((at for at, c in enumerate(form) if not unicodedata.combining(c)), default=0)
+    return not COMPOSABLE.isdisjoint(form[last_starter:])
+
+
+class Normalizer:
+    """`feed` returns the normalized text that nothing to come can change; `finish` the rest."""
+
+    __slots__ = ("_held", "_high", "_weights", "count", "offsets")
+
+    def __init__(self, prefix: str = "") -> None:
+        self._held = ""  # the last letter with its marks, as they came
+        self._weights: list[int] | None = None  # source characters of each held one; None: one each
+        self._high = ""  # a high surrogate that waits for its partner
+        self.count = 0  # normalized characters returned
+        # Where a normalized character does not stand for exactly one source character:
+        # (its position in all that was returned, how many more or fewer). Popped by the reader.
+        self.offsets: deque[tuple[int, int]] = deque()
+        if prefix:
+            self._held = join_surrogates(prefix)
+            self._weights = [0] * len(self._held)
+
+    def clone(self) -> "Normalizer":
+        other = Normalizer()
+        other._held, other._weights, other._high = self._held, self._weights, self._high
+        other.count, other.offsets = self.count, self.offsets.copy()
+        return other
+
+    @property
+    def held(self) -> int:
+        """Source characters received and not yet returned."""
+        weight = len(self._held) if self._weights is None else sum(self._weights)
+        return weight + len(self._high)
+
+    @property
+    def ahead(self) -> str:
+        """A stand-in for the first held character, whose class is known even if its form is not."""
+        if not self._held:
+            return ""
+        return A_LETTER if self._held[0] in LETTERS else A_SIGN
+
+    def feed(self, text: str) -> str:
+        if self._weights is not None or self._high or needs_work(text):
+            return self._feed_slowly(text)
+        text = self._held + text
+        # All but the last letter is its own normal form.
+        if text and text[-1] in COMPOSABLE:
+            self._held = text[-1]
+            text = text[:-1]
+        else:
+            self._held = ""
+        self.count += len(text)
+        return text
+
+    def finish(self) -> str:
+        text, weights = self._take("\ufffd" if self._high else "", [1] if self._high else [])
+        self._high = ""
+        return self._settle(text, weights, is_final=True)
+
+    def _feed_slowly(self, text: str) -> str:
+        text = self._high + text
+        self._high = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._high = text[-1]
+            text = text[:-1]
+        joined = join_surrogates(text)
+        weights = [1] * len(joined)
+        if len(joined) != len(text):
+            pairs = (match.start() for match in _SURROGATE.finditer(text) if len(match[0]) == 2)
+            for earlier_pairs, start in enumerate(pairs):
+                weights[start - earlier_pairs] = 2
+        return self._settle(*self._take(joined, weights), is_final=False)
+
+    def _take(self, text: str, weights: list[int]) -> tuple[str, list[int]]:
+        """The text with what was held before it; nothing is held then."""
+        before = [1] * len(self._held) if self._weights is None else self._weights
+        text, weights = self._held + text, before + weights
+        self._held, self._weights = "", None
+        return text, weights
+
+    def _settle(self, text: str, weights: list[int], *, is_final: bool) -> str:
+        parts: list[str] = []
+        at = 0
+        for match in _CHANGEABLE.finditer(text):
+            start, end = match.span()
+            parts.append(self._pass(text[at:start], weights[at:start]))
+            at = start
+            form = unicodedata.normalize("NFC", match[0])
+            if end == len(text) and not is_final and _is_open(match[0], form):
+                self._held, self._weights = match[0], weights[start:]
+                return "".join(parts)
+            parts.append(self._replace(match[0], form, weights[start:end]))
+            at = end
+        if at < len(text) and text[-1] in COMPOSABLE and not is_final:
+            parts.append(self._pass(text[at:-1], weights[at:-1]))
+            self._held, self._weights = text[-1], None if weights[-1] == 1 else weights[-1:]
+        else:
+            parts.append(self._pass(text[at:], weights[at:]))
+        return "".join(parts)
+
+    def _pass(self, text: str, weights: list[int]) -> str:
+        """These characters stand for themselves."""
+        if weights.count(1) != len(weights):
+            for at, weight in enumerate(weights, self.count):
+                if weight != 1:
+                    self.offsets.append((at, weight - 1))
+        self.count += len(text)
+        return text
+
+    def _replace(self, source: str, form: str, weights: list[int]) -> str:
+        """What NFC merged or reordered is complete only with its last normalized character."""
+        same_at_end = 0
+        shorter = min(len(source), len(form)) - 1  # one character at least is left between start and end
+        while same_at_end < shorter and source[-1 - same_at_end] == form[-1 - same_at_end]:
+            same_at_end += 1
+        same = 0
+        shorter -= same_at_end
+        while same < shorter and source[same] == form[same]:
+            same += 1
+        last, last_source = len(form) - same_at_end, len(source) - same_at_end
+        self._pass(form[:same], weights[:same])
+        merged = [0] * (last - same)
+        merged[-1] = sum(weights[same:last_source])
+        self._pass(form[same:last], merged)
+        self._pass(form[last:], weights[last_source:])
+        return form

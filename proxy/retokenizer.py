@@ -1,0 +1,121 @@
+"""Text deltas, cut anywhere -> the Qwen3 tokens of the whole text, each as soon as it is final.
+
+Three stages follow one another, as in the reference tokenizer: NFC (`normalizer`), the split into
+pre-tokens (`splitter`), byte-pair encoding. Each hands on what no later text can change; of a pre-token
+that is still growing, `settling` says which tokens are final all the same.
+"""
+
+from proxy.normalizer import Normalizer, normalize
+from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of
+from proxy.settling import Tail, settle, settle_cached
+from proxy.splitter import split, split_growing
+from proxy.vocabulary import load
+
+__all__ = ["Retokenizer", "Token", "encode"]
+
+# A longer delta is read in slices of this many characters, so that no step is long.
+MAX_SLICE_CHARACTERS = 4096
+_NO_TAIL = Tail()
+
+
+def encode(text: str) -> list[int]:
+    """The ids of a whole text, as ordinary text: control ids never come of it."""
+    ids: list[int] = []
+    encode_piece = load().encode_piece
+    for pretoken in split(normalize(text)):
+        if len(pretoken) > MAX_CACHED_CHARACTERS:
+            ids += encode_piece(pretoken.encode())
+        else:
+            ids += [token.id for token in tokens_of(pretoken)]
+    return ids
+
+
+class Retokenizer:
+    """One text that arrives in deltas. `feed` returns the tokens that became final, `finish` the rest.
+
+    `prefix` is encoded together with the text and counts no characters.
+    """
+
+    __slots__ = ("_normalizer", "_tail", "forced")
+
+    def __init__(self, prefix: str = "") -> None:
+        self._normalizer = Normalizer(prefix)
+        self._tail = _NO_TAIL
+        self.forced = 0  # tokens given out because too much was held, not because they were final
+
+    @property
+    def held(self) -> int:
+        """Source characters received and not yet covered by the tokens given out."""
+        normalizer = self._normalizer
+        return normalizer.held + len(self._tail.text) + sum(more for _, more in normalizer.offsets)
+
+    def feed(self, text: str) -> list[Token]:
+        if len(text) <= MAX_SLICE_CHARACTERS:
+            return self._feed(text)
+        tokens: list[Token] = []
+        for start in range(0, len(text), MAX_SLICE_CHARACTERS):
+            tokens += self._feed(text[start : start + MAX_SLICE_CHARACTERS])
+        return tokens
+
+    def finish(self) -> list[Token]:
+        normalizer = self._normalizer
+        complete = normalizer.count - len(self._tail.text)
+        context, text, _, _ = self._tail
+        pieces = split(context + text + normalizer.finish())
+        tokens = self._close(pieces)
+        self._tail = _NO_TAIL
+        return self._relength(tokens, complete) if normalizer.offsets else tokens
+
+    def peek(self) -> list[Token]:
+        """What `finish` would return now; the text may go on."""
+        other = Retokenizer()
+        other._normalizer = self._normalizer.clone()
+        other._tail = self._tail
+        return other.finish()
+
+    def _feed(self, text: str) -> list[Token]:
+        normalizer = self._normalizer
+        tail = self._tail
+        complete = normalizer.count - len(tail.text)
+        settled = normalizer.feed(text)
+        if not settled:
+            return []
+        ahead = normalizer.ahead
+        pieces, growing = split_growing(tail.context + tail.text + settled, ahead)
+        if pieces:
+            tokens = self._close(pieces)
+            tail = Tail("", growing)
+        else:
+            tokens = []
+            tail = tail._replace(text=tail.text + settled)
+        if tail.text:
+            done = settle_cached(tail, ahead) if len(tail.text) <= MAX_CACHED_CHARACTERS else settle(tail, ahead)
+            tokens += done.tokens
+            tail = done.tail
+            self.forced += done.forced
+        self._tail = tail
+        return self._relength(tokens, complete) if normalizer.offsets else tokens
+
+    def _close(self, pieces: list[str]) -> list[Token]:
+        """The tokens of finished pre-tokens; of the first, some may have been given out already."""
+        tokens: list[Token] = []
+        tail = self._tail
+        if tail.context or tail.skip:
+            raw = pieces[0][len(tail.context) :].encode()
+            tokens += measure(raw, tail.skip, load().encode_piece(raw[tail.skip :])) if len(raw) > tail.skip else []
+            pieces = pieces[1:]
+        for pretoken in pieces:
+            tokens += tokens_of(pretoken)
+        return tokens
+
+    def _relength(self, tokens: list[Token], complete: int) -> list[Token]:
+        """Lengths in source characters, where normalization changed the count."""
+        offsets = self._normalizer.offsets
+        relengthed = []
+        for one in tokens:
+            length = one.length
+            complete += length
+            while offsets and offsets[0][0] < complete:
+                length += offsets.popleft()[1]
+            relengthed.append(token(one.id, length))
+        return relengthed

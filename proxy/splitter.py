@@ -1,0 +1,92 @@
+"""Qwen3's split of a text into pre-tokens, and what a pre-token at the end of a text may become."""
+
+import re
+from enum import Enum
+
+from proxy.normalizer import A_LETTER, A_SIGN
+from proxy.vocabulary.classes import LETTERS, NUMBERS, SPACES
+
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+
+
+def _members(characters: frozenset[str]) -> str:
+    """Inside a character class. Only the basic plane: `re` turns that into a bitmap."""
+    return "".join(re.escape(c) for c in sorted(characters) if c <= "\uffff")
+
+
+_L, _N, _S = _members(LETTERS), _members(NUMBERS), _members(SPACES)
+# The pattern of Qwen3's tokenizer.json with its classes spelled out. (?i:'s) also takes the long s.
+_PRE_TOKEN = re.compile(
+    f"'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n{_L}{_N}]?[{_L}]+|[{_N}]| ?[^{_S}{_L}{_N}]+[\r\n]*"
+    f"|[{_S}]*[\r\n]+|[{_S}]+(?![^{_S}])|[{_S}]+"
+)
+_CONTRACTION = re.compile("'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])")
+_BLANKS = "".join(sorted(SPACES))
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    if match[0] in LETTERS:
+        return A_LETTER
+    return "0" if match[0] in NUMBERS else A_SIGN
+
+
+def _shadow(text: str) -> str:
+    """The same text to the pattern, without astral characters."""
+    return text if text.isascii() else _ASTRAL.sub(_stand_in, text)
+
+
+def split(text: str) -> list[str]:
+    """The pre-tokens of a whole normalized text."""
+    shadow = _shadow(text)
+    if shadow is text or shadow == text:
+        return _PRE_TOKEN.findall(text)
+    return [text[match.start() : match.end()] for match in _PRE_TOKEN.finditer(shadow)]
+
+
+def is_blank(piece: str) -> bool:
+    return not piece.strip(_BLANKS)
+
+
+def split_growing(text: str, ahead: str) -> tuple[list[str], str]:
+    """The pre-tokens that no continuation of the text can change, and the one that may still grow.
+
+    `ahead` stands for the next character, where its class is known already. A run of white space
+    comes back as one: where it is cut depends on what ends it.
+    """
+    pieces = split(text + ahead)
+    if not pieces:
+        return pieces, ""
+    tail = pieces.pop()
+    if ahead:
+        return pieces, tail[:-1]
+    if pieces and tail[-1] in SPACES and pieces[-1][-1] in "\r\n" and is_blank(tail) and is_blank(pieces[-1]):
+        return pieces, pieces.pop() + tail
+    if tail in NUMBERS or _CONTRACTION.fullmatch(tail):
+        return [*pieces, tail], ""
+    return pieces, tail
+
+
+class Growth(Enum):
+    """What may follow within the same pre-token."""
+
+    LETTERS = "letters"
+    SIGNS = "signs, then line ends"
+    LINE_ENDS = "line ends"
+    BLANKS = "white space"
+    AFTER_SIGN = "letters, or signs and line ends"  # a single sign: it may lead a word or a run of signs
+    AFTER_SPACE = "letters, or signs and line ends, or white space"
+    AFTER_BLANK = "letters, or white space"
+
+
+def growth(piece: str) -> Growth:
+    """How an unfinished pre-token (never empty, never finished) may go on."""
+    last = piece[-1]
+    if last in LETTERS:
+        return Growth.LETTERS
+    if last not in SPACES:
+        return Growth.SIGNS if len(piece) > 1 else Growth.AFTER_SIGN
+    if not is_blank(piece):
+        return Growth.LINE_ENDS
+    if len(piece) > 1 or last in "\r\n":
+        return Growth.BLANKS
+    return Growth.AFTER_SPACE if last == " " else Growth.AFTER_BLANK
