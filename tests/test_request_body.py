@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.request_body import (
@@ -254,7 +254,6 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.binary() | st.text().map(str.encode) | st.lists(FRAGMENTS).map(lambda parts: ('{"x":' + "".join(parts)).encode())
 )
@@ -266,7 +265,6 @@ def test_any_bytes_are_an_object_or_a_refusal(raw: bytes) -> None:
     assert json.loads(dump(body)) == body == json.loads(raw)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=20), JSON), st.booleans())
 def test_what_is_accepted_reaches_the_upstream_unchanged(body: dict[str, Any], ensure_ascii: bool) -> None:
     raw = json.dumps(body, ensure_ascii=ensure_ascii, allow_nan=False).encode("utf-8", "surrogatepass")

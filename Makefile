@@ -1,0 +1,58 @@
+# Everything runs in .venv of this checkout; `make setup` makes it, and every target below calls it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench bench-retokenizer bench-guard bench-relay long clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
+
+setup: $(STAMP) ## Make .venv and install into it what constraints.txt pins
+
+# Made anew only where it is missing; what is in it follows the two files that say so.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Weir needs Python 3.11 or newer; pass PYTHON=python3.12, say."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+demo: setup ## Stream three conversations through Weir on the embedded guard, and exit
+	@$(BIN)/weir demo $(ARGS)
+
+serve: setup ## Serve on port 8080: a scripted model, or the API that UPSTREAM=URL names
+	@$(if $(UPSTREAM),$(BIN)/weir serve --upstream '$(UPSTREAM)' $(ARGS),$(BIN)/weir demo --stay $(ARGS))
+
+test: setup ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Write the formatting that `check` asks for
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-retokenizer bench-guard bench-relay ## All benchmarks, as ratios
+
+bench-retokenizer: setup ## Microseconds a token, beside re-encoding the whole text
+	$(BIN)/python -m bench.retokenizer $(ARGS)
+
+bench-guard: setup ## A token at history 64 and 4096, beside re-feeding the text
+	$(BIN)/python -m bench.guard $(ARGS)
+
+bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
+	$(BIN)/python -m bench.relay $(ARGS)
+
+long: setup ## The property tests, many times over
+	$(BIN)/python -m pytest --hypothesis-profile=long $(ARGS)
+
+clean: ## Remove everything that these targets made, .venv included
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
