@@ -1,0 +1,207 @@
+"""Attention of a ragged batch over the streams' own keys and values: views of slabs, never a gather.
+
+On a CPU a small model's step is made of call overhead, so short chunks in neighbouring slots are one
+masked call over a view of their slab; a long chunk is a call of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from proxy.guard.model import GuardModel
+from proxy.guard.sequence import Chunk
+
+# Longer chunks are computed one by one: there is enough work in one, and padding others to it would waste.
+BATCHED_TOKENS = 8
+# A slot that is not in the step may lie between two that are; computing over it costs less than a second call.
+GAP_SLOTS = 1
+
+
+class Slab:
+    """Keys and values of `slots` streams: a pair of [slots, kv_heads, capacity, head_dim] for each layer."""
+
+    def __init__(self, model: GuardModel, slots: int, capacity: int) -> None:
+        shape = model.architecture
+        # Zeros, not empty: masked positions are read, and memory may hold NaN.
+        memory = torch.zeros(
+            (shape.layers, 2, slots, shape.kv_heads, capacity, shape.head_dim), dtype=model.dtype, device=model.device
+        )
+        self.memory = memory
+        self.layers: list[tuple[Tensor, Tensor]] = [(layer[0], layer[1]) for layer in memory]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A chunk with its tokens' place in the packed batch."""
+
+    chunk: Chunk
+    slab: int
+    index: int
+    first: int  # row of its first token
+
+
+class Write:
+    """Puts the new keys and values of all chunks in one slab to their places."""
+
+    def __init__(self, slab: Slab, placed: list[Placed], device: torch.device) -> None:
+        self._slab = slab
+        first, last = placed[0], placed[-1]
+        self._rows = slice(first.first, last.first + last.chunk.count)
+        self._one = first if len(placed) == 1 else None
+        if self._one is None:
+            slots = [at.index for at in placed for _ in range(at.chunk.count)]
+            positions = [p for at in placed for p in range(at.chunk.start, at.chunk.start + at.chunk.count)]
+            self._slots = torch.tensor(slots, device=device)
+            self._positions = torch.tensor(positions, device=device)
+
+    def __call__(self, layer: int, k: Tensor, v: Tensor) -> None:
+        keys, values = self._slab.layers[layer]
+        if self._one is not None:
+            chunk, index = self._one.chunk, self._one.index
+            keys[index, :, chunk.start : chunk.start + chunk.count] = k[self._rows].transpose(0, 1)
+            values[index, :, chunk.start : chunk.start + chunk.count] = v[self._rows].transpose(0, 1)
+        else:
+            keys[self._slots, :, self._positions] = k[self._rows]
+            values[self._slots, :, self._positions] = v[self._rows]
+
+
+class Single:
+    """Attention of one chunk over its own past."""
+
+    def __init__(self, slab: Slab, at: Placed, model: GuardModel) -> None:
+        self._slab, self._index, self._count = slab, at.index, at.chunk.count
+        self._rows = slice(at.first, at.first + at.chunk.count)
+        self._length = at.chunk.start + at.chunk.count
+        self._is_causal = at.chunk.start == 0 and at.chunk.count > 1
+        self._mask: Tensor | None = None
+        if at.chunk.start > 0 and at.chunk.count > 1:
+            queries = torch.arange(at.chunk.start, self._length, device=model.device)
+            self._mask = _mask(queries, self._length, model)
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """q [T, heads, head_dim] -> [count, heads * head_dim]"""
+        keys, values = (memory[self._index : self._index + 1, :, : self._length] for memory in self._slab.layers[layer])
+        queries = q[self._rows].transpose(0, 1).unsqueeze(0)
+        if self._count == 1:
+            # The query heads of one key head as rows: the keys are read once, not once a query head.
+            queries = queries.view(1, keys.shape[1], -1, q.shape[-1])
+            mixed = functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+            return mixed.reshape(1, -1)
+        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=self._mask, is_causal=self._is_causal, scale=1.0, enable_gqa=True
+        )
+        return mixed[0].transpose(0, 1).reshape(self._count, -1)
+
+
+class Neighbours:
+    """Attention of short chunks in neighbouring slots of one slab, as one padded call."""
+
+    def __init__(self, slab: Slab, placed: list[Placed], model: GuardModel) -> None:
+        shape, device = model.architecture, model.device
+        self._slab, self._group = slab, shape.heads // shape.kv_heads
+        low = placed[0].index
+        self._slots = slice(low, placed[-1].index + 1)
+        self._span = placed[-1].index + 1 - low
+        self._count = max(at.chunk.count for at in placed)
+        self._rows = slice(placed[0].first, placed[-1].first + placed[-1].chunk.count)
+        self._length = max(at.chunk.start + at.chunk.count for at in placed)
+        starts = [0] * self._span
+        for at in placed:
+            starts[at.index - low] = at.chunk.start
+        queries = torch.tensor(starts, device=device).unsqueeze(1) + torch.arange(self._count, device=device)
+        mask = _mask(queries, self._length, model).unsqueeze(2)
+        self._mask = mask.expand(-1, -1, self._group, -1).reshape(self._span, 1, -1, self._length)
+        self._pick: tuple[Tensor, Tensor] | None = None
+        if self._span * self._count != self._rows.stop - self._rows.start:
+            self._pick = self._padding(placed, low, device)
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """q [T, heads, head_dim] -> [tokens of the group, heads * head_dim]"""
+        keys, values = (memory[self._slots, :, : self._length] for memory in self._slab.layers[layer])
+        kv_heads, head_dim = keys.shape[1], keys.shape[3]
+        rows = q[self._rows] if self._pick is None else q[self._pick[0]]
+        folded = rows.reshape(self._span, self._count, kv_heads, self._group, head_dim).transpose(1, 2)
+        folded = folded.reshape(self._span, kv_heads, self._count * self._group, head_dim)
+        mixed = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=self._mask, scale=1.0)
+        mixed = mixed.view(self._span, kv_heads, self._count, self._group, head_dim).transpose(1, 2)
+        mixed = mixed.reshape(self._span * self._count, -1)
+        return mixed if self._pick is None else mixed[self._pick[1]]
+
+    def _padding(self, placed: list[Placed], low: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Packed row of each padded row (any where there is none), and padded row of each packed one."""
+        to_padded = [placed[0].first] * (self._span * self._count)
+        to_packed = []
+        for at in placed:
+            base = (at.index - low) * self._count
+            for offset in range(at.chunk.count):
+                to_padded[base + offset] = at.first + offset
+                to_packed.append(base + offset)
+        return torch.tensor(to_padded, device=device), torch.tensor(to_packed, device=device)
+
+
+class Attention:
+    """One step's attention: call it with a layer's q, k and v (see `model.Attend`)."""
+
+    def __init__(self, slabs: dict[int, Slab], placed: list[Placed], model: GuardModel) -> None:
+        self._writes: list[Write] = []
+        self._parts: list[Single | Neighbours] = []
+        for slab_id, tenants in _by_slab(placed):
+            slab = slabs[slab_id]
+            self._writes.append(Write(slab, tenants, model.device))
+            for run in _runs(tenants):
+                self._parts.append(Single(slab, run[0], model) if len(run) == 1 else Neighbours(slab, run, model))
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        for write in self._writes:
+            write(layer, k, v)
+        if len(self._parts) == 1:
+            return self._parts[0](layer, q)
+        return torch.cat([part(layer, q) for part in self._parts])
+
+
+def place(chunks: Sequence[Chunk]) -> list[Placed]:
+    """Chunks in the order of their slots, so that neighbours in memory are neighbours in the batch."""
+    placed: list[Placed] = []
+    first = 0
+    slots = []
+    for chunk in chunks:
+        slot = chunk.sequence.slot
+        assert slot is not None  # the scheduler gives every running sequence a slot
+        slots.append((slot.slab, slot.index, chunk))
+    for slab, index, chunk in sorted(slots, key=lambda at: at[:2]):
+        placed.append(Placed(chunk, slab, index, first))
+        first += chunk.count
+    return placed
+
+
+def _by_slab(placed: list[Placed]) -> Iterator[tuple[int, list[Placed]]]:
+    tenants: list[Placed] = []
+    for at in placed:
+        if tenants and tenants[-1].slab != at.slab:
+            yield tenants[0].slab, tenants
+            tenants = []
+        tenants.append(at)
+    yield tenants[0].slab, tenants
+
+
+def _runs(tenants: list[Placed]) -> Iterator[list[Placed]]:
+    """Neighbours that one call can compute."""
+    run: list[Placed] = []
+    for at in tenants:
+        is_short = at.chunk.count <= BATCHED_TOKENS
+        if run and is_short and run[-1].chunk.count <= BATCHED_TOKENS and at.index - run[-1].index <= 1 + GAP_SLOTS:
+            run.append(at)
+            continue
+        if run:
+            yield run
+        run = [at]
+    yield run
+
+
+def _mask(queries: Tensor, length: int, model: GuardModel) -> Tensor:
+    """queries [...] positions -> [..., length]: 0 where a query may look, -inf where not."""
+    hidden = torch.arange(length, device=queries.device) > queries.unsqueeze(-1)
+    return torch.zeros(hidden.shape, dtype=model.dtype, device=model.device).masked_fill_(hidden, float("-inf"))

@@ -1,0 +1,203 @@
+"""Key-value memory, counted but not touched: which stream's tokens lie where. No torch here.
+
+Memory comes in slabs of equal slots; a slot is one stream's keys and values, contiguous, so that
+attention reads them as a view and neighbouring slots as one batch. A stream that outgrows its slot
+moves to one twice as large. Streams with the same past share a slot until their ways part: the first
+to write goes on in place, the next ones copy.
+
+Every change that the runner must make in memory is appended to `journal`, in order.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# The smallest slot: a short prompt and a short answer.
+SMALLEST_TOKENS = 128
+# Neighbours in a slab are one attention call; more of them per slab strands more memory behind one stream.
+SLOTS_PER_SLAB = 16
+# Above this a slot is a slab: batching no longer pays and a slab should be easy to give back.
+SLAB_BYTES = 64 << 20
+
+
+class Holder(Protocol):
+    """Whoever keeps tokens in a slot."""
+
+    computed: int  # tokens whose keys and values are in the slot, counted from its start
+    slot: "Slot | None"
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    slab: int
+    index: int
+    capacity: int  # tokens
+    holders: list[Holder]
+    writer: Holder | None = None  # the one holder that may append here
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Allocate a slab: zeros for `slots` slots of `capacity` tokens."""
+
+    slab: int
+    slots: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Give a slab's memory back."""
+
+    slab: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy the first `length` tokens of one slot to another."""
+
+    source: tuple[int, int]  # slab, index
+    target: tuple[int, int]
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """Zero a slot: masked positions are read, and nothing times NaN is still NaN."""
+
+    slab: int
+    index: int
+
+
+Change = Grow | Retire | Move | Scrub
+
+
+@dataclass(slots=True)
+class Slab:
+    id: int
+    slots: int
+    capacity: int
+    free: list[int] = field(default_factory=list)  # a heap: the lowest index first keeps neighbours together
+
+    @property
+    def is_empty(self) -> bool:
+        return len(self.free) == self.slots
+
+
+class Cache:
+    """Slots within a budget. Sizes are tokens unless they say bytes."""
+
+    def __init__(self, *, bytes_per_token: int, budget_bytes: int, window: int) -> None:
+        """Raises ValueError when the budget does not hold one stream of `window` tokens."""
+        if window * bytes_per_token > budget_bytes:
+            raise ValueError(f"{budget_bytes} bytes hold {budget_bytes // bytes_per_token} tokens, not {window}")
+        self.bytes_per_token = bytes_per_token
+        self.budget_bytes = budget_bytes
+        self.window = window
+        self.used_bytes = 0
+        self.journal: list[Change] = []
+        self._slabs: dict[int, Slab] = {}
+        self._by_capacity: dict[int, list[int]] = {}
+        self._next_slab = 0
+
+    def ensure(self, holder: Holder, tokens: int) -> bool:
+        """Make `holder.slot` writable from `holder.computed` up to `tokens`; False when there is no room."""
+        slot = holder.slot
+        if slot is not None and slot.capacity >= tokens and _may_write(slot, holder):
+            slot.writer = holder
+            return True
+        target = self._take(self._capacity_for(tokens))
+        if target is None:
+            return False
+        if slot is not None:
+            if holder.computed:
+                move = Move((slot.slab, slot.index), (target.slab, target.index), holder.computed)
+                self.journal.append(move)
+            self.drop(holder)
+        target.holders.append(holder)
+        target.writer = holder
+        holder.slot = target
+        return True
+
+    def share(self, holder: Holder, other: Holder) -> None:
+        """Let `other`, which holds nothing yet, hold what `holder` does."""
+        if holder.slot is not None:
+            holder.slot.holders.append(other)
+            other.slot = holder.slot
+
+    def drop(self, holder: Holder) -> None:
+        """Let go of the holder's slot, if any; the last one to go frees it."""
+        slot, holder.slot = holder.slot, None
+        if slot is None:
+            return
+        slot.holders.remove(holder)
+        if slot.writer is holder:
+            slot.writer = None
+        if not slot.holders:
+            slab = self._slabs[slot.slab]
+            heapq.heappush(slab.free, slot.index)
+            if slab.is_empty:
+                self._retire_spares(slab.capacity)
+
+    def condemn(self, slot: Slot) -> None:
+        """What lies in the slot cannot be trusted: everyone who holds it starts anew, and it is zeroed."""
+        self.journal.append(Scrub(slot.slab, slot.index))
+        for holder in list(slot.holders):
+            holder.computed = 0
+            self.drop(holder)
+
+    def used_tokens(self) -> int:
+        """Tokens of room in the slots that are held."""
+        return sum((slab.slots - len(slab.free)) * slab.capacity for slab in self._slabs.values())
+
+    def _capacity_for(self, tokens: int) -> int:
+        capacity = SMALLEST_TOKENS
+        while capacity < tokens:
+            capacity *= 2
+        return min(capacity, self.window)
+
+    def _take(self, capacity: int) -> Slot | None:
+        slab = self._slab_with_room(capacity) or self._grow(capacity)
+        if slab is None:
+            return None
+        return Slot(slab.id, heapq.heappop(slab.free), capacity, [])
+
+    def _slab_with_room(self, capacity: int) -> Slab | None:
+        # The oldest first, so that the youngest slabs empty and can be given back.
+        ids = self._by_capacity.get(capacity, ())
+        return next((self._slabs[slab] for slab in ids if self._slabs[slab].free), None)
+
+    def _grow(self, capacity: int) -> Slab | None:
+        slot_bytes = capacity * self.bytes_per_token
+        if self.budget_bytes - self.used_bytes < slot_bytes:
+            self._retire_spares()
+        room = (self.budget_bytes - self.used_bytes) // slot_bytes
+        slots = min(room, SLOTS_PER_SLAB, max(1, SLAB_BYTES // slot_bytes))
+        if slots < 1:
+            return None
+        slab = Slab(self._next_slab, slots, capacity, list(range(slots)))
+        self._next_slab += 1
+        self._slabs[slab.id] = slab
+        self._by_capacity.setdefault(capacity, []).append(slab.id)
+        self.used_bytes += slots * slot_bytes
+        self.journal.append(Grow(slab.id, slots, capacity))
+        return slab
+
+    def _retire_spares(self, capacity: int | None = None) -> None:
+        """Give back every empty slab; of one capacity only: all but one, which the next stream will want."""
+        if capacity is not None:
+            empty = [slab for slab in self._by_capacity[capacity] if self._slabs[slab].is_empty][1:]
+        else:
+            empty = [slab.id for slab in self._slabs.values() if slab.is_empty]
+        for slab_id in empty:
+            slab = self._slabs.pop(slab_id)
+            self._by_capacity[slab.capacity].remove(slab_id)
+            self.used_bytes -= slab.slots * slab.capacity * self.bytes_per_token
+            self.journal.append(Retire(slab_id))
+
+
+def _may_write(slot: Slot, holder: Holder) -> bool:
+    """True when nobody else writes here, or keeps tokens where this holder would write next."""
+    if slot.writer is not None and slot.writer is not holder:
+        return False
+    return all(other is holder or other.computed <= holder.computed for other in slot.holders)

@@ -1,0 +1,254 @@
+"""A checkpoint -> GuardModel: config.json and safetensors, from a folder, the hub, or the package.
+
+Nothing of a checkpoint is ever executed: no remote code, no pickle. Every tensor's name and shape is
+checked against config.json before the first one is read.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from proxy.guard import embedded
+from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
+from proxy.guard.model import GuardModel, Heads, Layer
+from proxy.guard.protocol import GuardInfo, GuardUnavailable
+
+EMBEDDED = "embedded"
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+HASH_BLOCK_BYTES = 1 << 20
+# Tensors that other programs need and this one does not.
+IGNORED = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
+FLOATS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class CheckpointError(GuardUnavailable):
+    """The guard's weights cannot be had or cannot be trusted. The message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGuard:
+    model: GuardModel
+    info: GuardInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint before its weights are read. `read` returns one tensor by name."""
+
+    name: str
+    revision: str
+    config: Mapping[str, Any]
+    shapes: Shapes
+    read: Callable[[str], Tensor]
+
+
+def load_guard(
+    model: str = EMBEDDED, *, revision: str | None = None, dtype: str = "auto", device: str = "cpu"
+) -> LoadedGuard:
+    """Load "embedded", a folder, or a hub id.
+
+    `revision` pins the hub commit, branch or tag; for a folder it is the expected start of the weights' SHA-256.
+    `dtype` is "auto" (bfloat16 where the device computes it natively and the checkpoint is in it, else
+    float32), "float32", "bfloat16" or "float16".
+    Raises CheckpointError.
+    """
+    if dtype not in FLOATS:
+        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}")
+    with ExitStack() as files:
+        checkpoint = _open(model, revision, files)
+        try:
+            architecture = read_architecture(checkpoint.config)
+        except ConfigError as exc:
+            raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
+        _check(checkpoint, tensor_shapes(architecture))
+        try:
+            built = _build(architecture, checkpoint, FLOATS[dtype], torch.device(device))
+        except (SafetensorError, OSError) as exc:
+            raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
+    return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
+
+
+def _open(model: str, revision: str | None, files: ExitStack) -> Checkpoint:
+    if model == EMBEDDED:
+        return _open_embedded()
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _open_folder(folder, folder.resolve().name, None, revision, files)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise CheckpointError(f"guard {model!r}: no such folder, and not a hub id like Qwen/Qwen3Guard-Stream-0.6B")
+    snapshot = _download(model, revision)
+    # The hub's cache names a snapshot's folder after its commit.
+    return _open_folder(snapshot, model.rpartition("/")[2], snapshot.name, None, files)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
+        at = f" at revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"guard {model}{at} is not in the local cache and could not be downloaded ({type(exc).__name__}). "
+            f"With a connection, run `hf download {model}`; without one, copy the folder here and name it instead."
+        ) from exc
+
+
+def _open_embedded() -> Checkpoint:
+    config, arrays = embedded.load()
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        # Small tensors name the weights well enough; hashing the expanded embedding would slow every start.
+        if arrays[name].nbytes <= HASH_BLOCK_BYTES:
+            digest.update(arrays[name].tobytes())
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    return Checkpoint(EMBEDDED, digest.hexdigest()[:12], config, shapes, lambda name: torch.from_numpy(arrays[name]))
+
+
+def _open_folder(folder: Path, name: str, commit: str | None, pinned: str | None, files: ExitStack) -> Checkpoint:
+    config = _read_json(folder / CONFIG, name)
+    paths = _weight_files(folder, name)
+    revision = commit or _hash(paths)
+    if pinned is not None and not revision.startswith(pinned.removeprefix("sha256:")[:len(revision)]):
+        raise CheckpointError(f"{name}: the weights' SHA-256 starts with {revision}, but {pinned} was asked for")
+    handles: dict[str, Any] = {}
+    shapes: Shapes = {}
+    for path in paths:
+        try:
+            handle = files.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as exc:
+            raise CheckpointError(f"{name}: {path.name} is truncated or not a safetensors file: {exc}") from exc
+        names: list[str] = handle.keys()
+        for key in names:
+            handles[key] = handle
+            shapes[key] = tuple(handle.get_slice(key).get_shape())
+    return Checkpoint(name, revision, config, shapes, lambda key: handles[key].get_tensor(key))
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    if (folder / INDEX).is_file():
+        weight_map = _read_json(folder / INDEX, name).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{name}: {INDEX} has no weight_map")
+        shards = sorted({str(shard) for shard in weight_map.values()})
+        # A shard is a file beside the index; anything else would read outside the checkpoint.
+        missing = [shard for shard in shards if Path(shard).name != shard or not (folder / shard).is_file()]
+        if missing:
+            raise CheckpointError(f"{name}: {INDEX} names {', '.join(missing)}, which is not in the folder")
+        return [folder / shard for shard in shards]
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise CheckpointError(
+            f"{name}: only pickled weights (.bin, .pt) are there. Loading a pickle runs its code, so it is refused; "
+            "convert them to safetensors"
+        )
+    raise CheckpointError(f"{name}: no model.safetensors and no {INDEX} in the folder")
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise CheckpointError(f"{name}: there is no {path.name} in the folder") from exc
+    except (OSError, ValueError) as exc:
+        raise CheckpointError(f"{name}: {path.name} is not readable JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name}: {path.name} must hold an object")
+    return value
+
+
+def _hash(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def _check(checkpoint: Checkpoint, expected: Shapes) -> None:
+    """Every expected tensor in its shape, and none that would be silently left out."""
+    for name, shape in expected.items():
+        found = checkpoint.shapes.get(name)
+        if found is None:
+            raise CheckpointError(f"{checkpoint.name}: tensor {name} is missing; expected shape {shape}")
+        if found != shape:
+            raise CheckpointError(f"{checkpoint.name}: tensor {name} has shape {found}; config.json makes it {shape}")
+    unknown = sorted(name for name in checkpoint.shapes if name not in expected and not IGNORED.fullmatch(name))
+    if unknown:
+        raise CheckpointError(
+            f"{checkpoint.name}: tensor {unknown[0]} (shape {checkpoint.shapes[unknown[0]]}) is not part of this "
+            f"architecture; {len(unknown)} such tensors"
+        )
+
+
+def _build(shape: Architecture, checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> GuardModel:
+    target = dtype or _natural_dtype(checkpoint.read("model.norm.weight").dtype, device)
+
+    def read(name: str) -> Tensor:
+        tensor = checkpoint.read(name)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{checkpoint.name}: tensor {name} is {tensor.dtype}; expected a floating type")
+        return tensor.to(device=device, dtype=target)
+
+    def read_heads(prefix: str, risks: tuple[int, ...], categories: tuple[int, ...]) -> Heads:
+        stem = prefix + "risk_level_category_"
+        risk = read(prefix + "risk_level_head.weight")[list(risks)]
+        category = read(prefix + "category_head.weight")[list(categories)]
+        return Heads(read(stem + "pre.weight"), read(stem + "layernorm.weight"), torch.cat((risk, category)))
+
+    return GuardModel(
+        shape,
+        read("model.embed_tokens.weight"),
+        [_build_layer(shape, read, f"model.layers.{index}.") for index in range(shape.layers)],
+        read("model.norm.weight"),
+        read_heads("", shape.risk_order, shape.category_order),
+        read_heads("query_", shape.prompt_risk_order, shape.prompt_category_order),
+    )
+
+
+def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str) -> Layer:
+    attention = layer + "self_attn."
+
+    def pairs(tensor: Tensor) -> Tensor:
+        """Each head's rows in the order 0, half, 1, half + 1, ...: rotated pairs become neighbours."""
+        split = tensor.view(-1, 2, shape.head_dim // 2, *tensor.shape[1:])
+        return split.transpose(1, 2).reshape(tensor.shape)
+
+    def stack(kind: str) -> Tensor:
+        q, k, v = (read(f"{attention}{name}_proj.{kind}") for name in "qkv")
+        return torch.cat((pairs(q), pairs(k), v))
+
+    q_norm = pairs(read(attention + "q_norm.weight").float()) * shape.head_dim**-0.5
+    k_norm = pairs(read(attention + "k_norm.weight").float())
+    return Layer(
+        input_norm=read(layer + "input_layernorm.weight"),
+        qkv=stack("weight"),
+        qkv_bias=stack("bias") if shape.attention_bias else None,
+        qk_norm=torch.cat((q_norm.expand(shape.heads, -1), k_norm.expand(shape.kv_heads, -1))),
+        output=read(attention + "o_proj.weight"),
+        output_bias=read(attention + "o_proj.bias") if shape.attention_bias else None,
+        post_norm=read(layer + "post_attention_layernorm.weight"),
+        gate_up=torch.cat((read(layer + "mlp.gate_proj.weight"), read(layer + "mlp.up_proj.weight"))),
+        down=read(layer + "mlp.down_proj.weight"),
+    )
+
+
+def _natural_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The stored type where the device computes it natively, else float32."""
+    if device.type == "cpu":
+        has_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return torch.bfloat16 if stored == torch.bfloat16 and has_bfloat16 else torch.float32
+    return stored

@@ -1,0 +1,255 @@
+"""Which streams run in the next step, and how many tokens of each. No torch, no clock, no threads.
+
+A question (job) first waits for room: `_admit` gives its sequence a slot that holds all of it, so a
+started job always finishes. Then every step takes the short jobs whole and one piece of the long ones,
+in turns between owners. A sequence without a question keeps its slot until someone needs it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+
+from proxy.guard.cache import Cache, Change
+from proxy.guard.commands import Outcome
+from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded
+from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.guard.turns import Turns
+from proxy.risk import Risk
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of a step, in tokens, and how long things may wait, in seconds."""
+
+    piece: int = 512  # of long jobs, all together, in one step: what a short job may have to wait for
+    short: int = 64  # up to this many tokens a job is taken whole
+    step: int = 1024  # of short jobs in one step
+    admission_seconds: float = 5.0  # an open without room is refused after it
+    idle_seconds: float = 10.0  # a stream silent for this long gives its memory up for a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    changes: list[Change]  # to memory, in order, before anything is computed
+    chunks: list[Chunk]
+
+
+@dataclass(slots=True)
+class Counters:
+    evictions: int = 0
+    evicted_tokens: int = 0  # each is replayed if its stream goes on
+    refusals: int = 0
+    faults: int = 0
+
+
+class Scheduler:
+    def __init__(self, cache: Cache, limits: Limits) -> None:
+        self.cache = cache
+        self.limits = limits
+        self.counters = Counters()
+        self._feeds = Turns()  # wait for room; these streams were let in already
+        self._opens = Turns()  # wait for room and may be refused
+        self._running = Turns()
+        # Silent sequences that hold a slot, the longest silent first.
+        self._idle: OrderedDict[int, Sequence] = OrderedDict()
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self._running or self._feeds or self._opens or self._outcomes)
+
+    @property
+    def queue_depth(self) -> int:
+        """Jobs without their outcome."""
+        return len(self._running) + len(self._feeds) + len(self._opens)
+
+    def submit(self, sequence: Sequence, job: Job) -> None:
+        """Ask a sequence something. A question it still had is forgotten."""
+        self.withdraw(sequence)
+        sequence.job = job
+        self._idle.pop(sequence.id, None)
+        if sequence.computed >= job.end:
+            self._finish(sequence, job, job.arrived)
+        else:
+            (self._opens if job.is_open else self._feeds).push(sequence)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """Forget the sequence's question, if any; what was computed of it stays."""
+        if sequence.job is None:
+            return
+        sequence.job = None
+        for queue in (self._running, self._feeds, self._opens):
+            queue.remove(sequence)
+        self._rest(sequence, sequence.used_at)
+
+    def close(self, sequence: Sequence) -> None:
+        self.withdraw(sequence)
+        self._idle.pop(sequence.id, None)
+        self.cache.drop(sequence)
+
+    def fork(self, sequence: Sequence, child: Sequence) -> None:
+        self.cache.share(sequence, child)
+        self._rest(child, sequence.used_at)
+
+    def plan(self, now: float) -> Plan:
+        """The next step; without chunks when nothing can run."""
+        self._refuse_late(now)
+        # A stream that was let in goes before any new one; while one waits, room is not given away.
+        if self._admit(self._feeds, now):
+            self._admit(self._opens, now)
+        chunks = self._choose()
+        changes, self.cache.journal = self.cache.journal, []
+        return Plan(changes, chunks)
+
+    def commit(self, plan: Plan, answers: Ordered[list[Risk] | GuardError], now: float) -> None:
+        """Take over one answer a chunk: its risks, or why it has none."""
+        for chunk, answer in zip(plan.chunks, answers, strict=True):
+            sequence, job = chunk.sequence, chunk.job
+            if isinstance(answer, GuardError):
+                self.fail(sequence, answer)
+                continue
+            sequence.computed = chunk.start + chunk.count
+            job.risks.extend(answer)
+            # Who was in a crash stays alone to its end: its batch may not pay for it twice.
+            job.is_alone = job.crashes > 0
+            if sequence.computed >= job.end:
+                self._running.remove(sequence)
+                self._finish(sequence, job, now)
+
+    def fail(self, sequence: Sequence, error: GuardError) -> None:
+        """End the sequence's question with an error and trust nothing it left in memory."""
+        if sequence.job is None:
+            return
+        self.counters.faults += 1
+        self._outcomes.append(Outcome(sequence.job.ticket, [], error))
+        self.withdraw(sequence)
+        if sequence.slot is not None:
+            for holder in sequence.slot.holders:
+                assert isinstance(holder, Sequence)
+                self._idle.pop(holder.id, None)
+            self.cache.condemn(sequence.slot)
+
+    def isolate(self, plan: Plan, error: GuardError) -> None:
+        """A step failed as a whole: its members run one by one; one that fails alone is the culprit."""
+        for chunk in plan.chunks:
+            if len(plan.chunks) == 1:
+                self.fail(chunk.sequence, error)
+            else:
+                chunk.job.is_alone = True
+
+    def restart(self, cache: Cache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError) -> None:
+        """All memory is lost. Questions are asked again; those of the step that crashed alone, and only once."""
+        self.cache = cache
+        self._idle.clear()
+        crashed = {chunk.sequence.id for chunk in plan.chunks} if plan is not None else set()
+        for sequence in sequences:
+            sequence.computed, sequence.slot = 0, None
+            job = sequence.job
+            if job is None:
+                continue
+            self.withdraw(sequence)
+            if sequence.id in crashed:
+                job.crashes += 1
+                job.is_alone = True
+            if job.crashes > 1:
+                self._outcomes.append(Outcome(job.ticket, [], error))
+            else:
+                job.risks.clear()
+                self.submit(sequence, job)
+
+    def outcomes(self) -> list[Outcome]:
+        """What was answered since the last call."""
+        done, self._outcomes = self._outcomes, []
+        return done
+
+    def _finish(self, sequence: Sequence, job: Job, now: float) -> None:
+        sequence.job = None
+        error = None
+        if len(job.risks) != len(job.reads):
+            error = GuardFault(f"{len(job.risks)} verdicts for {len(job.reads)} tokens")
+        self._outcomes.append(Outcome(job.ticket, job.risks, error))
+        self._rest(sequence, now)
+
+    def _rest(self, sequence: Sequence, now: float) -> None:
+        sequence.used_at = now
+        if sequence.slot is not None:
+            self._idle[sequence.id] = sequence
+            self._idle.move_to_end(sequence.id)
+
+    def _refuse_late(self, now: float) -> None:
+        oldest = now - self.limits.admission_seconds
+        for sequence in list(self._opens):
+            if sequence.job is not None and sequence.job.arrived < oldest:
+                self.counters.refusals += 1
+                error = GuardOverloaded(f"no room in the key-value cache for {len(sequence.ids)} tokens")
+                self._outcomes.append(Outcome(sequence.job.ticket, [], error))
+                self.close(sequence)
+
+    def _admit(self, waiting: Turns, now: float) -> bool:
+        """Let jobs run while there is room. True when none is left waiting."""
+        for sequence in list(waiting):
+            if not self._make_room(sequence, now):
+                # The next ones may be smaller and fit, but then this one might never.
+                return False
+            waiting.remove(sequence)
+            self._running.push(sequence)
+        return True
+
+    def _make_room(self, sequence: Sequence, now: float) -> bool:
+        job = sequence.job
+        assert job is not None
+        silent_since = now - self.limits.idle_seconds if job.is_open else now
+        while not self.cache.ensure(sequence, job.end):
+            victim = next(iter(self._idle.values()), None)
+            if victim is None or victim.used_at > silent_since:
+                return self._start_over(sequence, job)
+            self._evict(victim)
+        return True
+
+    def _start_over(self, sequence: Sequence, job: Job) -> bool:
+        """Growing needs the old slot and the new at once; without room for both, give up the old and replay."""
+        if sequence.slot is None:
+            return False
+        self._evict(sequence)
+        return self.cache.ensure(sequence, job.end)
+
+    def _evict(self, sequence: Sequence) -> None:
+        self._idle.pop(sequence.id, None)
+        self.counters.evictions += 1
+        self.counters.evicted_tokens += sequence.computed
+        sequence.computed = 0
+        self.cache.drop(sequence)
+
+    def _choose(self) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        short_room, long_room = self.limits.step, self.limits.piece
+        for sequence in self._running:
+            job = sequence.job
+            assert job is not None
+            left = job.end - sequence.computed
+            if job.is_alone:
+                chunks = [_chunk(sequence, job, min(left, self.limits.piece))]
+                break
+            if left <= self.limits.short:
+                count = left if left <= short_room else 0
+                short_room -= count
+            else:
+                count = min(left, long_room)
+                long_room -= count
+            if count:
+                chunks.append(_chunk(sequence, job, count))
+        for chunk in chunks:
+            self._running.send_back(chunk.sequence)
+        return chunks
+
+
+def _chunk(sequence: Sequence, job: Job, count: int) -> Chunk:
+    start = sequence.computed
+    reads = job.reads
+    if not reads or reads[0] >= start + count:
+        return Chunk(sequence, job, start, count, ())
+    if reads[0] >= start and reads[-1] < start + count:
+        return Chunk(sequence, job, start, count, reads)
+    within = [position for position in reads if start <= position < start + count]
+    return Chunk(sequence, job, start, count, within)

@@ -1,0 +1,50 @@
+"""One stream as the engine sees it: its tokens, how far they are computed, and what is asked of it."""
+
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass, field
+
+from proxy.guard.cache import Slot
+from proxy.risk import Risk, Role
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One question to a sequence: compute it up to `end`, answer at `reads`."""
+
+    ticket: int  # names the question in its outcome
+    end: int  # tokens
+    reads: Ordered[int]  # positions to answer, ascending
+    role: Role
+    arrived: float  # seconds, the engine's clock
+    is_open: bool = False  # the first question of a sequence waits for admission
+    risks: list[Risk] = field(default_factory=list)
+    is_alone: bool = False  # a batch with it failed: it runs in a step of its own
+    crashes: int = 0  # engine restarts it has been through
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """Tokens [0, computed) have their keys and values in `slot`; the ids are kept, so all can be replayed."""
+
+    id: int
+    owner: str
+    ids: list[int]
+    computed: int = 0
+    slot: Slot | None = None
+    job: Job | None = None
+    used_at: float = 0.0
+
+    def truncate(self, position: int) -> None:
+        del self.ids[position:]
+        self.computed = min(self.computed, position)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens [start, start + count) of a sequence, to be computed in one step."""
+
+    sequence: Sequence
+    job: Job
+    start: int
+    count: int
+    reads: Ordered[int]  # positions to answer, all within the chunk
