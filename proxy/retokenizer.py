@@ -8,26 +8,36 @@ that is still growing, `settling` says which tokens are final all the same.
 from proxy.normalizer import Normalizer, normalize
 from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of
 from proxy.settling import Tail, settle, settle_cached
-from proxy.splitter import split, split_growing
+from proxy.splitter import split, split_growing, split_lazily
 from proxy.vocabulary import load
 
 __all__ = ["Retokenizer", "Token", "encode"]
 
 # A longer delta is read in slices of this many characters, so that no step is long.
 MAX_SLICE_CHARACTERS = 4096
+# A longer pre-token is encoded in steps.
+MAX_PIECE_CHARACTERS = 2048
 _NO_TAIL = Tail()
 
 
-def encode(text: str) -> list[int]:
-    """The ids of a whole text, as ordinary text: control ids never come of it."""
+def encode(text: str, *, limit: int | None = None) -> list[int]:
+    """The ids of a whole text, as ordinary text: control ids never come of it.
+
+    With a limit it stops soon after so many ids: for a text that is of no use if it is longer.
+    """
     ids: list[int] = []
     encode_piece = load().encode_piece
-    for pretoken in split(normalize(text)):
-        if len(pretoken) > MAX_CACHED_CHARACTERS:
-            ids += encode_piece(pretoken.encode())
-        else:
-            ids += [token.id for token in tokens_of(pretoken)]
+    for pretoken in split_lazily(normalize(text)):
+        ids += encode_piece(pretoken.encode()) if len(pretoken) <= MAX_PIECE_CHARACTERS else _encode_long(pretoken)
+        if limit is not None and len(ids) > limit:
+            break
     return ids
+
+
+def _encode_long(pretoken: str) -> list[int]:
+    # Alone it is split as it was, into itself; in steps it does not hold the interpreter for a second.
+    retokenizer = Retokenizer()
+    return [one.id for one in retokenizer.feed(pretoken) + retokenizer.finish()]
 
 
 class Retokenizer:

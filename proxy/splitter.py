@@ -1,6 +1,7 @@
 """Qwen3's split of a text into pre-tokens, and what a pre-token at the end of a text may become."""
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 
 from proxy.normalizer import A_LETTER, A_SIGN
@@ -41,6 +42,13 @@ def split(text: str) -> list[str]:
     if shadow is text or shadow == text:
         return _PRE_TOKEN.findall(text)
     return [text[match.start() : match.end()] for match in _PRE_TOKEN.finditer(shadow)]
+
+
+def split_lazily(text: str) -> Iterator[str]:
+    """The same, one after the other: the splitting of a long text can be left, and never stalls a thread."""
+    shadow = _shadow(text)
+    for match in _PRE_TOKEN.finditer(shadow):
+        yield text[match.start() : match.end()]
 
 
 def is_blank(piece: str) -> bool:
