@@ -94,7 +94,8 @@ class Cache:
         self.bytes_per_token = bytes_per_token
         self.budget_bytes = budget_bytes
         self.window = window
-        self.used_bytes = 0
+        self.used_bytes = 0  # of slabs
+        self.held_tokens = 0  # room in the slots that are held
         self.journal: list[Change] = []
         self._slabs: dict[int, Slab] = {}
         self._by_capacity: dict[int, list[int]] = {}
@@ -135,6 +136,7 @@ class Cache:
             slot.writer = None
         if not slot.holders:
             slab = self._slabs[slot.slab]
+            self.held_tokens -= slab.capacity
             heapq.heappush(slab.free, slot.index)
             if slab.is_empty:
                 self._retire_spares(slab.capacity)
@@ -146,10 +148,6 @@ class Cache:
             holder.computed = 0
             self.drop(holder)
 
-    def used_tokens(self) -> int:
-        """Tokens of room in the slots that are held."""
-        return sum((slab.slots - len(slab.free)) * slab.capacity for slab in self._slabs.values())
-
     def _capacity_for(self, tokens: int) -> int:
         capacity = SMALLEST_TOKENS
         while capacity < tokens:
@@ -160,6 +158,7 @@ class Cache:
         slab = self._slab_with_room(capacity) or self._grow(capacity)
         if slab is None:
             return None
+        self.held_tokens += capacity
         return Slot(slab.id, heapq.heappop(slab.free), capacity, [])
 
     def _slab_with_room(self, capacity: int) -> Slab | None:

@@ -20,7 +20,8 @@ class Metrics:
 
     streams: int = 0
     queue_depth: int = 0
-    kv_used_bytes: int = 0
+    kv_held_bytes: int = 0  # of slots that streams hold
+    kv_slab_bytes: int = 0  # taken from the device
     kv_budget_bytes: int = 0
     steps: int = 0
     tokens: int = 0
@@ -41,7 +42,13 @@ class Engine:
         self._sequences: dict[int, Sequence] = {}
         self._scheduler = Scheduler(self._new_cache(), limits or Limits())
         self._plan: Plan | None = None  # the step under way; still set after a crash
+        self._is_blocked = False
         self._steps = self._tokens = self._last_batch = self._restarts = 0
+
+    @property
+    def is_blocked(self) -> bool:
+        """True when the last step found work but could not run any of it."""
+        return self._is_blocked
 
     @property
     def has_work(self) -> bool:
@@ -81,6 +88,7 @@ class Engine:
                 self._last_batch = len(plan.chunks)
                 self._tokens += sum(chunk.count for chunk in plan.chunks)
         self._plan = None
+        self._is_blocked = not plan.chunks
         return self._scheduler.outcomes()
 
     def restart(self, error: GuardError) -> None:
@@ -91,11 +99,13 @@ class Engine:
         self._plan = None
 
     def metrics(self) -> Metrics:
+        """Plain numbers; may be read from any thread."""
         scheduler = self._scheduler
         return Metrics(
             streams=len(self._sequences),
             queue_depth=scheduler.queue_depth,
-            kv_used_bytes=scheduler.cache.used_tokens() * scheduler.cache.bytes_per_token,
+            kv_held_bytes=scheduler.cache.held_tokens * scheduler.cache.bytes_per_token,
+            kv_slab_bytes=scheduler.cache.used_bytes,
             kv_budget_bytes=self._budget_bytes,
             steps=self._steps,
             tokens=self._tokens,

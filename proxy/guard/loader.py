@@ -61,7 +61,7 @@ def load_guard(
 
     `revision` pins the hub commit, branch or tag; for a folder it is the expected start of the weights' SHA-256.
     `dtype` is "auto" (bfloat16 where the device computes it natively and the checkpoint is in it, else
-    float32), "float32", "bfloat16" or "float16".
+    float32), "float32", "bfloat16" or "float16". `device` is "cpu", "cuda", "cuda:1", or "auto".
     Raises CheckpointError.
     """
     if dtype not in FLOATS:
@@ -74,7 +74,7 @@ def load_guard(
             raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
         _check(checkpoint, tensor_shapes(architecture))
         try:
-            built = _build(architecture, checkpoint, FLOATS[dtype], torch.device(device))
+            built = _build(architecture, checkpoint, FLOATS[dtype], _device(device))
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
@@ -105,7 +105,10 @@ def _download(model: str, revision: str | None) -> Path:
 
 
 def _open_embedded() -> Checkpoint:
-    config, arrays = embedded.load()
+    try:
+        config, arrays = embedded.load()
+    except embedded.EmbeddedGuardError as exc:
+        raise CheckpointError(str(exc)) from exc
     digest = hashlib.sha256()
     for name in sorted(arrays):
         # Small tensors name the weights well enough; hashing the expanded embedding would slow every start.
@@ -244,6 +247,18 @@ def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str)
         gate_up=torch.cat((read(layer + "mlp.gate_proj.weight"), read(layer + "mlp.up_proj.weight"))),
         down=read(layer + "mlp.down_proj.weight"),
     )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise CheckpointError(f"device {name!r} does not exist") from exc
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {name!r} was asked for, but torch finds no GPU")
+    return device
 
 
 def _natural_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:

@@ -1,5 +1,6 @@
 """A plan's chunks -> tensors -> risks: the only place where streams meet memory and model."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,16 @@ class Runner:
     @property
     def kv_bytes_per_token(self) -> int:
         return self.model.architecture.kv_bytes_per_token(self.model.embedding.element_size())
+
+    def default_budget_bytes(self) -> int:
+        """A quarter of the memory that is free now: the rest of the machine has work too."""
+        if self.model.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.model.device)[0] * 3 // 4
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+    def use_threads(self, count: int) -> None:
+        """How many threads an operation may use. To be called in the thread that runs the engine."""
+        torch.set_num_threads(count)
 
     def reset(self) -> None:
         self._slabs.clear()

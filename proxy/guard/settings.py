@@ -1,0 +1,33 @@
+"""How the guard service runs: its sizes, its deadlines, and the texts that prove it works."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from proxy.guard.scheduler import Limits
+from proxy.risk import RiskLevel
+
+# <|im_start|>user\nHello<|im_end|>\n in the Qwen3 vocabulary: judged at the second last token.
+GREETING = (151644, 872, 198, 9707, 151645, 198)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text for the health check, as ids, with the verdict it must have (None: any)."""
+
+    ids: Sequence[int] = GREETING
+    read: int = 4
+    level: RiskLevel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """How the engine runs. Every wait and every buffer of it is bounded by one of these."""
+
+    threads: int | None = None  # of the engine; None: all cores but one, at most 8
+    window: int | None = None  # tokens of one stream; None: what the model was trained for
+    kv_bytes: int | None = None  # memory for streams; None: a quarter of what is free (GPU: three quarters)
+    verdict_seconds: float = 5.0  # from feeding tokens to their verdicts
+    open_seconds: float = 30.0  # from opening to the prompt's verdict, waiting for room included
+    health_seconds: float = 5.0
+    limits: Limits = field(default_factory=Limits)
+    canaries: tuple[Canary, ...] = (Canary(),)
