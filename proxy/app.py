@@ -19,6 +19,7 @@ from proxy.config import ConfigError, require_upstream
 from proxy.exchange import Service
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guard.service import start_guard
+from proxy.guard.settings import GuardSettings as EngineSettings
 from proxy.handlers import (
     ADMISSION,
     CHAT,
@@ -111,16 +112,15 @@ async def serve_until_stopped(settings: Settings) -> None:
 async def open_guard(settings: Settings) -> Guard:
     """The guard that the settings name, loaded and warm. Raises GuardError."""
     wanted = settings.guard
-    return await start_guard(
-        wanted.model,
-        revision=wanted.revision,
-        device=wanted.device,
-        dtype=wanted.dtype,
+    running = EngineSettings(
         threads=wanted.threads,
         window=wanted.window,
         kv_bytes=wanted.kv_bytes,
         verdict_seconds=wanted.verdict_seconds,
-        admission_seconds=wanted.admission_seconds,
+        open_seconds=wanted.admission_seconds + wanted.verdict_seconds,
+    )
+    return await start_guard(
+        wanted.model, revision=wanted.revision, device=wanted.device, dtype=wanted.dtype, settings=running
     )
 
 

@@ -6,22 +6,18 @@ async with Exchange(service, record, ask) as exchange:
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
-from adapters import DIALECTS
-from adapters.base import Adapter, Assessment, Block, Key, Kind, Note, Notations, Options, Report
-from proxy.channel import Batch, Channel, note_of
+from adapters import ENDPOINTS
+from adapters.base import Adapter, Assessment, Block, Notations, Note, Options, Report
+from proxy.channel import Batch, note_of
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.errors import (
     GUARD_FAILED,
-    TOO_LONG,
     UPSTREAM_ODD,
-    UPSTREAM_SILENT,
     ApiError,
     Fault,
 )
@@ -29,19 +25,20 @@ from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.policy import Action, Policy, Verdict
 from proxy.pump import pump
-from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned
+from proxy.records import Record, RequestOutcome, Scanned, channel_record
+from proxy.refusals import refusal_of
 from proxy.request_body import ChatRequest, dump
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
 from proxy.settings import Settings
 from proxy.stream import Expected, ModeratedStream, Outcome
-from proxy.upstream import Upstream, UpstreamResponse
+from proxy.upstream import Upstream, UpstreamResponse, reader
 
 Write = Callable[[bytes], Awaitable[None]]
 
 # A prompt of more characters than this is tokenized in a thread: about 10 ms on the event loop.
 OFF_LOOP_CHARACTERS = 20_000
-# An upstream's error message is shown up to here, once it is judged.
-MAX_ERROR_CHARACTERS = 2048
+# Of the guard's window; the rest is for the answer that it judges behind the prompt.
+PROMPT_SHARE = 0.75
 
 RECORD_OUTCOMES = {
     Outcome.COMPLETE: RequestOutcome.COMPLETE,
@@ -120,7 +117,9 @@ class Exchange:
         response = self._response
         assert response is not None  # _open_upstream returned
         if response.status >= 400:
-            raise await self._upstream_error(response)
+            self._record.error = f"upstream status {response.status}"
+            is_ours = self._settings.upstream.api_key is not None
+            raise await refusal_of(response, self._classifier, self._answer_policy, has_own_key=is_ours)
         wanted = "text/event-stream" if self._ask.request.stream else "application/json"
         if response.content_type != wanted:
             raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()
@@ -128,7 +127,7 @@ class Exchange:
     async def _render(self) -> Prompt:
         messages = self._ask.request.messages
         size = sum(len(str(message.get("content"))) for message in messages)
-        window = self._service.guard.info.window
+        window = int(self._service.guard.info.window * PROMPT_SHARE)
         allow = self._settings.policy.allow_unscanned
         try:
             if size > OFF_LOOP_CHARACTERS:
@@ -171,7 +170,7 @@ class Exchange:
         try:
             self._response = await self._service.upstream.open(
                 "POST",
-                self._ask.endpoint.removeprefix("/v1"),
+                ENDPOINTS[self._ask.endpoint].upstream_path,
                 self._ask.headers,
                 body=dump(self._ask.request.forward),
                 query=self._ask.query,
@@ -182,46 +181,14 @@ class Exchange:
         self._stack.callback(self._response.close)
         self._record.upstream_first_byte_seconds = self._record.elapsed()
 
-    async def _upstream_error(self, response: UpstreamResponse) -> ApiError:
-        """The upstream's refusal in our words, with its own message only where the guard finds nothing in it."""
-        self._record.error = f"upstream status {response.status}"
-        found = _error_of(await response.read_error())
-        message = f"The upstream answered with status {response.status}."
-        # With a key of ours, what the upstream says of it is not the client's to read.
-        is_ours = self._settings.upstream.api_key is not None and response.status in (401, 403)
-        if found.get("message") and not is_ours and await self._is_harmless(str(found["message"])):
-            message = str(found["message"])[:MAX_ERROR_CHARACTERS]
-        return ApiError(
-            response.status,
-            message,
-            type=_word(found.get("type")) or "upstream_error",
-            param=_word(found.get("param")),
-            code=_word(found.get("code")),
-            headers=response.headers,
-        )
-
-    async def _is_harmless(self, text: str) -> bool:
-        if self._classifier is None:
-            return False
-        channel = Channel(Key(0, "error"), Kind.CONTENT, self._answer_policy)
-        channel.feed(text[:MAX_ERROR_CHARACTERS])
-        channel.finish()
-        try:
-            while batches := list(channel.batches()):
-                for batch, risks in zip(batches, await self._classifier.classify(batches), strict=True):
-                    channel.receive(batch, risks)
-        except GuardError:
-            return False
-        return channel.flagged is None
-
     # The answer.
 
     async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
         """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
         request = self._ask.request
-        dialect = DIALECTS[self._ask.endpoint]
+        endpoint = ENDPOINTS[self._ask.endpoint]
         options = self._options()
-        self._adapter = (dialect.stream if request.stream else dialect.body)(options)
+        self._adapter = (endpoint.stream if request.stream else endpoint.body)(options)
         assert self._prompt is not None
         expected = Expected(
             choices=request.choices,
@@ -234,7 +201,9 @@ class Exchange:
         if self._classifier is None:
             stream.open_gate()
         fails_open = self._settings.guard.on_failure == "open" or not self._answer_policy.holds
-        await pump(self._reader(heartbeat), stream, self._classify, self._timed(write), fails_open=fails_open)
+        assert self._response is not None  # begin() returned
+        read = reader(self._response, self._settings.upstream, self._settings.server.heartbeat_seconds, heartbeat)
+        await pump(read, stream, self._classify, self._timed(write), fails_open=fails_open)
         return stream
 
     @property
@@ -252,8 +221,8 @@ class Exchange:
     def blocked_answer(self, blocked: PromptBlocked) -> list[bytes]:
         """What a client gets for a blocked prompt with `prompt_block = "answer"`: a normal answer that says so."""
         request = self._ask.request
-        dialect = DIALECTS[self._ask.endpoint]
-        adapter = (dialect.stream if request.stream else dialect.body)(self._options())
+        endpoint = ENDPOINTS[self._ask.endpoint]
+        adapter = (endpoint.stream if request.stream else endpoint.body)(self._options())
         framing = self._framing()
         report = Report((), self._assessment, None)
         notice = self._settings.policy.prompt_notice
@@ -291,31 +260,6 @@ class Exchange:
 
         return timed
 
-    def _reader(self, heartbeat: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[bytes]]:
-        """Reads of the upstream under its deadlines, with a sign of life to the client meanwhile."""
-        assert self._response is not None
-        response, limits = self._response, self._settings.upstream
-        clock = asyncio.get_running_loop()
-        deadline = clock.time() + limits.total_seconds
-        pause = self._settings.server.heartbeat_seconds
-
-        async def read() -> bytes:
-            silent_until = clock.time() + limits.idle_seconds
-            while True:
-                until = min(deadline, silent_until, clock.time() + pause)
-                try:
-                    async with asyncio.timeout_at(until):
-                        return await response.read()
-                except TimeoutError as exc:
-                    if clock.time() >= deadline:
-                        raise Fault(TOO_LONG, 504) from exc
-                    if clock.time() >= silent_until:
-                        raise Fault(UPSTREAM_SILENT, 504) from exc
-                if heartbeat is not None:
-                    await heartbeat()
-
-        return read
-
     # The record.
 
     def _settle_record(self) -> None:
@@ -328,27 +272,11 @@ class Exchange:
         record.error = stream.error or record.error
         record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
         for key, channel in stream.channels.items():
-            record.channels.append(_channel_record(key, channel, stream.delivered(key)))
+            record.channels.append(channel_record(key, channel, stream.delivered(key)))
         if self._classifier is not None:
             record.settle_scanned()
         else:
             record.scanned = Scanned.NONE
-
-
-def _channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
-    def note(span: Any, start: int) -> Note | None:
-        return None if span is None else note_of(key.channel, start, span.end, span.risk)
-
-    return ChannelRecord(
-        choice=key.choice,
-        channel=key.channel,
-        received=channel.length,
-        scanned=channel.cleared,
-        delivered=delivered,
-        tokens=channel.judged,
-        worst=note(channel.worst, channel.worst.start if channel.worst else 0),
-        flagged=note(channel.flagged, channel.flagged_start),
-    )
 
 
 def _policies(policy: Policy, request: ChatRequest) -> tuple[Policy, Policy]:
@@ -374,22 +302,3 @@ async def _both(judge: Awaitable[None], call: Awaitable[None]) -> None:
     except BaseExceptionGroup as exc:
         blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
         raise (blocked or exc.exceptions)[0] from exc
-
-
-def _error_of(body: bytes) -> Mapping[str, Any]:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
-
-
-def _word(value: object) -> str | None:
-    """An identifier passes as it is; anything that could be prose does not."""
-    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    return (
-        text
-        if text and len(text) <= 64 and text.replace("_", "").replace(".", "").isalnum() and text.isascii()
-        else None
-    )

@@ -9,7 +9,8 @@ from enum import StrEnum
 from statistics import median
 from typing import Any
 
-from adapters.base import Note
+from adapters.base import Key, Note
+from proxy.channel import Channel, note_of
 
 LOGGER = logging.getLogger("weir.records")
 
@@ -38,6 +39,20 @@ class ChannelRecord:
     tokens: int
     worst: Note | None = None
     flagged: Note | None = None
+
+
+def channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
+    worst, flagged = channel.worst, channel.flagged
+    return ChannelRecord(
+        choice=key.choice,
+        channel=key.channel,
+        received=channel.length,
+        scanned=channel.cleared,
+        delivered=delivered,
+        tokens=channel.judged,
+        worst=note_of(key.channel, worst.start, worst.end, worst.risk) if worst else None,
+        flagged=note_of(key.channel, channel.flagged_start, flagged.end, flagged.risk) if flagged else None,
+    )
 
 
 @dataclass(slots=True)

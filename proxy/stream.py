@@ -28,10 +28,11 @@ from adapters.base import (
     UpstreamReportedError,
     Usage,
 )
-from proxy.channel import Batch, Channel, badness, note_of
+from proxy.channel import Batch, Channel
 from proxy.framing import Framing
 from proxy.gate import Gate, HeldTooMuch, Released
 from proxy.policy import Policy, ReleaseMode
+from proxy.reports import block_of, report_of
 from proxy.risk import Risk
 from proxy.surrogates import SurrogateJoiner
 
@@ -280,7 +281,7 @@ class ModeratedStream:
                 continue
             choice.state = _ChoiceState.CUT
             self._gate.drop(key.choice)
-            block = self._block_of(channel)
+            block = block_of(channel, self._gate.released(key), self._expected.notice)
             self.blocks.append(block)
             self._emit(self._adapter.encode_block(block, self._report(key.choice)))
         self._release()  # what waited for a dropped choice
@@ -293,18 +294,8 @@ class ModeratedStream:
         """Nothing more can come of any choice, so there is no reason to read on."""
         return len(self._choices) >= self._expected.choices and self._all_seen_finished() and self._gate.held == 0
 
-    def _block_of(self, channel: Channel) -> Block:
-        assert channel.flagged is not None
-        assert channel.block_start is not None
-        at = max(channel.block_start, self._gate.released(channel.key))
-        note = note_of(channel.key.channel, at, channel.flagged.end, channel.flagged.risk)
-        # A notice inside a tool call's arguments or a second finish text would corrupt it.
-        return Block(channel.key.choice, note, channel.judged, self._expected.notice)
-
     def _report(self, number: int) -> Report:
-        channels = [c for k, c in self.channels.items() if k.choice == number and c.worst is not None]
-        notes = tuple(note_of(c.key.channel, c.worst.start, c.worst.end, c.worst.risk) for c in channels if c.worst)
-        return Report(notes, self._expected.prompt, _assess(channels))
+        return report_of([c for k, c in self.channels.items() if k.choice == number], self._expected.prompt)
 
     def _usage(self) -> Usage:
         return Usage(self._expected.prompt_tokens, sum(channel.judged for channel in self.channels.values()))
@@ -315,17 +306,3 @@ class ModeratedStream:
 
     def _emit(self, events: Sequence[Event]) -> None:
         self._out.extend(self._framing.encode(event) for event in events)
-
-
-def _assess(channels: Sequence[Channel]) -> Assessment | None:
-    """A choice as a whole, from its channels; None where nothing was judged."""
-    if not channels:
-        return None
-    spans = [(channel, channel.worst) for channel in channels if channel.worst is not None]
-    channel, span = max(spans, key=lambda pair: badness(pair[1].risk))
-    scores: dict[str, float] = {}
-    for one in channels:
-        for category, score in one.scores.items():
-            scores[category] = max(score, scores.get(category, 0.0))
-    worst = note_of(channel.key.channel, span.start, span.end, span.risk)
-    return Assessment(any(one.flagged is not None for one in channels), worst, scores)

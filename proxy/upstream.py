@@ -3,7 +3,7 @@
 import asyncio
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,15 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy.errors import UPSTREAM_BROKE, UPSTREAM_ODD, UPSTREAM_SLOW, UPSTREAM_UNREACHABLE, Fault
+from proxy.errors import (
+    TOO_LONG,
+    UPSTREAM_BROKE,
+    UPSTREAM_ODD,
+    UPSTREAM_SILENT,
+    UPSTREAM_SLOW,
+    UPSTREAM_UNREACHABLE,
+    Fault,
+)
 from proxy.settings import UpstreamSettings
 
 CREDENTIALS = ("authorization", "api-key", "x-api-key")
@@ -139,6 +147,36 @@ def open_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
     )
 
 
+def reader(
+    response: UpstreamResponse,
+    limits: UpstreamSettings,
+    pause: float,
+    heartbeat: Callable[[], Awaitable[None]] | None,
+) -> Callable[[], Awaitable[bytes]]:
+    """Reads under the idle and the total deadline, with a heartbeat after each `pause` seconds of silence.
+
+    The reads raise Fault.
+    """
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + limits.total_seconds
+
+    async def read() -> bytes:
+        silent_until = clock.time() + limits.idle_seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(min(deadline, silent_until, clock.time() + pause)):
+                    return await response.read()
+            except TimeoutError as exc:
+                if clock.time() >= deadline:
+                    raise Fault(TOO_LONG, 504) from exc
+                if clock.time() >= silent_until:
+                    raise Fault(UPSTREAM_SILENT, 504) from exc
+            if heartbeat is not None:
+                await heartbeat()
+
+    return read
+
+
 def _passing(
     headers: Mapping[str, Any], names: re.Pattern[str], value: re.Pattern[str] | None = HEADER_VALUE
 ) -> dict[str, str]:
@@ -151,7 +189,6 @@ def _passing(
 
 def _proxy_for(url: URL) -> str | None:
     """HTTPS_PROXY and its kin; read here because aiohttp's own reading takes passwords from ~/.netrc too."""
-    host = url.host or ""
-    if urllib.request.proxy_bypass_environment(f"{host}:{url.port}"):
+    if urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
         return None
-    return urllib.request.getproxies_environment().get(url.scheme)
+    return urllib.request.getproxies().get(url.scheme)

@@ -1,0 +1,74 @@
+"""What an upstream's refusal becomes: its status and codes, and its own words only once they are judged."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.base import Key, Kind
+from proxy.channel import Channel
+from proxy.classifier import Classifier
+from proxy.errors import ApiError
+from proxy.guard.protocol import GuardError
+from proxy.policy import Policy
+from proxy.upstream import UpstreamResponse
+
+# An error message is shown up to here.
+MAX_MESSAGE_CHARACTERS = 2048
+MAX_WORD_CHARACTERS = 64
+
+
+async def refusal_of(
+    response: UpstreamResponse, classifier: Classifier | None, policy: Policy, *, has_own_key: bool
+) -> ApiError:
+    """The error for an answer with status 400 or more. Raises Fault where its body cannot be read.
+
+    `has_own_key`: the upstream was called with a key of ours, and what it says of that key is not
+    the client's to read.
+    """
+    found = _error_of(await response.read_error())
+    message = f"The upstream answered with status {response.status}."
+    is_about_key = has_own_key and response.status in (401, 403)
+    text = found.get("message")
+    if isinstance(text, str) and text and not is_about_key and classifier is not None:
+        text = text[:MAX_MESSAGE_CHARACTERS]
+        if await _is_harmless(text, classifier, policy):
+            message = text
+    return ApiError(
+        response.status,
+        message,
+        type=_word(found.get("type")) or "upstream_error",
+        param=_word(found.get("param")),
+        code=_word(found.get("code")),
+        headers=response.headers,
+    )
+
+
+async def _is_harmless(text: str, classifier: Classifier, policy: Policy) -> bool:
+    channel = Channel(Key(0, "error"), Kind.CONTENT, policy)
+    channel.feed(text)
+    channel.finish()
+    try:
+        while batches := list(channel.batches()):
+            for batch, risks in zip(batches, await classifier.classify(batches), strict=True):
+                channel.receive(batch, risks)
+    except GuardError:
+        return False
+    return channel.flagged is None
+
+
+def _error_of(body: bytes) -> Mapping[str, Any]:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return error if isinstance(error, dict) else {"message": error}
+
+
+def _word(value: object) -> str | None:
+    """An identifier passes as it is; anything that could be prose does not."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    text = str(value)
+    is_plain = text.isascii() and text.replace("_", "").replace(".", "").replace("[", "").replace("]", "").isalnum()
+    return text if is_plain and len(text) <= MAX_WORD_CHARACTERS else None
