@@ -74,9 +74,9 @@ async def test_a_blocked_prompt_is_a_400_that_nobody_retries() -> None:
 @pytest.mark.parametrize("is_streamed", [True, False])
 async def test_a_blocked_prompt_can_be_answered_instead(is_streamed: bool) -> None:
     guard = ScriptedGuard(prompt_level=UNSAFE)
-    settings = {"policy__prompt_block": "answer", "policy__prompt_notice": "No."}
+    settings: Any = {"policy__prompt_block": "answer", "policy__prompt_notice": "No."}
     async with client(answer(WORDS), guard, **settings) as (api, _):
-        reply = await api.chat.completions.create(**ASK, stream=is_streamed)
+        reply: Any = await api.chat.completions.create(**ASK, stream=is_streamed)
         if is_streamed:
             assert await read(reply) == ("No.", "content_filter")
         else:
@@ -157,7 +157,7 @@ async def test_the_moderation_field_is_answered_and_not_forwarded(is_streamed: b
     wish: Any = {"model": "m", "policy": {"input": {"mode": "score"}, "output": {"mode": "score"}}}
     guard = ScriptedGuard(labels("SSUU"))
     async with client(chunks, guard, is_body=not is_streamed, policy__on_flag="annotate") as (api, server):
-        reply = await api.chat.completions.create(**ASK, stream=is_streamed, moderation=wish)
+        reply: Any = await api.chat.completions.create(**ASK, stream=is_streamed, moderation=wish)
         found: Any = [event.moderation async for event in reply][-1] if is_streamed else reply.moderation
         assert b"moderation" not in server.upstream.requests[0]["body"]
     assert found.input.type == found.output.type == "moderation_results"
