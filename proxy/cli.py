@@ -1,0 +1,163 @@
+"""The `weir` command: reads flags and settings, and hands over to the room that does the work."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from proxy import __version__
+from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
+
+DESCRIPTION = "Weir: a streaming safety proxy for the OpenAI API. Every token is judged before it reaches the client."
+EPILOG = """\
+exit status:
+  0  all is well; for `moderate`: nothing is flagged
+  1  something failed: the guard, the port, the network
+  2  wrong usage or settings, or input that cannot be read
+  3  `moderate`: the conversation is flagged
+"""
+SETTINGS_EPILOG = """\
+Every setting has a key in weir.toml and a variable, WEIR_SECTION__KEY (WEIR_SERVER__PORT=9000).
+Flags win over variables, which win over the file.
+"""
+EXAMPLES = {
+    "serve": """\
+examples:
+  weir serve --upstream https://api.openai.com/v1
+  weir serve --upstream http://127.0.0.1:8000/v1 --guard Qwen/Qwen3Guard-Stream-0.6B --mode strict
+  WEIR_UPSTREAM__API_KEY="$OPENAI_API_KEY" weir serve --upstream https://api.openai.com/v1 --port 9000
+
+Then point an app at it: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+Keep keys out of flags, which other users of the machine can see: WEIR_UPSTREAM__API_KEY is the place.
+""",
+    "moderate": """\
+examples:
+  weir moderate conversation.json
+  echo '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Hello."}]}' | weir moderate - --json
+
+The prompt is judged at the last user turn; assistant messages at the end are judged token by token.
+""",
+    "doctor": """\
+examples:
+  weir doctor --upstream https://api.openai.com/v1
+  weir doctor --config /etc/weir.toml
+""",
+    "demo": """\
+examples:
+  weir demo
+  weir demo --stay      # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+""",
+}
+# The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
+KEYS = {
+    "serve": list(FLAGS),
+    "doctor": list(FLAGS),
+    "moderate": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"]
+    + ["policy.mode", "policy.debounce"],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return command(arguments)
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130  # as shells count an interrupt
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `weir moderate x | head`: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+# The rooms below are imported when their command runs: they load torch, aiohttp and the vocabulary,
+# and `weir --help` or a wrong flag should not wait for that.
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    require_upstream(settings)
+    from proxy.app import serve
+
+    return serve(settings)
+
+
+def _moderate(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    from proxy.moderate import run
+
+    return run(arguments.file, settings, as_json=arguments.json)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from proxy.doctor import run
+
+    return run(lambda: _settings(arguments), os.environ)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from proxy.demo import run
+
+    return run(is_staying=arguments.stay)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Raises ConfigError."""
+    given: Mapping[str, Any] = vars(arguments)
+    return load_settings(arguments.config, {key: given[key] for key in FLAGS if given.get(key) is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _plain(argparse.ArgumentParser, "weir", DESCRIPTION, EPILOG)
+    parser.add_argument("--version", action="version", version=f"weir {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], description: str) -> argparse.ArgumentParser:
+        epilog = EXAMPLES[name] + (f"\n{SETTINGS_EPILOG}" if name in KEYS else "")
+        command = _plain(commands.add_parser, name, description, epilog, help=description)
+        command.set_defaults(run=run)
+        if name in KEYS:
+            _add_settings(command, KEYS[name])
+        return command
+
+    add("serve", _serve, "Serve the OpenAI API in front of an upstream.")
+    moderate = add("moderate", _moderate, "Judge a conversation from a file, token by token.")
+    moderate.add_argument("file", metavar="FILE", help='JSON {"messages": [...]}, or - for standard input')
+    moderate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
+    demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
+    demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
+    return parser
+
+
+def _plain(
+    make: Callable[..., argparse.ArgumentParser], name: str, description: str, epilog: str, **more: Any
+) -> argparse.ArgumentParser:
+    """A parser that keeps the lines of its examples, and takes no abbreviated flags."""
+    return make(
+        name,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **more,
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser, keys: Sequence[str]) -> None:
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings; default: weir.toml here, if there is one"
+    )
+    for key in keys:
+        section, name = key.split(".")
+        field = type(getattr(Settings(), section)).model_fields[name]
+        # Values are checked with all the other settings, so the choices are only shown.
+        choices = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else name.upper()
+        # argparse formats help with %.
+        description = (field.description or "").rstrip(".").replace("%", "%%")
+        command.add_argument(FLAGS[key], dest=key, metavar=choices, help=f"{description} [{key}]")
