@@ -17,7 +17,8 @@ from adapters.strict_json import write
 ID = re.compile(r"[A-Za-z0-9_.:/+=@-]{1,128}")
 MODEL = re.compile(r"[A-Za-z0-9_.:/+=@()-]{1,200}")
 WORD = re.compile(r"[A-Za-z_]{1,32}")
-PROVIDER = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_.:/+=@()&-]+(?: [A-Za-z0-9_.:/+=@()&-]+){0,4}")
+# "Google AI Studio": up to three words, capitals but for the first.
+PROVIDER = re.compile(r"(?=.{1,32}\Z)[A-Za-z0-9_.:/+@()-]+(?: [A-Z0-9][A-Za-z0-9_.:/+@()-]*){0,2}")
 COUNT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 # What every client can hold exactly, and no place for a message in digits.

@@ -49,10 +49,18 @@ class CallBook:
             call.id = call.id or call_id
         else:
             self.dropped += bool(call_id)
-        for kind in TOOL_TEXTS:
-            if entry.get(kind) or entry.get("type") == kind:
-                call.type = kind
+        self._read_type(call, entry)
         return call
+
+    def _read_type(self, call: ToolCall, entry: Mapping[str, Any]) -> None:
+        kind = entry.get("type")
+        if isinstance(kind, str) and kind in TOOL_TEXTS:
+            call.type = kind
+        else:
+            self.dropped += bool(kind)
+        for kind in TOOL_TEXTS:  # what hangs in the call is a surer sign
+            if entry.get(kind):
+                call.type = kind
 
     def find(self, key: Key) -> ToolCall:
         """The call of a text: ("tool_calls.0.name") -> the call that was entered as 0."""

@@ -1,0 +1,55 @@
+"""Strict reading, and errors that quote nothing."""
+
+import json
+
+import pytest
+
+from adapters.base import AdapterError
+from adapters.strict_json import read_object, write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "canary",
+        "[1]",
+        '"canary"',
+        "1",
+        "null",
+        "true",
+        "{",
+        '{"a":1}canary',
+        '{"a":NaN}',
+        '{"a":-Infinity}',
+        "{'a':1}",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a":' + "9" * 5000 + "}",
+        "\ufeff{}",
+        '{"a":"\n"}',
+        "[DONE]canary",
+    ],
+)
+def test_what_is_not_an_object_is_refused_without_a_quote(text: str) -> None:
+    with pytest.raises(AdapterError) as caught:
+        read_object(text)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert len(str(caught.value)) < 60
+
+
+def test_objects_are_read() -> None:
+    assert read_object(' {"a": [1, 2.5, null], "a": {}} ') == {"a": {}}
+
+
+def test_writing_is_compact_and_keeps_the_letters() -> None:
+    value = {"a": ["ü\u2028😀\x85\n\r\x00", 1.5, None, True]}
+    assert write(value) == '{"a":["ü\u2028😀\x85\\n\\r\\u0000",1.5,null,true]}'
+    assert json.loads(write(value)) == value
+
+
+def test_what_is_not_json_is_not_written() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write({"a": float("inf")})
