@@ -36,6 +36,7 @@ from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.records import LOGGER
 from proxy.settings import LogSettings, PolicySettings, Settings
 from proxy.upstream import Upstream, open_session
+from proxy.vocabulary import load as load_vocabulary
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
 MAX_LOG_LINES = 10_000
@@ -85,6 +86,7 @@ async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
     )
+    await asyncio.to_thread(load_vocabulary)  # or the first request would wait for it
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024)

@@ -180,7 +180,7 @@ class Channel:
         self._spans: deque[Span] = deque()
         self.length = 0  # characters received
         self.worst: Span | None = None
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, float] = dict.fromkeys(map(str, RESPONSE_CATEGORIES), 0.0)
         self.flagged: Span | None = None  # the token that completed the first flagged run
         self.flagged_start = 0
         self.block_start: int | None = None  # where the text must end
