@@ -18,6 +18,8 @@ MAX_MARKS = 64
 A_LETTER = "Q"  # no contraction ('s, 't, ...) is spelled with it, and no mark composes with it
 A_SIGN = "="
 
+_STAND_INS = {character: A_LETTER if character in LETTERS else A_SIGN for character in COMPOSABLE}
+
 _MARKS = "".join(sorted(COMPOSING))
 _BASES = "".join(sorted(COMPOSABLE - COMPOSING))
 _ALONE = "".join(sorted(SINGLETONS - COMPOSING))
@@ -62,12 +64,13 @@ def _is_open(source: str, form: str) -> bool:
 class Normalizer:
     """`feed` returns the normalized text that nothing to come can change; `finish` the rest."""
 
-    __slots__ = ("_held", "_high", "_weights", "count", "offsets")
+    __slots__ = ("_held", "_high", "_weights", "ahead", "count", "offsets")
 
     def __init__(self, prefix: str = "") -> None:
         self._held = ""  # the last letter with its marks, as they came
         self._weights: list[int] | None = None  # source characters of each held one; None: one each
         self._high = ""  # a high surrogate that waits for its partner
+        self.ahead = ""  # stands for the first held character: its class is known, its form is not
         self.count = 0  # normalized characters returned
         # Where a normalized character does not stand for exactly one source character:
         # (its position in all that was returned, how many more or fewer). Popped by the reader.
@@ -79,7 +82,7 @@ class Normalizer:
     def clone(self) -> "Normalizer":
         other = Normalizer()
         other._held, other._weights, other._high = self._held, self._weights, self._high
-        other.count, other.offsets = self.count, self.offsets.copy()
+        other.ahead, other.count, other.offsets = self.ahead, self.count, self.offsets.copy()
         return other
 
     @property
@@ -88,19 +91,13 @@ class Normalizer:
         weight = len(self._held) if self._weights is None else sum(self._weights)
         return weight + len(self._high)
 
-    @property
-    def ahead(self) -> str:
-        """A stand-in for the first held character, whose class is known even if its form is not."""
-        if not self._held:
-            return ""
-        return A_LETTER if self._held[0] in LETTERS else A_SIGN
-
     def feed(self, text: str) -> str:
         if self._weights is not None or self._high or needs_work(text):
             return self._feed_slowly(text)
         text = self._held + text
-        # All but the last letter is its own normal form.
-        if text and text[-1] in COMPOSABLE:
+        # All but the last letter is its own normal form, whatever comes.
+        self.ahead = _STAND_INS.get(text[-1:], "")
+        if self.ahead:
             self._held = text[-1]
             text = text[:-1]
         else:
@@ -131,7 +128,7 @@ class Normalizer:
         """The text with what was held before it; nothing is held then."""
         before = [1] * len(self._held) if self._weights is None else self._weights
         text, weights = self._held + text, before + weights
-        self._held, self._weights = "", None
+        self._held, self._weights, self.ahead = "", None, ""
         return text, weights
 
     def _settle(self, text: str, weights: list[int], *, is_final: bool) -> str:
@@ -144,12 +141,14 @@ class Normalizer:
             form = unicodedata.normalize("NFC", match[0])
             if end == len(text) and not is_final and _is_open(match[0], form):
                 self._held, self._weights = match[0], weights[start:]
+                self.ahead = A_LETTER if match[0][0] in LETTERS else A_SIGN
                 return "".join(parts)
             parts.append(self._replace(match[0], form, weights[start:end]))
             at = end
         if at < len(text) and text[-1] in COMPOSABLE and not is_final:
             parts.append(self._pass(text[at:-1], weights[at:-1]))
             self._held, self._weights = text[-1], None if weights[-1] == 1 else weights[-1:]
+            self.ahead = _STAND_INS[text[-1]]
         else:
             parts.append(self._pass(text[at:], weights[at:]))
         return "".join(parts)

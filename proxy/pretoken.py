@@ -23,21 +23,28 @@ token = functools.lru_cache(maxsize=65536)(Token)  # making a frozen object cost
 
 
 @functools.lru_cache(maxsize=65536)
-def _characters_begun(token_id: int) -> int:
-    return sum(byte & 0xC0 != 0x80 for byte in vocabulary.load().entries[token_id])
+def _whole(token_id: int) -> Token | None:
+    """The token, if it is made of whole characters."""
+    try:
+        return Token(token_id, len(vocabulary.load().entries[token_id].decode()))
+    except UnicodeDecodeError:
+        return None
 
 
 def measure(raw: bytes, start: int, ids: Iterable[int]) -> list[Token]:
     """Tokens for `ids`, which encode `raw` (whole characters) from byte `start` on."""
+    tokens: list[Token] = []
     entries = vocabulary.load().entries
-    tokens = []
-    position = start
-    open_characters = 1 if start else 0  # begun by a token and not yet complete
+    end = start
+    is_open = start > 0  # a character was begun by a token and is not yet complete
     for token_id in ids:
-        position += len(entries[token_id])
-        begun = open_characters + _characters_begun(token_id)
-        open_characters = 1 if position < len(raw) and raw[position] & 0xC0 == 0x80 else 0
-        tokens.append(token(token_id, begun - open_characters))
+        whole = _whole(token_id)
+        end += len(entries[token_id])
+        if whole is None:
+            begun = is_open + sum(byte & 0xC0 != 0x80 for byte in entries[token_id])
+            is_open = end < len(raw) and raw[end] & 0xC0 == 0x80
+            whole = token(token_id, begun - is_open)
+        tokens.append(whole)
     return tokens
 
 
@@ -46,11 +53,9 @@ def _tokens_of(pretoken: str) -> tuple[Token, ...]:
     return tuple(measure(raw, 0, vocabulary.load().encode_piece(raw)))
 
 
-_cached_tokens_of = functools.lru_cache(maxsize=CACHED_PRETOKENS)(_tokens_of)
+tokens_of_cached = functools.lru_cache(maxsize=CACHED_PRETOKENS)(_tokens_of)
 
 
 def tokens_of(pretoken: str) -> tuple[Token, ...]:
     """The tokens of a whole pre-token."""
-    if len(pretoken) > MAX_CACHED_CHARACTERS:
-        return _tokens_of(pretoken)
-    return _cached_tokens_of(pretoken)
+    return tokens_of_cached(pretoken) if len(pretoken) <= MAX_CACHED_CHARACTERS else _tokens_of(pretoken)

@@ -6,7 +6,7 @@ that is still growing, `settling` says which tokens are final all the same.
 """
 
 from proxy.normalizer import Normalizer, normalize
-from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of
+from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of, tokens_of_cached
 from proxy.settling import Tail, settle, settle_cached
 from proxy.splitter import split, split_growing, split_lazily
 from proxy.vocabulary import load
@@ -97,7 +97,7 @@ class Retokenizer:
             tail = Tail("", growing)
         else:
             tokens = []
-            tail = tail._replace(text=tail.text + settled)
+            tail = Tail(tail.context, tail.text + settled, tail.skip, tail.last)
         if tail.text:
             done = settle_cached(tail, ahead) if len(tail.text) <= MAX_CACHED_CHARACTERS else settle(tail, ahead)
             tokens += done.tokens
@@ -115,7 +115,7 @@ class Retokenizer:
             tokens += measure(raw, tail.skip, load().encode_piece(raw[tail.skip :])) if len(raw) > tail.skip else []
             pieces = pieces[1:]
         for pretoken in pieces:
-            tokens += tokens_of(pretoken)
+            tokens += tokens_of_cached(pretoken) if len(pretoken) <= MAX_CACHED_CHARACTERS else tokens_of(pretoken)
         return tokens
 
     def _relength(self, tokens: list[Token], complete: int) -> list[Token]:

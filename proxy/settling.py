@@ -11,22 +11,28 @@ that may follow, and stays whole beside the token before it. A check that is giv
 import functools
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from proxy import vocabulary
 from proxy.normalizer import A_LETTER, A_SIGN
 from proxy.pretoken import Token, measure
-from proxy.splitter import Growth, growth
-from proxy.vocabulary.classes import LETTERS, NUMBERS, SPACES
+from proxy.splitter import BLANK, LETTER, SIGN, Growth, growth
+from proxy.vocabulary.classes import LETTERS
 
 LONGEST_ENTRY_BYTES = 128
-# Of the entries that could go on, so many are tried beside the token before them.
-MAX_TRIALS = 32
+# Of the entries that could go on, a few are tried first; then all, if they are not more than this.
+TRIALS = (12, 256)
+SHORT_BYTES = 48
 # A longer tail is settled in steps, so that a step costs the same however long the text is.
 STEP_CHARACTERS = 256
 # If the rule ever leaves more than this, all tokens but the last few count as final (see `Retokenizer.forced`).
 MAX_UNSETTLED_BYTES = 1024
 UNSETTLED_TOKENS = 32
+
+
+# Tails repeat as words do; this many are some megabytes.
+CACHED_TAILS = 16384
 
 
 class Tail(NamedTuple):
@@ -39,140 +45,125 @@ class Tail(NamedTuple):
 
 
 class Settled(NamedTuple):
-    tokens: tuple[Token, ...]
+    tokens: Sequence[Token]
     tail: Tail
     forced: int = 0  # tokens given out by the limit and not by the rule
 
 
-# What may follow, one sign a character: l letter, o sign, s white space, r line end, n number.
+# What may follow, in the characters of the basic plane; with others, anything may.
 _MAY_FOLLOW = {
-    Growth.LETTERS: re.compile("l*"),
-    Growth.SIGNS: re.compile("o*r*"),
-    Growth.LINE_ENDS: re.compile("r*"),
-    Growth.BLANKS: re.compile("[sr]*"),
-    Growth.AFTER_SIGN: re.compile("l*|o*r*"),
-    Growth.AFTER_SPACE: re.compile("l*|o*r*|[sr]*"),
-    Growth.AFTER_BLANK: re.compile("l*|[sr]*"),
+    Growth.LETTERS: re.compile(f"[{LETTER}]*"),
+    Growth.SIGNS: re.compile(f"[{SIGN}]*[\r\n]*"),
+    Growth.LINE_ENDS: re.compile("[\r\n]*"),
+    Growth.BLANKS: re.compile(f"[{BLANK}]*"),
+    Growth.AFTER_SIGN: re.compile(f"[{LETTER}]*|[{SIGN}]*[\r\n]*"),
+    Growth.AFTER_SPACE: re.compile(f"[{LETTER}]*|[{SIGN}]*[\r\n]*|[{BLANK}]*"),
+    Growth.AFTER_BLANK: re.compile(f"[{LETTER}]*|[{BLANK}]*"),
 }
 
 
-def _class_of(character: str) -> str:
-    if character in LETTERS:
-        return "l"
-    if character in NUMBERS:
-        return "n"
-    if character in SPACES:
-        return "r" if character in "\r\n" else "s"
-    return "o"
-
-
-@functools.lru_cache(maxsize=2048)
-def _classes_begun(lead: bytes) -> str:
-    """The classes of the characters whose UTF-8 form begins with these bytes."""
-    size = 2 if lead[0] < 0xE0 else 3 if lead[0] < 0xF0 else 4
-    if len(lead) < size - 1:
-        return "losr"  # thousands of characters: not worth a look
-    forms = (lead + bytes([byte]) for byte in range(0x80, 0xC0))
-    return "".join({_class_of(character) for character in b"".join(forms).decode("utf-8", "ignore")})
-
-
-def _fits(extra: bytes, growing: Growth) -> bool:
-    """Whether the pre-token may go on with these bytes (which may end within a character)."""
-    characters = extra.decode("utf-8", "ignore")
-    lead = extra[len(characters.encode()) :]
-    shape = "".join(map(_class_of, characters))
-    may_follow = _MAY_FOLLOW[growing].fullmatch
-    if not lead:
-        return may_follow(shape) is not None
-    if not 0xC2 <= lead[0] <= 0xF4:
-        return False  # bytes that continue no text
-    return any(may_follow(shape + last) for last in _classes_begun(lead))
+class _Words(NamedTuple):
+    entries: tuple[bytes, ...]
+    ranks: dict[bytes, int]
+    encode: Callable[[bytes], Sequence[int]]
+    ordered: list[bytes]
+    beginnings: frozenset[bytes]  # every proper prefix of an entry
 
 
 @functools.cache
-def _ordered() -> list[bytes]:
-    return sorted(vocabulary.load().entries)
-
-
-class Extensions(NamedTuple):
-    entries: tuple[bytes, ...]
-    are_all: bool
-
-
-@functools.lru_cache(maxsize=65536)
-def _extensions(start: bytes, growing: Growth) -> Extensions:
-    """Entries that begin with `start` and go on as the pre-token may."""
-    ordered = _ordered()
-    low = bisect_right(ordered, start)
-    if low == len(ordered) or not ordered[low].startswith(start):
-        return Extensions((), True)  # by far the most common
-    high = bisect_left(ordered, start + b"\xff" * LONGEST_ENTRY_BYTES, low)
-    stride = -(-(high - low) // (8 * MAX_TRIALS))
-    fitting = [entry for entry in ordered[low:high:stride] if _fits(entry[len(start) :], growing)]
-    few = fitting[:: -(-len(fitting) // MAX_TRIALS)] if fitting else []
-    return Extensions(tuple(few), stride == 1 and len(few) == len(fitting))
-
-
-@functools.lru_cache(maxsize=32768)
-def _encode(raw: bytes) -> tuple[int, ...]:
-    return tuple(vocabulary.load().encode_piece(raw))
-
-
-@functools.lru_cache(maxsize=65536)
-def _stay_apart(first: int, second: bytes) -> bool:
-    """Whether the two entries, side by side, are encoded as themselves."""
+def _words() -> _Words:
     words = vocabulary.load()
-    return words.encode_piece(words.entries[first] + second) == [first, words.ranks[second]]
+    beginnings = frozenset(entry[:end] for entry in words.entries for end in range(1, len(entry)))
+    return _Words(words.entries, words.ranks, words.encode_piece, sorted(words.entries), beginnings)
 
 
-def _is_possible(last: int | None, extensions: Extensions) -> bool:
-    if last is None or not extensions.are_all:
-        return True
-    return any(_stay_apart(last, entry) for entry in extensions.entries)
+class _Extensions(NamedTuple):
+    entries: Sequence[bytes]
+    are_all: bool  # or a sample
 
 
-def _in_common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    count = 0
-    for a, b in zip(first, second, strict=False):
+@functools.lru_cache(maxsize=16384)
+def _extensions(start: bytes, growing: Growth, most: int) -> _Extensions:
+    """Entries that begin with `start` and go on with what may follow."""
+    ordered = _words().ordered
+    low = bisect_right(ordered, start)
+    high = bisect_left(ordered, start + b"\xff" * LONGEST_ENTRY_BYTES, low)
+    stride = -(-(high - low) // most)
+    size = len(start)
+    may_follow = _MAY_FOLLOW[growing].fullmatch
+    fitting = []
+    for entry in ordered[low:high:stride]:
+        characters = entry[size:].decode("utf-8", "ignore")  # it may end within a character
+        if may_follow(characters) or max(characters) > "\uffff":
+            fitting.append(entry)
+    return _Extensions(fitting, stride == 1)
+
+
+def _is_possible(last: int | None, start: bytes, growing: Growth) -> bool:
+    """Whether, after the token `last`, an entry may follow that begins with `start` and goes on."""
+    entries, ranks, encode, _, _ = _words()
+    for most in TRIALS:
+        extensions = _extensions(start, growing, most)
+        for entry in extensions.entries:
+            # Of the two, side by side, each must be encoded as itself.
+            if last is None or encode(entries[last] + entry) == [last, ranks[entry]]:
+                return True
+        if extensions.are_all:
+            return False
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _encode_cached(raw: bytes) -> Sequence[int]:
+    return _words().encode(raw)
+
+
+def _encode(raw: bytes) -> Sequence[int]:
+    # Long ones are runs of one character, the same every time; the others are encoded faster than found.
+    return _words().encode(raw) if len(raw) < SHORT_BYTES else _encode_cached(raw)
+
+
+def _in_common(first: Sequence[int], second: Sequence[int]) -> int:
+    for count, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
-            break
-        count += 1
-    return count
+            return count
+    return min(len(first), len(second))
 
 
-def _final_count(rem: bytes, growing: Growth, last: int | None) -> int:
-    """How many of the tokens of `rem` every continuation begins with."""
-    ids = _encode(rem)
+def _final_count(rem: bytes, ids: Sequence[int], growing: Growth, last: int | None) -> int:
+    """How many of `ids`, the tokens of `rem`, every continuation begins with."""
+    words = _words()
+    beginnings = words.beginnings
+    if rem in beginnings and _is_possible(last, rem, growing):
+        return 0
     count = len(ids)
-    for at in range(max(0, len(rem) - LONGEST_ENTRY_BYTES + 1), len(rem)):
-        extensions = _extensions(rem[at:], growing)
-        if not extensions.entries and extensions.are_all:
-            continue
-        before = _encode(rem[:at]) if at else ()
+    first = max(1, len(rem) - LONGEST_ENTRY_BYTES + 1)
+    for at in [at for at in range(first, len(rem)) if rem[at:] in beginnings]:
+        before = words.encode(rem[:at]) if at < SHORT_BYTES else _encode_cached(rem[:at])
         common = _in_common(ids, before)
-        if common < count and _is_possible(before[-1] if before else last, extensions):
+        if common < count and _is_possible(before[-1], rem[at:], growing):
+            if not common:
+                return 0
             count = common
-            if not count:
-                break
     return count
 
 
-def _final_count_of_blanks(text: str, rem: bytes) -> int:
+def _final_count_of_blanks(text: str, rem: bytes, ids: Sequence[int]) -> int:
     """The same for white space, whose last character the next word may take, and whose line ends
     gather all that stands before them."""
-    count = _final_count(rem, Growth.BLANKS, None)
+    count = _final_count(rem, ids, Growth.BLANKS, None)
     start = 1 + max(text.rfind("\n"), text.rfind("\r"))
     skipped = len(text.encode()) - len(rem)
-    ids = _encode(rem)
-    lines = _encode(text[:start].encode()[skipped:]) if start else ()
+    lines = list(_encode(text[:start].encode()[skipped:])) if start else []
     blanks = text[start:]
     if start and blanks:
         raw = blanks.encode()
-        settled = _encode(raw)[: _final_count(raw, Growth.BLANKS, None)]
-        count = min(count, _in_common(ids, lines + settled))
+        more = _encode(raw)
+        settled = more[: _final_count(raw, more, Growth.BLANKS, None)]
+        count = min(count, _in_common(ids, [*lines, *settled]))
     if len(blanks) > (0 if start else 1):
         most = blanks[:-1].encode() if start else blanks[:-1].encode()[skipped:]
-        count = min(count, _in_common(ids, lines + _encode(most) if most else lines))
+        count = min(count, _in_common(ids, [*lines, *_encode(most)] if most else lines))
     if count == len(ids) and text.endswith(" "):
         count -= 1  # never reached with this vocabulary; a lone space changes how the next sign is split
     return count
@@ -180,20 +171,21 @@ def _final_count_of_blanks(text: str, rem: bytes) -> int:
 
 def _context(emitted: str, growing: Growth) -> str:
     """The shortest text that is continued as the emitted one is."""
-    if growing is Growth.BLANKS or len(emitted) <= 2:
-        # What is left of a run of white space is cut as if it stood alone.
-        return "" if growing is Growth.BLANKS else emitted
-    last = _class_of(emitted[-1])
-    return A_LETTER if last == "l" else 2 * A_SIGN if last == "o" else 2 * A_SIGN + "\n"
+    if growing is Growth.BLANKS:
+        return ""  # what is left of a run of white space is cut as if it stood alone
+    if len(emitted) <= 2:
+        return emitted
+    if emitted[-1] in LETTERS:
+        return A_LETTER
+    return 2 * A_SIGN + ("\n" if emitted[-1] in "\r\n" else "")
 
 
-def _emit(tail: Tail, raw: bytes, ids: tuple[int, ...], growing: Growth) -> tuple[list[Token], Tail]:
+def _emit(tail: Tail, raw: bytes, ids: Sequence[int], growing: Growth) -> tuple[list[Token], Tail]:
     tokens = measure(raw, tail.skip, ids)
-    complete = sum(token.length for token in tokens)
-    entries = vocabulary.load().entries
-    end = tail.skip + sum(len(entries[token_id]) for token_id in ids)
+    complete = sum([token.length for token in tokens])
+    size = sum([len(entry) for entry in map(vocabulary.load().entries.__getitem__, ids)])
+    skip = tail.skip + size - len(tail.text[:complete].encode())
     context = _context(tail.context + tail.text[:complete], growing)
-    skip = end - len(tail.text[:complete].encode())
     last = None if growing is Growth.BLANKS else ids[-1]
     return tokens, Tail(context, tail.text[complete:], skip, last)
 
@@ -203,14 +195,12 @@ def _step(tail: Tail, ahead: str) -> tuple[list[Token], Tail, int]:
     growing = growth(tail.context + tail.text + ahead)
     raw = tail.text.encode()
     rem = raw[tail.skip :]
-    if growing is Growth.BLANKS:
-        count = _final_count_of_blanks(tail.text, rem)
-    else:
-        count = _final_count(rem, growing, tail.last)
     ids = _encode(rem)
-    forced = 0
-    if len(rem) > MAX_UNSETTLED_BYTES:
-        forced = max(0, len(ids) - UNSETTLED_TOKENS - count)
+    if growing is Growth.BLANKS:
+        count = _final_count_of_blanks(tail.text, rem, ids)
+    else:
+        count = _final_count(rem, ids, growing, tail.last)
+    forced = max(0, len(ids) - UNSETTLED_TOKENS - count) if len(rem) > MAX_UNSETTLED_BYTES else 0
     if not count + forced:
         return [], tail, 0
     return *_emit(tail, raw, ids[: count + forced], growing), forced
@@ -218,18 +208,19 @@ def _step(tail: Tail, ahead: str) -> tuple[list[Token], Tail, int]:
 
 def settle(tail: Tail, ahead: str) -> Settled:
     """The tokens of an unfinished pre-token that are final, and what is left of it."""
+    if len(tail.text) <= STEP_CHARACTERS:
+        return Settled(*_step(tail, ahead))
     tokens: list[Token] = []
     forced = 0
     waiting = tail.text
     tail = tail._replace(text="")
     while waiting:
-        size = STEP_CHARACTERS
-        tail = tail._replace(text=tail.text + waiting[:size])
-        waiting = waiting[size:]
+        tail = tail._replace(text=tail.text + waiting[:STEP_CHARACTERS])
+        waiting = waiting[STEP_CHARACTERS:]
         more, tail, by_force = _step(tail, "" if waiting else ahead)
         tokens += more
         forced += by_force
-    return Settled(tuple(tokens), tail, forced)
+    return Settled(tokens, tail, forced)
 
 
-settle_cached = functools.lru_cache(maxsize=32768)(settle)
+settle_cached = functools.lru_cache(maxsize=CACHED_TAILS)(settle)

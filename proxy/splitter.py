@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 
 from proxy.normalizer import A_LETTER, A_SIGN
 from proxy.vocabulary.classes import LETTERS, NUMBERS, SPACES
@@ -15,13 +15,17 @@ def _members(characters: frozenset[str]) -> str:
     return "".join(re.escape(c) for c in sorted(characters) if c <= "\uffff")
 
 
-_L, _N, _S = _members(LETTERS), _members(NUMBERS), _members(SPACES)
-# The pattern of Qwen3's tokenizer.json with its classes spelled out. (?i:'s) also takes the long s.
+# For use inside [...]; SIGN is a class of its own, negated.
+LETTER, NUMBER, BLANK = _members(LETTERS), _members(NUMBERS), _members(SPACES)
+SIGN = f"^{LETTER}{NUMBER}{BLANK}"
+_CONTRACTION = "'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])"  # (?i:'s) also takes the long s
+# The pattern of Qwen3's tokenizer.json with its classes spelled out.
 _PRE_TOKEN = re.compile(
-    f"'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n{_L}{_N}]?[{_L}]+|[{_N}]| ?[^{_S}{_L}{_N}]+[\r\n]*"
-    f"|[{_S}]*[\r\n]+|[{_S}]+(?![^{_S}])|[{_S}]+"
+    f"{_CONTRACTION}|[^\r\n{LETTER}{NUMBER}]?[{LETTER}]+|[{NUMBER}]| ?[{SIGN}]+[\r\n]*"
+    f"|[{BLANK}]*[\r\n]+|[{BLANK}]+(?![^{BLANK}])|[{BLANK}]+"
 )
-_CONTRACTION = re.compile("'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])")
+_find_all = _PRE_TOKEN.findall
+_is_contraction = re.compile(_CONTRACTION).fullmatch
 _BLANKS = "".join(sorted(SPACES))
 
 
@@ -31,22 +35,17 @@ def _stand_in(match: re.Match[str]) -> str:
     return "0" if match[0] in NUMBERS else A_SIGN
 
 
-def _shadow(text: str) -> str:
-    """The same text to the pattern, without astral characters."""
-    return text if text.isascii() else _ASTRAL.sub(_stand_in, text)
-
-
 def split(text: str) -> list[str]:
     """The pre-tokens of a whole normalized text."""
-    shadow = _shadow(text)
-    if shadow is text or shadow == text:
-        return _PRE_TOKEN.findall(text)
+    if text.isascii() or not _ASTRAL.search(text):
+        return _find_all(text)
+    shadow = _ASTRAL.sub(_stand_in, text)
     return [text[match.start() : match.end()] for match in _PRE_TOKEN.finditer(shadow)]
 
 
 def split_lazily(text: str) -> Iterator[str]:
     """The same, one after the other: the splitting of a long text can be left, and never stalls a thread."""
-    shadow = _shadow(text)
+    shadow = text if text.isascii() else _ASTRAL.sub(_stand_in, text)
     for match in _PRE_TOKEN.finditer(shadow):
         yield text[match.start() : match.end()]
 
@@ -67,14 +66,17 @@ def split_growing(text: str, ahead: str) -> tuple[list[str], str]:
     tail = pieces.pop()
     if ahead:
         return pieces, tail[:-1]
-    if pieces and tail[-1] in SPACES and pieces[-1][-1] in "\r\n" and is_blank(tail) and is_blank(pieces[-1]):
-        return pieces, pieces.pop() + tail
-    if tail in NUMBERS or _CONTRACTION.fullmatch(tail):
-        return [*pieces, tail], ""
+    last = tail[-1]
+    if last in SPACES:
+        if pieces and pieces[-1][-1] in "\r\n" and is_blank(tail) and is_blank(pieces[-1]):
+            tail = pieces.pop() + tail
+    elif last in NUMBERS or (tail[0] == "'" and _is_contraction(tail)):
+        pieces.append(tail)
+        tail = ""
     return pieces, tail
 
 
-class Growth(Enum):
+class Growth(StrEnum):
     """What may follow within the same pre-token."""
 
     LETTERS = "letters"
