@@ -65,10 +65,10 @@ class Finding:
 
 def run(load: Callable[[], Settings], environ: Mapping[str, str]) -> int:
     """Print the findings as they come; 0 if none is a failure, else 1."""
-    return asyncio.run(_report(examine(load, environ), Console(soft_wrap=True)))
+    return asyncio.run(report(examine(load, environ), Console(soft_wrap=True)))
 
 
-async def _report(findings: AsyncIterator[Finding], console: Console) -> int:
+async def report(findings: AsyncIterator[Finding], console: Console) -> int:
     has_failed = False
     async for finding in findings:
         line = Text(f"{finding.status:<4}  ", STYLES[finding.status])
@@ -146,7 +146,7 @@ async def about_upstream(settings: Settings, environ: Mapping[str, str]) -> Find
             upstream.base_url, f"does not answer within {UPSTREAM_SECONDS} s", "Is it up? Is a firewall between?"
         )
     except Fault as fault:
-        return _unreachable(upstream.base_url, *_explain(fault.__cause__ or fault))
+        return _unreachable(upstream.base_url, *explain(fault.__cause__ or fault))
     has_key = upstream.api_key is not None or key is not None
     return _about_answer(upstream.base_url, response.status, body, has_key=has_key)
 
@@ -155,7 +155,7 @@ def _unreachable(url: str, said: str, todo: str) -> Finding:
     return Finding(Status.FAIL, "upstream", f"{url} {said}", todo)
 
 
-def _explain(exc: BaseException) -> tuple[str, str]:
+def explain(exc: BaseException) -> tuple[str, str]:
     """What a failed call means, and what to do."""
     if isinstance(exc, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return "shows a certificate that is not trusted", "Install its authority's certificate; SSL_CERT_FILE names it."

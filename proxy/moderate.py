@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from adapters.base import AdapterError, Delta, Event, Kind, Options
@@ -218,19 +218,15 @@ def _risk_dict(risk: Risk) -> dict[str, Any]:
 
 
 def print_table(moderation: Moderation, console: Console) -> None:
-    where = Column("where", overflow="fold")
-    table = Table(where, "token", "risk", "p", "category", "p", title=f"{moderation.guard}, {moderation.policy.mode}")
+    table = Table("where", "token", "risk", "p", "category", "p", title=f"{moderation.guard}, {moderation.policy.mode}")
     table.add_row("prompt", "", *_cells(moderation.prompt), end_section=True)
     for text in moderation.texts:
+        where = f"{text.message}.{text.channel}"
         for span in text.tokens:
-            cut = text.flagged_at is not None and span.end > text.flagged_at
-            style = STYLES[span.risk.level] + (" strike" if cut else "")
-            table.add_row(
-                f"{text.message}.{text.channel}",
-                Text(_visible(text.text[span.start : span.end]), style),
-                *_cells(span.risk),
-                end_section=span is text.tokens[-1],
-            )
+            is_withheld = text.flagged_at is not None and span.end > text.flagged_at
+            token = Text(_visible(text.text[span.start : span.end]), STYLES[span.risk.level] + " strike" * is_withheld)
+            table.add_row(where, token, *_cells(span.risk), end_section=span is text.tokens[-1])
+            where = ""
     console.print(table)
     for line in _summary(moderation):
         console.print(Text(line))

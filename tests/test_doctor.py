@@ -1,0 +1,228 @@
+"""Each finding says what is, and what to do when it is not well."""
+
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+
+from proxy.config import ConfigError
+from proxy.doctor import (
+    UNSAFE_CANARY,
+    Finding,
+    Status,
+    about_canaries,
+    about_guard,
+    about_settings,
+    about_upstream,
+    examine,
+    explain,
+    installation,
+    report,
+    run,
+)
+from proxy.guard.protocol import GuardTimeout
+from proxy.settings import GuardSettings, PolicySettings, ServerSettings, Settings, UpstreamSettings
+from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words
+from tests.guard.checkpoints import small_checkpoint
+
+MODELS = json.dumps({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}).encode()
+QWEN_VOCABULARY = 151936
+
+
+def upstream_settings(url: str, key: str | None = None) -> Settings:
+    secret = SecretStr(key) if key else None
+    return Settings(upstream=UpstreamSettings(base_url=url, api_key=secret, connect_seconds=2, first_byte_seconds=1))
+
+
+async def ask(
+    *, status: int = 200, body: bytes = MODELS, key: str | None = None, environ: dict[str, str] | None = None
+) -> tuple[Finding, ScriptedUpstream]:
+    upstream = ScriptedUpstream([body], status=status, content_type="application/json")
+    async with upstream.running():
+        return await about_upstream(upstream_settings(upstream.url, key), environ or {}), upstream
+
+
+def test_the_installation_is_named() -> None:
+    found = {finding.subject: finding for finding in installation()}
+    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert "C parser" in found["aiohttp"].said
+    assert found["torch"].said[0].isdigit()
+
+
+async def test_an_upstream_that_lists_its_models_is_well() -> None:
+    finding, upstream = await ask(key="sk-canary")
+    assert (finding.status, finding.todo) == (Status.OK, "")
+    assert "lists 2 models" in finding.said
+    [request] = upstream.requests
+    assert (request["method"], request["path"]) == ("GET", "/v1/models")
+    assert request["headers"]["authorization"] == "Bearer sk-canary"
+    assert "canary" not in finding.said
+
+
+async def test_a_key_of_the_shell_is_used_to_look_only_where_none_is_set() -> None:
+    _, upstream = await ask(environ={"OPENAI_API_KEY": "sk-shell"})
+    assert upstream.requests[0]["headers"]["authorization"] == "Bearer sk-shell"
+    _, upstream = await ask(key="sk-set", environ={"OPENAI_API_KEY": "sk-shell"})
+    assert upstream.requests[0]["headers"]["authorization"] == "Bearer sk-set"
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "finding_status", "said", "todo"),
+    [
+        (401, None, Status.WARN, "asks for an API key", "WEIR_UPSTREAM__API_KEY"),
+        (401, "sk-x", Status.FAIL, "refuses the API key", "Check the key"),
+        (403, "sk-x", Status.FAIL, "refuses the API key", "Check the key"),
+        (404, None, Status.WARN, "has no /models", "base URL"),
+        (500, None, Status.FAIL, "answers with status 500", "log"),
+        (302, None, Status.FAIL, "cannot be used", "OpenAI-compatible"),
+    ],
+)
+async def test_a_status_is_explained(
+    status: int, key: str | None, finding_status: Status, said: str, todo: str
+) -> None:
+    finding, _ = await ask(status=status, key=key)
+    assert finding.status is finding_status
+    assert said in finding.said
+    assert todo in finding.todo
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"data":1}', b"\xff", b"[" * 100_000])
+async def test_an_answer_that_is_no_list_of_models_is_a_failure(body: bytes) -> None:
+    finding, _ = await ask(body=body)
+    assert finding.status is Status.FAIL
+    assert "not with a list of models" in finding.said
+
+
+async def test_no_upstream_and_one_that_is_not_there() -> None:
+    finding = await about_upstream(Settings(), {})
+    assert finding.status is Status.FAIL
+    assert "--upstream" in finding.todo
+    finding = await about_upstream(upstream_settings("http://127.0.0.1:9/v1"), {})
+    assert finding.status is Status.FAIL
+    assert "cannot be connected to (connection refused)" in finding.said
+
+
+async def test_an_upstream_that_does_not_speak_tls_is_told_apart() -> None:
+    upstream = ScriptedUpstream()
+    async with upstream.running():
+        finding = await about_upstream(upstream_settings(upstream.url.replace("http:", "https:")), {})
+    assert finding.status is Status.FAIL
+    assert "does not speak TLS" in finding.said
+    assert "http://" in finding.todo
+
+
+async def test_an_upstream_that_says_nothing_is_given_up() -> None:
+    upstream = ScriptedUpstream(first_byte_delay=30)
+    async with upstream.running():
+        finding = await about_upstream(upstream_settings(upstream.url), {})
+    assert finding.status is Status.FAIL
+    assert "does not answer" in finding.said
+
+
+@pytest.mark.parametrize(
+    ("exc", "said"),
+    [
+        (ssl.SSLCertVerificationError("x"), "a certificate that is not trusted"),
+        (ssl.SSLError("x"), "does not speak TLS"),
+        (TimeoutError(), "does not answer in time"),
+        (aiohttp.ServerDisconnectedError(), "cannot be used"),
+    ],
+)
+def test_failures_have_words(exc: Exception, said: str) -> None:
+    assert said in explain(exc)[0]
+
+
+def test_risky_settings_are_warned_of() -> None:
+    risky = Settings(server=ServerSettings(host="0.0.0.0"), guard=GuardSettings(on_failure="open"))
+    warned = [finding.said for finding in about_settings(risky) if finding.status is Status.WARN]
+    assert warned == [
+        "while the guard fails, answers pass unjudged",
+        "the embedded guard is demo grade, and others can reach this server",
+    ]
+    assert [finding.status for finding in about_settings(Settings(guard=GuardSettings(model="a/b")))] == [Status.OK]
+
+
+@pytest.mark.parametrize(
+    ("guard", "status"),
+    [
+        (ScriptedGuard(words("bomb")), Status.OK),
+        (ScriptedGuard(all_safe), Status.FAIL),
+        (ScriptedGuard(prompt_level=UNSAFE), Status.WARN),
+        (ScriptedGuard(fails_after=0, error=GuardTimeout("late")), Status.FAIL),
+    ],
+)
+async def test_canaries_are_real_verdicts(guard: ScriptedGuard, status: Status) -> None:
+    finding = await about_canaries(guard, Settings(policy=PolicySettings(debounce=1)))
+    assert finding.status is status
+    assert bool(finding.todo) is (status is not Status.OK)
+    assert guard.slots == 0
+
+
+def test_the_unsafe_canary_ends_with_an_answer() -> None:
+    assert UNSAFE_CANARY[-1]["role"] == "assistant"
+
+
+async def test_a_guard_is_loaded_and_closed(tmp_path: Path) -> None:
+    checkpoint = small_checkpoint(tmp_path / "small", vocab_size=QWEN_VOCABULARY)
+    settings = Settings(guard=GuardSettings(model=str(checkpoint), device="cpu", threads=1))
+    loaded, canaries = [finding async for finding in about_guard(settings)]
+    assert loaded.status is Status.OK
+    assert "small@" in loaded.said
+    assert canaries.subject == "verdicts"
+
+
+async def test_a_guard_that_cannot_be_loaded_is_a_failure(tmp_path: Path) -> None:
+    settings = Settings(guard=GuardSettings(model=str(tmp_path / "none")))
+    [finding] = [finding async for finding in about_guard(settings)]
+    assert finding.status is Status.FAIL
+    assert "no such folder" in finding.said
+
+
+def broken() -> Settings:
+    raise ConfigError("weir.toml line 2: first.\nweir.toml line 3: second.")
+
+
+async def test_broken_settings_end_the_examination() -> None:
+    findings = [finding async for finding in examine(broken, {}) if finding.subject == "settings"]
+    assert [finding.said for finding in findings] == ["weir.toml line 2: first.", "weir.toml line 3: second."]
+
+
+def unusable(tmp_path: Path) -> Callable[[], Settings]:
+    return lambda: Settings(guard=GuardSettings(model=str(tmp_path / "none")))
+
+
+async def test_the_report_has_a_line_for_each_finding(tmp_path: Path) -> None:
+    out = io.StringIO()
+    assert await report(examine(unusable(tmp_path), {}), Console(file=out, soft_wrap=True)) == 1
+    lines = out.getvalue().splitlines()
+    assert [line[:4].strip() for line in lines[:4]] == ["ok"] * 4
+    assert any(line.startswith("fail  upstream  no upstream is set") for line in lines)
+    assert any(line.startswith("fail  guard ") for line in lines)
+    assert sum("-> " in line for line in lines) == 2
+    assert lines[-1] == "Weir cannot serve like this: see above."
+
+
+async def test_without_a_failure_the_report_ends_well() -> None:
+    async def findings() -> AsyncIterator[Finding]:
+        yield Finding(Status.OK, "a", "is well")
+        yield Finding(Status.WARN, "b", "is so-so", "Look at it.")
+
+    out = io.StringIO()
+    assert await report(findings(), Console(file=out, soft_wrap=True)) == 0
+    assert out.getvalue().splitlines() == [
+        "ok    a         is well",
+        "warn  b         is so-so",
+        "                -> Look at it.",
+        "Weir can serve.",
+    ]
+
+
+def test_the_exit_status_tells_whether_anything_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(broken, {}) == 1
+    assert "second." in capsys.readouterr().out
