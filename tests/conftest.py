@@ -1,7 +1,23 @@
-"""How many examples the property tests try: `make long` tries far more. No time limit on one: machines are shared."""
+"""How long the property tests try. `make long` multiplies their examples: pytest --times 100."""
 
+import pytest
 from hypothesis import settings
 
-settings.register_profile("short", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=20_000)
-settings.load_profile("short")
+settings.register_profile("weir", deadline=None)  # machines are shared: a slow example is no failure
+settings.load_profile("weir")
+
+# Where hypothesis keeps the settings of a decorated test; it has no public way to change them from outside.
+SETTINGS = "_hypothesis_internal_use_settings"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=1, help="multiply the examples of every property test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    times: int = config.getoption("--times")
+    functions = {item.function for item in items if isinstance(item, pytest.Function)}
+    for function in functions:
+        if times > 1 and getattr(function, "is_hypothesis_test", False):
+            usual: settings = getattr(function, SETTINGS, None) or settings()
+            setattr(function, SETTINGS, settings(usual, max_examples=usual.max_examples * times))
