@@ -16,6 +16,9 @@ from proxy.settings import ServerSettings
 
 # No field of the API has a longer name; tools' parameters have names of their own.
 MAX_KEY_CHARS = 1024
+# A million empty lists fit the largest body and take seconds to look at; real requests hold some thousand values.
+MAX_VALUES = 200_000
+MAX_BRACKETS = 2 * MAX_VALUES  # counted before parsing, those in texts included
 MAX_PARTS = 4096  # of one message
 MAX_TOOLS = 256
 MAX_MODEL_CHARS = 256
@@ -74,6 +77,8 @@ def read_object(raw: bytes, *, max_depth: int) -> dict[str, Any]:
     """The JSON object in `raw`. Raises BadRequest for all else, and for what JSON readers disagree about."""
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse("The body begins with a byte order mark; send plain UTF-8.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_BRACKETS:
+        _refuse(f"The body holds more than {MAX_BRACKETS} brackets.")
     try:
         value = json.loads(
             raw.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_float=_finite
@@ -121,8 +126,11 @@ def _finite(lexeme: str) -> float:
 
 def _check_tree(value: Any, max_depth: int) -> None:
     """Depth, key lengths and half characters; level by level, for recursion itself would have to be bounded."""
-    level, depth = [value], 0
+    level, depth, seen = [value], 0, 0
     while level:
+        seen += len(level)
+        if seen > MAX_VALUES:
+            _refuse(f"The body holds more than {MAX_VALUES} values.")
         if not all(_is_encodable(item) for item in level if isinstance(item, str)):
             _refuse("A string in the body holds half of a surrogate pair.")
         tables = [item for item in level if isinstance(item, dict)]

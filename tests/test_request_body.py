@@ -216,6 +216,12 @@ def test_an_integer_of_5000_digits_is_refused(sign: str) -> None:
         read('{"seed":' + sign + "9" * 5000 + "}")
 
 
+@pytest.mark.parametrize("item", ["[]", '{"a":1}', "0", '""'])
+def test_a_million_values_are_refused(item: str) -> None:
+    with pytest.raises(BadRequest, match="more than 200000 values|more than 400000 brackets"):
+        read('{"x":[' + f"{item}," * 1_000_000 + "0]}")
+
+
 def test_a_key_of_a_megabyte_is_refused() -> None:
     assert read(json.dumps({"k" * MAX_KEY_CHARS: 1}))
     for body in ({"k" * (MAX_KEY_CHARS + 1): 1}, {"a": [{"k" * (1 << 20): 1}]}):
