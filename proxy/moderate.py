@@ -31,6 +31,8 @@ from proxy.request_body import BadRequest, read_chat_request, read_object
 from proxy.risk import Risk, RiskLevel, Role
 from proxy.settings import Settings
 
+# The guard keeps the deadline of its own settings; this one is for a guard that hangs.
+HANG_SECONDS = 600.0
 # Exit statuses.
 SAFE, FAILED, BAD_INPUT, FLAGGED = 0, 1, 2, 3
 STYLES = {RiskLevel.SAFE: "green", RiskLevel.CONTROVERSIAL: "yellow", RiskLevel.UNSAFE: "bold red"}
@@ -149,7 +151,7 @@ async def _opened(guard: Guard, prompt: Prompt) -> AsyncIterator[tuple[Classifie
         stream, [risk] = await guard.open(prompt.ids, read=[prompt.verdict_position], role=Role.USER)
     except SequenceTooLong as exc:
         raise BadConversation("The conversation is too long for this guard.") from exc
-    async with Classifier(stream) as classifier:
+    async with Classifier(stream, HANG_SECONDS) as classifier:
         yield classifier, risk
 
 
