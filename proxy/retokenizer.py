@@ -7,7 +7,7 @@ that is still growing, `settling` says which tokens are final all the same.
 
 from proxy.normalizer import Normalizer, normalize
 from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of, tokens_of_cached
-from proxy.settling import Tail, settle, settle_cached
+from proxy.settling import STEP_CHARACTERS, Tail, settle, settle_cached
 from proxy.splitter import split, split_growing, split_lazily
 from proxy.vocabulary import load
 
@@ -99,7 +99,7 @@ class Retokenizer:
             tokens = []
             tail = Tail(tail.context, tail.text + settled, tail.skip, tail.last)
         if tail.text:
-            done = settle_cached(tail, ahead) if len(tail.text) <= MAX_CACHED_CHARACTERS else settle(tail, ahead)
+            done = settle_cached(tail, ahead) if len(tail.text) <= STEP_CHARACTERS else settle(tail, ahead)
             tokens += done.tokens
             tail = done.tail
             self.forced += done.forced

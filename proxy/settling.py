@@ -23,7 +23,8 @@ from proxy.vocabulary.classes import LETTERS
 LONGEST_ENTRY_BYTES = 128
 # Of the entries that could go on, a few are tried first; then all, if they are not more than this.
 TRIALS = (12, 256)
-SHORT_BYTES = 48
+# Below this, encoding is faster than a look into a cache; above it, texts are mostly runs of one character.
+SHORT_BYTES = 40
 # A longer tail is settled in steps, so that a step costs the same however long the text is.
 STEP_CHARACTERS = 256
 # If the rule ever leaves more than this, all tokens but the last few count as final (see `Retokenizer.forced`).
@@ -99,14 +100,23 @@ def _extensions(start: bytes, growing: Growth, most: int) -> _Extensions:
     return _Extensions(fitting, stride == 1)
 
 
+def _stay_apart(first: int, second: bytes) -> bool:
+    """Whether two entries, side by side, are encoded as themselves."""
+    words = _words()
+    return words.encode(words.entries[first] + second) == [first, words.ranks[second]]
+
+
+# Long entries are runs of one character: few, and slow to encode.
+_stay_apart_cached = functools.lru_cache(maxsize=16384)(_stay_apart)
+
+
 def _is_possible(last: int | None, start: bytes, growing: Growth) -> bool:
     """Whether, after the token `last`, an entry may follow that begins with `start` and goes on."""
-    entries, ranks, encode, _, _ = _words()
+    stay_apart = _stay_apart_cached if len(start) >= SHORT_BYTES else _stay_apart
     for most in TRIALS:
         extensions = _extensions(start, growing, most)
         for entry in extensions.entries:
-            # Of the two, side by side, each must be encoded as itself.
-            if last is None or encode(entries[last] + entry) == [last, ranks[entry]]:
+            if last is None or stay_apart(last, entry):
                 return True
         if extensions.are_all:
             return False
@@ -119,7 +129,6 @@ def _encode_cached(raw: bytes) -> Sequence[int]:
 
 
 def _encode(raw: bytes) -> Sequence[int]:
-    # Long ones are runs of one character, the same every time; the others are encoded faster than found.
     return _words().encode(raw) if len(raw) < SHORT_BYTES else _encode_cached(raw)
 
 
