@@ -139,7 +139,7 @@ async def about_upstream(settings: Settings, environ: Mapping[str, str]) -> Find
     try:
         async with asyncio.timeout(UPSTREAM_SECONDS), open_session(upstream) as session:
             response = await Upstream(session, upstream).open("GET", "/models", headers)
-            body = await response.read_all(MAX_MODELS_BYTES)
+            body = await response.read_all(MAX_MODELS_BYTES, UPSTREAM_SECONDS)
             response.close()
     except TimeoutError:
         return _unreachable(
