@@ -14,10 +14,9 @@ from typing import Protocol
 
 # The smallest slot: a short prompt and a short answer.
 SMALLEST_TOKENS = 128
-# Neighbours in a slab are one attention call; more of them per slab strands more memory behind one stream.
-SLOTS_PER_SLAB = 16
-# Above this a slot is a slab: batching no longer pays and a slab should be easy to give back.
-SLAB_BYTES = 64 << 20
+# Neighbours in a slab are one attention call; a bigger slab strands more memory behind its last stream.
+SLOTS_PER_SLAB = 64
+SLAB_BYTES = 32 << 20
 
 
 class Holder(Protocol):
@@ -33,7 +32,7 @@ class Slot:
     index: int
     capacity: int  # tokens
     holders: list[Holder]
-    writer: Holder | None = None  # the one holder that may append here
+    writer: Holder | None = None  # the one holder that appends here now
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,11 @@ class Cache:
             holder.slot.holders.append(other)
             other.slot = holder.slot
 
+    def settle(self, holder: Holder) -> None:
+        """The holder is done writing: from here on its computed tokens say what is taken."""
+        if holder.slot is not None and holder.slot.writer is holder:
+            holder.slot.writer = None
+
     def drop(self, holder: Holder) -> None:
         """Let go of the holder's slot, if any; the last one to go frees it."""
         slot, holder.slot = holder.slot, None
@@ -171,7 +175,9 @@ class Cache:
         if self.budget_bytes - self.used_bytes < slot_bytes:
             self._retire_spares()
         room = (self.budget_bytes - self.used_bytes) // slot_bytes
-        slots = min(room, SLOTS_PER_SLAB, max(1, SLAB_BYTES // slot_bytes))
+        # A small budget must not be one big slab of one size.
+        slab_bytes = min(SLAB_BYTES, self.budget_bytes // 16)
+        slots = min(room, SLOTS_PER_SLAB, max(1, slab_bytes // slot_bytes))
         if slots < 1:
             return None
         slab = Slab(self._next_slab, slots, capacity, list(range(slots)))

@@ -86,7 +86,7 @@ def _open(model: str, revision: str | None, files: ExitStack) -> Checkpoint:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _open_folder(folder, folder.resolve().name, None, revision, files)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         raise CheckpointError(f"guard {model!r}: no such folder, and not a hub id like Qwen/Qwen3Guard-Stream-0.6B")
     snapshot = _download(model, revision)
     # The hub's cache names a snapshot's folder after its commit.
@@ -122,7 +122,7 @@ def _open_folder(folder: Path, name: str, commit: str | None, pinned: str | None
     config = _read_json(folder / CONFIG, name)
     paths = _weight_files(folder, name)
     revision = commit or _hash(paths)
-    if pinned is not None and not revision.startswith(pinned.removeprefix("sha256:")[:len(revision)]):
+    if pinned is not None and not revision.startswith(pinned.removeprefix("sha256:")[: len(revision)]):
         raise CheckpointError(f"{name}: the weights' SHA-256 starts with {revision}, but {pinned} was asked for")
     handles: dict[str, Any] = {}
     shapes: Shapes = {}

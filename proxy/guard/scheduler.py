@@ -173,6 +173,7 @@ class Scheduler:
 
     def _rest(self, sequence: Sequence, now: float) -> None:
         sequence.used_at = now
+        self.cache.settle(sequence)
         if sequence.slot is not None:
             self._idle[sequence.id] = sequence
             self._idle.move_to_end(sequence.id)
@@ -201,11 +202,21 @@ class Scheduler:
         assert job is not None
         silent_since = now - self.limits.idle_seconds if job.is_open else now
         while not self.cache.ensure(sequence, job.end):
-            victim = next(iter(self._idle.values()), None)
-            if victim is None or victim.used_at > silent_since:
+            victim = self._victim(sequence, silent_since)
+            if victim is None:
                 return self._start_over(sequence, job)
             self._evict(victim)
         return True
+
+    def _victim(self, sequence: Sequence, silent_since: float) -> Sequence | None:
+        """Whose memory the sequence may have: the longest silent one's, else that of one which waits behind it."""
+        victim = next(iter(self._idle.values()), None)
+        if victim is not None and victim.used_at <= silent_since:
+            return victim
+        if self._running or sequence not in self._feeds:
+            return None
+        # Nothing runs, so nothing will be freed: the ones that wait may not hold each other up.
+        return next((other for other in list(self._feeds)[:0:-1] if other is not sequence and other.slot), None)
 
     def _start_over(self, sequence: Sequence, job: Job) -> bool:
         """Growing needs the old slot and the new at once; without room for both, give up the old and replay."""

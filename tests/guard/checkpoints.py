@@ -57,7 +57,7 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], config: dict[str,
     if shards == 1:
         save_file(tensors, folder / "model.safetensors")
         return folder
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in sorted(tensors)[shard::shards]}
@@ -88,7 +88,8 @@ class Reference:
         extra = {key: config[key] for key in names if config.get(key) is not None}
         self.config = Qwen3Config(**sizes, **extra, max_position_embeddings=config["max_position_embeddings"])
         self.tensors = tensors
-        self.model = Qwen3Model(self.config).eval()
+        self.model = Qwen3Model(self.config)
+        self.model.train(mode=False)
         backbone = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(backbone)
 

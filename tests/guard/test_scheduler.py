@@ -1,0 +1,310 @@
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.guard.cache import Cache, Grow, Move, Retire, Scrub
+from proxy.guard.commands import Outcome
+from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded
+from proxy.guard.scheduler import Limits, Plan, Scheduler
+from proxy.guard.sequence import Job, Sequence
+from proxy.risk import Category, Risk, RiskLevel, Role
+
+LIMITS = Limits(piece=64, short=8, step=32, admission_seconds=5.0, idle_seconds=2.0)
+SAFE = Risk(RiskLevel.SAFE, Category.VIOLENT, 1.0, 1.0, (1.0, 0.0, 0.0), (1.0,))
+
+
+class Memory:
+    """A runner without a model: slots hold token ids, and every step checks that a stream's past is its own."""
+
+    def __init__(self) -> None:
+        self.slabs: dict[int, list[list[int]]] = {}
+
+    def run(self, plan: Plan) -> list[list[Risk] | GuardError]:
+        for change in plan.changes:
+            self._change(change)
+        written = set()
+        for chunk in plan.chunks:
+            slot = chunk.sequence.slot
+            assert slot is not None
+            assert (slot.slab, slot.index) not in written, "two streams write to one slot in one step"
+            written.add((slot.slab, slot.index))
+            tokens = self.slabs[slot.slab][slot.index]
+            assert tokens[: chunk.start] == chunk.sequence.ids[: chunk.start], "not this stream's past"
+            assert chunk.start + chunk.count <= slot.capacity
+            tokens[chunk.start :] = chunk.sequence.ids[chunk.start : chunk.start + chunk.count]
+        return [[SAFE] * len(chunk.reads) for chunk in plan.chunks]
+
+    def _change(self, change: Grow | Retire | Move | Scrub) -> None:
+        match change:
+            case Grow(slab, slots, _):
+                assert slab not in self.slabs
+                self.slabs[slab] = [[] for _ in range(slots)]
+            case Retire(slab):
+                del self.slabs[slab]
+            case Scrub(slab, index):
+                self.slabs[slab][index] = []
+            case Move((source, i), (target, j), length):
+                self.slabs[target][j] = self.slabs[source][i][:length]
+
+
+class World:
+    """A scheduler with its memory, its streams and a clock that moves a millisecond a step."""
+
+    def __init__(self, budget_tokens: int = 4096, window: int = 512, limits: Limits = LIMITS) -> None:
+        self.scheduler = Scheduler(self.new_cache(budget_tokens, window), limits)
+        self.memory = Memory()
+        self.sequences: dict[int, Sequence] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.now = 100.0
+        self.plans: list[Plan] = []
+        self._tickets = 0
+        self._ids = 0
+
+    @staticmethod
+    def new_cache(budget_tokens: int, window: int) -> Cache:
+        return Cache(bytes_per_token=1, budget_bytes=budget_tokens, window=window)
+
+    def fresh(self, count: int) -> range:
+        """Token ids that were never used, so that no stream can pass for another."""
+        self._ids += count
+        return range(self._ids - count, self._ids)
+
+    def open(self, ids: Iterable[int], owner: str = "") -> Sequence:
+        sequence = Sequence(len(self.sequences), owner, list(ids))
+        self.sequences[sequence.id] = sequence
+        self._ask(sequence, 0, is_open=True)
+        return sequence
+
+    def feed(self, sequence: Sequence, ids: Iterable[int], position: int | None = None) -> int:
+        self.scheduler.withdraw(sequence)
+        start = len(sequence.ids) if position is None else position
+        sequence.truncate(start)
+        sequence.ids += ids
+        return self._ask(sequence, start, is_open=False)
+
+    def fork(self, sequence: Sequence) -> Sequence:
+        child = Sequence(len(self.sequences), sequence.owner, list(sequence.ids), sequence.computed)
+        self.sequences[child.id] = child
+        self.scheduler.fork(sequence, child)
+        return child
+
+    def close(self, sequence: Sequence) -> None:
+        self.scheduler.close(sequence)
+
+    def step(self) -> Plan:
+        plan = self.scheduler.plan(self.now)
+        self.plans.append(plan)
+        self.scheduler.commit(plan, self.memory.run(plan), self.now)
+        self.collect()
+        self.now += 0.001
+        return plan
+
+    def collect(self) -> None:
+        for outcome in self.scheduler.outcomes():
+            assert outcome.ticket not in self.outcomes, "one question, two answers"
+            self.outcomes[outcome.ticket] = outcome
+
+    def run(self, limit: int = 10_000) -> None:
+        while self.scheduler.has_jobs:
+            self.step()
+            limit -= 1
+            assert limit, "the scheduler does not come to an end"
+
+    def _ask(self, sequence: Sequence, start: int, *, is_open: bool) -> int:
+        self._tickets += 1
+        reads = range(start, len(sequence.ids))
+        job = Job(self._tickets, len(sequence.ids), reads, Role.ASSISTANT, self.now, is_open=is_open)
+        self.scheduler.submit(sequence, job)
+        return self._tickets
+
+
+def test_a_long_prompt_delays_others_by_one_piece_a_step() -> None:
+    world = World()
+    talker = world.open(range(10))
+    world.run()
+    long = world.open(range(500))
+    for _ in range(5):
+        ticket = world.feed(talker, [1])
+        plan = world.step()
+        assert ticket in world.outcomes
+        assert sum(chunk.count for chunk in plan.chunks if chunk.sequence is long) == LIMITS.piece
+
+
+def test_an_owner_with_many_streams_does_not_starve_one_with_one() -> None:
+    world = World(budget_tokens=100_000)
+    crowd = [world.open(range(5), owner="crowd") for _ in range(100)]
+    single = world.open(range(5), owner="single")
+    world.run()
+    for sequence in crowd:
+        world.feed(sequence, range(8))
+    ticket = world.feed(single, [1])
+    world.step()
+    assert ticket in world.outcomes
+    assert world.scheduler.queue_depth > 90
+
+
+def test_long_prompts_of_two_owners_take_turns() -> None:
+    world = World(budget_tokens=100_000)
+    for _ in range(10):
+        world.open(range(500), owner="crowd")
+    single = world.open(range(200), owner="single")
+    for _ in range(8):
+        world.step()
+    assert single.computed == 200
+
+
+def test_silent_streams_give_their_memory_up_and_are_replayed() -> None:
+    world = World(budget_tokens=512)
+    first = world.open(range(400))
+    world.run()
+    world.now += LIMITS.idle_seconds + 1
+    second = world.open(range(400))
+    world.run()
+    assert (first.slot, first.computed, second.computed) == (None, 0, 400)
+    ticket = world.feed(first, [7])
+    world.run()
+    assert world.outcomes[ticket].error is None
+    assert len(world.outcomes[ticket].risks) == 1
+    assert world.scheduler.counters.evictions == 2
+
+
+def test_an_open_without_room_is_refused_in_time_and_leaves_nothing() -> None:
+    world = World(budget_tokens=512)
+    first = world.open(range(400))
+    world.run()
+    second = world.open(range(400))
+    while 2 not in world.outcomes:
+        world.step()
+        world.now += 0.5
+        world.feed(first, [1], position=400)  # the first stream is never silent for long
+    assert isinstance(world.outcomes[2].error, GuardOverloaded)
+    assert second.slot is None
+
+
+def test_a_stream_that_fills_the_budget_alone_grows_by_starting_over() -> None:
+    world = World(budget_tokens=512)
+    sequence = world.open(range(250))
+    world.run()
+    world.feed(sequence, range(262))
+    world.run()
+    assert sequence.computed == 512
+
+
+def test_a_failed_step_runs_one_by_one_and_only_the_culprit_fails() -> None:
+    world = World()
+    sequences = [world.open(range(5)) for _ in range(4)]
+    world.run()
+    tickets = [world.feed(sequence, [1]) for sequence in sequences]
+    plan = world.scheduler.plan(world.now)
+    world.scheduler.isolate(plan, GuardFault("bad"))
+    for _ in range(4):
+        plan = world.scheduler.plan(world.now)
+        assert len(plan.chunks) == 1
+        if plan.chunks[0].sequence is sequences[2]:
+            world.scheduler.isolate(plan, GuardFault("bad"))
+        else:
+            world.scheduler.commit(plan, world.memory.run(plan), world.now)
+    world.collect()
+    errors = [world.outcomes[ticket].error for ticket in tickets]
+    assert [error is None for error in errors] == [True, True, False, True]
+    assert not world.scheduler.has_jobs
+
+
+def test_after_a_crash_everything_is_replayed_but_its_step_only_once() -> None:
+    world = World()
+    sequences = [world.open(range(5)) for _ in range(3)]
+    world.run()
+    tickets = [world.feed(sequence, [1]) for sequence in sequences]
+    plan = world.scheduler.plan(world.now)
+    for _ in range(2):
+        world.memory = Memory()
+        world.scheduler.restart(world.new_cache(4096, 512), sequences, plan, GuardFault("crash"))
+        plan = world.scheduler.plan(world.now)
+        assert len(plan.chunks) == 1
+        world.memory.run(plan)
+    world.scheduler.commit(plan, [[SAFE]], world.now)
+    world.run()
+    errors = [world.outcomes[ticket].error for ticket in tickets]
+    assert sum(error is not None for error in errors) == 1
+
+
+def test_a_withdrawn_question_has_no_outcome_and_its_stream_goes_on() -> None:
+    world = World()
+    sequence = world.open(range(5))
+    world.run()
+    gone = world.feed(sequence, range(300))
+    world.step()
+    world.scheduler.withdraw(sequence)
+    ticket = world.feed(sequence, [1], position=5)
+    world.run()
+    assert gone not in world.outcomes
+    assert len(world.outcomes[ticket].risks) == 1
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["open", "feed", "feed", "feed", "rewind", "fork", "close", "withdraw", "step", "wait"]),
+        st.integers(0, 30),
+        st.integers(1, 200),
+    ),
+    min_size=20,
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ACTIONS, st.sampled_from([512, 700, 2000, 20_000]))
+def test_invariants_hold_after_every_random_plan(actions: list[tuple[str, int, int]], budget: int) -> None:
+    world = World(budget_tokens=budget)
+    alive = [world.open(world.fresh(size), owner) for size, owner in ((30, "a"), (60, "b"), (130, "a"))]
+    world.run()
+    for action, pick, size in actions:
+        act(world, alive, action, pick, size)
+        check(world, alive)
+    world.run()
+    check(world, alive)
+    for sequence in alive:
+        world.close(sequence)
+    assert world.scheduler.cache.held_tokens == 0
+    assert world.scheduler.queue_depth == 0
+
+
+def act(world: World, alive: list[Sequence], action: str, pick: int, size: int) -> None:
+    if action == "open":
+        alive.append(world.open(world.fresh(size), owner="abc"[pick % 3]))
+    elif action == "step":
+        world.step()
+    elif action == "wait":
+        world.now += 3
+    elif alive:
+        act_on(world, alive, alive[pick % len(alive)], action, size)
+
+
+def act_on(world: World, alive: list[Sequence], sequence: Sequence, action: str, size: int) -> None:
+    is_let_in = sequence.job is None or not sequence.job.is_open
+    if action in ("feed", "rewind") and is_let_in and sequence.ids:
+        position = len(sequence.ids) if action == "feed" else len(sequence.ids) // 2
+        world.feed(sequence, world.fresh(min(size, 512 - position)), position)
+    elif action == "fork" and is_let_in:
+        alive.append(world.fork(sequence))
+    elif action == "withdraw":
+        world.scheduler.withdraw(sequence)
+    elif action == "close":
+        alive.remove(sequence)
+        world.close(sequence)
+
+
+def check(world: World, alive: list[Sequence]) -> None:
+    cache = world.scheduler.cache
+    assert cache.used_bytes <= cache.budget_bytes
+    places: dict[tuple[int, int], object] = {}
+    for sequence in alive:
+        if sequence.slot is None:
+            assert sequence.computed == 0
+            continue
+        assert sequence in sequence.slot.holders
+        place = (sequence.slot.slab, sequence.slot.index)
+        assert places.setdefault(place, sequence.slot) is sequence.slot, "one place, two slots"
+    held = sum(slot.capacity for slot in {sequence.slot for sequence in alive if sequence.slot is not None})
+    assert held == cache.held_tokens
