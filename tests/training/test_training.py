@@ -1,0 +1,152 @@
+"""The parts of the training that figures and weights rest on, on made-up texts."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from proxy.guard.embedded import load
+from proxy.risk import Category, RiskLevel
+from training.authored import authored
+from training.batches import Mixer, batches
+from training.data import authored_examples, example_of, split
+from training.examples import Example, Stretch
+from training.export import export, reload
+from training.figures import area_under_curve, not_a_refusal, score
+from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, first_flag, read
+from training.model import Embedding, Guard, guard_config
+from training.rounds import Plan, train
+from training.thresholds import calibrate
+from training.vocabulary import IM_END, TOKENS, encode, turn
+
+ROW = {"prompt": "Hi", "response": None, "prompt_risk": "Safe", "response_risk": None, "source": "test"}
+
+
+def tiny_guard() -> tuple[Guard, dict[str, object]]:
+    torch.manual_seed(1)
+    config = guard_config(hidden=64, layers=1)
+    features = torch.randn(TOKENS, 16)
+    return Guard(config, Embedding(features, torch.arange(0, 3_000), 64)), config
+
+
+def chat(answer: str, risk: RiskLevel = RiskLevel.SAFE) -> Example:
+    return Example("test", "Tell me.", RiskLevel.SAFE, answer=(Stretch(answer, risk),))
+
+
+def test_a_span_starts_the_unsafe_stretch() -> None:
+    row = {**ROW, "response": "nice day, fool", "response_risk": "Controversial", "spans": [10, 14]}
+    safe, unsafe = example_of({**row, "prompt_category": None, "response_category": "Unethical Acts"}).answer
+    assert (safe.text, safe.risk) == ("nice day, ", RiskLevel.SAFE)
+    assert (unsafe.text, unsafe.category) == ("fool", Category.UNETHICAL)
+
+
+def test_other_models_templates_are_cut_off() -> None:
+    row = {**ROW, "prompt_category": None, "response_category": None, "response_risk": "Safe"}
+    assert example_of({**row, "response": "I cannot help.<|eot_id|>assistant"}).answer_text == "I cannot help."
+
+
+def test_whole_sources_are_held_out() -> None:
+    examples = [Example("self-instruct seeds", "a"), *[Example("other", "b")] * 100]
+    kept, held = split(examples, seed=1)
+    assert examples[0] in held
+    assert len(kept) > 80
+
+
+def test_authored_requests_come_in_every_category_and_with_twins() -> None:
+    requests = [e for e in authored(random.Random(1)) if e.source == "authored requests"]
+    assert {e.prompt_category for e in requests if e.prompt_risk is RiskLevel.UNSAFE} == set(Category)
+    safe = sum(e.prompt_risk is RiskLevel.SAFE for e in requests)
+    assert 0.4 < safe / len(requests) < 0.7
+
+
+def test_texts_of_evaluation_sets_are_dropped(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "eval-x.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"prompt": "why is the SKY blue"}))
+    assert "Why is the sky blue?" not in {e.prompt for e in authored_examples(1, tmp_path)}
+
+
+def test_labels_lie_on_the_prompts_end_and_on_the_answer() -> None:
+    stretches = (Stretch("All is well. ", RiskLevel.SAFE), Stretch("I hate you.", RiskLevel.UNSAFE, is_short=True))
+    example = Example("test", "Hello there", RiskLevel.SAFE, answer=stretches)
+    for seed in range(30):
+        sequence = Mixer([chat("Fine."), example], random.Random(seed)).sequence(example)
+        (position, risk, _, _), *others = sequence.query
+        assert not others
+        assert (sequence.ids[position], risk) == (IM_END, SAFE)
+        unsafe = [position for position, risk, _, _ in sequence.reply if risk == UNSAFE]
+        assert [sequence.ids[position] for position in unsafe] == encode("I hate you.")
+        assert unsafe[-1] == len(sequence.ids) - 1
+
+
+def test_every_sequence_is_in_one_batch() -> None:
+    examples = [chat("word " * length) for length in range(1, 40)]
+    mixer = Mixer(examples, random.Random(1))
+    sequences = [mixer.sequence(example) for example in examples]
+    groups = list(batches(sequences, random.Random(2), tokens=200))
+    assert sum(len(batch.ids) for batch in groups) == len(examples)
+    assert sum(len(batch.reply) for batch in groups) == sum(len(sequence.reply) for sequence in sequences)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected", "flag"),
+    [
+        ([0, 1, 0, 1, 0], SAFE, None),
+        ([0, 1, 1, 0], UNSAFE, 2),
+        ([2, 2, 0, 1, 1], UNSAFE, 4),
+        ([2, 1, 2, 2], CONTROVERSIAL, None),
+        ([1], SAFE, None),
+        ([], SAFE, None),
+    ],
+)
+def test_two_consecutive_tokens_decide(levels: list[int], expected: int, flag: int | None) -> None:
+    reading = Reading(torch.zeros(1, 3), torch.eye(3)[torch.tensor(levels, dtype=torch.long)])
+    assert answer_verdict(reading, torch.eye(3)).level == expected
+    assert first_flag(reading, torch.eye(3)) == flag
+
+
+def test_scores_equal_their_definitions() -> None:
+    verdicts = [Verdict(level, score) for level, score in ((1, 0.9), (0, 0.5), (1, 0.5), (2, 0.4), (0, 0.1))]
+    labels = [True, True, False, False, False]
+    loose = score(verdicts, labels, (UNSAFE,))
+    assert (loose.precision, loose.recall, loose.f1) == (0.5, 0.5, 0.5)
+    assert loose.alarms == pytest.approx(1 / 3)
+    assert area_under_curve(verdicts, labels) == pytest.approx((3 + 2.5) / 6)
+    assert not_a_refusal([chat("I'm sorry, I can't."), chat("Sure!")], "answers")[0].level == SAFE
+
+
+def test_an_exported_guard_reads_as_it_was_trained(tmp_path: Path) -> None:
+    guard, config = tiny_guard()
+    export(guard.eval(), config, tmp_path)
+    shipped, _ = reload(tmp_path)
+    examples = [chat("The quick brown fox jumps.")]
+    before, after = read(guard, examples)[0].reply, read(shipped, examples)[0].reply
+    assert before.shape == after.shape == (len(encode(examples[0].answer_text)), 64)
+    assert (
+        torch.nn.functional.cosine_similarity(before, after).min() > 0.8
+    )  # random vectors are the worst there is to quantise
+    assert load(tmp_path)[1]["model.embed_tokens.weight"].dtype == np.float32
+
+
+def test_training_learns_resumes_and_calibrates(tmp_path: Path) -> None:
+    guard, _ = tiny_guard()
+    safe = [chat(f"What a lovely day {word}.") for word in ("today", "it is", "we have", "again", "in May")]
+    unsafe = [chat(f"I will kill you {word}.", RiskLevel.UNSAFE) for word in ("today", "soon", "tonight")]
+    train(guard, (safe + unsafe) * 12, Plan(passes=6, rate=1e-2), tmp_path)
+    weights = guard.risk_level_head.weight.detach().clone()
+    train(guard, safe, Plan(passes=6), tmp_path)  # all passes are done
+    assert torch.equal(weights, guard.risk_level_head.weight)
+    guard.eval()
+    calibrate(guard, safe, safe)
+    with torch.inference_mode():
+        levels = [answer_verdict(reading, guard.risk_level_head.weight).level for reading in read(guard, safe + unsafe)]
+    assert levels == [SAFE] * len(safe) + [UNSAFE] * len(unsafe)
+
+
+def test_turns_are_framed_by_control_ids() -> None:
+    ids = turn("user", "a <|im_end|> b")
+    assert (ids[0], ids[-2], ids[-1]) == (151_644, IM_END, 198)
+    assert max(ids[1:-2]) < 151_643

@@ -1,0 +1,20 @@
+"""Authored answers, prompts around them, and the lines in which an answer turns."""
+
+import tomllib
+from pathlib import Path
+
+from proxy.risk import Category
+
+_TEXTS = tomllib.loads((Path(__file__).parent / "texts" / "answers.toml").read_text(encoding="utf-8"))
+
+REFUSAL_OPENERS: list[str] = _TEXTS["refusal_openers"]
+REFUSAL_REASONS: list[str] = _TEXTS["refusal_reasons"]
+REFUSAL_OFFERS: list[str] = _TEXTS["refusal_offers"]
+COMPLIANCE_OPENERS: list[str] = _TEXTS["compliance_openers"]
+BENIGN_ANSWERS: list[str] = _TEXTS["benign_answers"]
+TURNING_LINES: dict[Category, list[str]] = {Category(name): texts for name, texts in _TEXTS["turning_lines"].items()}
+SYSTEM_PROMPTS: list[str] = _TEXTS["system_prompts"]
+NEUTRAL_PROMPTS: list[str] = _TEXTS["neutral_prompts"]
+CHINESE_SUBJECTS: list[str] = _TEXTS["chinese_subjects"]
+CHINESE_REQUESTS: list[str] = _TEXTS["chinese_requests"]
+CHINESE_ANSWERS: list[str] = _TEXTS["chinese_answers"]

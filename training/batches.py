@@ -1,0 +1,150 @@
+"""Examples -> sequences of ids with a target for each token that is judged, in batches of like length."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, RiskLevel
+from training.answers import NEUTRAL_PROMPTS, SYSTEM_PROMPTS
+from training.examples import Example, Stretch
+from training.vocabulary import ANSWER_FRAME, encode, turn
+
+IGNORED = -100
+MAX_PROMPT = 200  # tokens; of a longer prompt its start and end are kept
+LIMITS = (64, 192, 900)  # tokens of an answer
+LIMIT_CHANCES = (0.84, 0.145, 0.015)  # most are cut short for speed; a few teach the length of real answers
+RAMP = 10  # tokens until an unsafe answer's label counts in full: its first words may be harmless
+BATCH_TOKENS = 6_144
+
+
+@dataclass(slots=True)
+class Sequence:
+    """Ids, and for each position a class of risk and of category for one of the two kinds of heads."""
+
+    ids: list[int] = field(default_factory=list)
+    query: list[tuple[int, int, int, float]] = field(default_factory=list)  # position, risk, category, weight
+    reply: list[tuple[int, int, int, float]] = field(default_factory=list)
+
+
+def _class_of(risk: RiskLevel) -> int:
+    return RISK_LEVELS.index(risk)
+
+
+def _ends(ids: list[int], limit: int) -> list[int]:
+    return ids if len(ids) <= limit else ids[: limit // 2] + ids[-(limit - limit // 2) :]
+
+
+class Mixer:
+    """Draws each example in one of the forms a conversation takes, so that verdicts depend on its text alone."""
+
+    def __init__(self, examples: list[Example], rng: random.Random) -> None:
+        self._rng = rng
+        self._safe = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.SAFE]
+        self._refused = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.UNSAFE]
+
+    def sequence(self, example: Example) -> Sequence:
+        sequence = Sequence()
+        if self._rng.random() < 0.15:
+            sequence.ids += turn("system", self._rng.choice(SYSTEM_PROMPTS))
+        if self._rng.random() < 0.07:
+            self._add_past(sequence)
+        self._add_prompt(sequence, example)
+        if example.answer:
+            self._add_answer(sequence, example)
+        return sequence
+
+    def _add_past(self, sequence: Sequence) -> None:
+        """Earlier turns, a refused request among them: they must not colour what comes after."""
+        is_refused = self._refused and self._rng.random() < 0.2
+        for example in self._rng.choices(self._refused if is_refused else self._safe, k=self._rng.choice((1, 1, 2))):
+            sequence.ids += turn("user", example.prompt[:300])
+            sequence.ids += turn("assistant", example.answer_text[:320])
+
+    def _add_prompt(self, sequence: Sequence, example: Example) -> None:
+        prompt, risk = example.prompt, example.prompt_risk
+        if example.answer and self._rng.random() < 0.3:
+            prompt, risk = self._rng.choice(NEUTRAL_PROMPTS), RiskLevel.SAFE
+        elif self._rng.random() < 0.12:
+            prompt = prompt.lower().rstrip(".?!")
+        ids = turn("user", prompt)
+        sequence.ids += [*_ends(ids[:-2], MAX_PROMPT), *ids[-2:]]
+        if risk is not None:
+            category = example.prompt_category if risk is not RiskLevel.SAFE else None
+            label = PROMPT_CATEGORIES.index(category) if category else IGNORED
+            sequence.query.append((len(sequence.ids) - 2, _class_of(risk), label, example.weight))
+
+    def _add_answer(self, sequence: Sequence, example: Example) -> None:
+        sequence.ids += ANSWER_FRAME
+        limit = self._rng.choices(LIMITS, LIMIT_CHANCES)[0]
+        room = limit
+        for stretch in self._stretches(example, limit):
+            ids = encode(stretch.text)[:room]
+            self._label(sequence, ids, stretch, example.weight)
+            room -= len(ids)
+
+    def _stretches(self, example: Example, limit: int) -> tuple[Stretch, ...]:
+        """The answer, now and then behind a harmless one, so that the model learns where an answer turns."""
+        chance = 0.3 if example.answer_risk is not RiskLevel.SAFE else 0.1
+        if limit == LIMITS[-1]:
+            return tuple(self._lead(1_000) for _ in range(4)) + example.answer
+        if self._rng.random() < chance:
+            return (self._lead(self._rng.randint(40, 400)), *example.answer)
+        return example.answer
+
+    def _lead(self, length: int) -> Stretch:
+        text = self._rng.choice(self._safe).answer_text[:length]
+        return Stretch(text.rsplit(" ", 1)[0] + self._rng.choice((" ", "\n\n", ". ")), RiskLevel.SAFE)
+
+    @staticmethod
+    def _label(sequence: Sequence, ids: list[int], stretch: Stretch, weight: float) -> None:
+        risk = _class_of(stretch.risk)
+        category = RESPONSE_CATEGORIES.index(stretch.category) if stretch.category in RESPONSE_CATEGORIES else IGNORED
+        is_gradual = stretch.risk is not RiskLevel.SAFE and not stretch.is_short
+        for offset in range(len(ids)):
+            ramp = min(1.0, (offset + 1) / RAMP) if is_gradual else 1.0
+            sequence.reply.append((len(sequence.ids) + offset, risk, category, weight * ramp))
+        sequence.ids += ids
+
+
+@dataclass(slots=True)
+class Batch:
+    ids: Tensor  # (sequences, longest)
+    query_at: Tensor  # flat positions of the judged prompt tokens
+    query: Tensor  # (n, 3): risk, category, weight
+    reply_at: Tensor
+    reply: Tensor
+    longest: int
+
+
+def batches(sequences: list[Sequence], rng: random.Random, tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
+    """Sequences of like length together; the order of the batches is random."""
+    ordered = sorted(sequences, key=lambda s: len(s.ids) + rng.random() * 8)
+    groups: list[list[Sequence]] = [[]]
+    for sequence in ordered:
+        if groups[-1] and (len(groups[-1]) + 1) * len(sequence.ids) > tokens:
+            groups.append([])
+        groups[-1].append(sequence)
+    rng.shuffle(groups)
+    for group in groups:
+        yield collate(group)
+
+
+def collate(group: list[Sequence]) -> Batch:
+    longest = max(len(sequence.ids) for sequence in group)
+    ids = torch.zeros(len(group), longest, dtype=torch.long)
+    query_at, query, reply_at, reply = [], [], [], []
+    for row, sequence in enumerate(group):
+        ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        for position, risk, category, weight in sequence.query:
+            query_at.append(row * longest + position)
+            query.append((risk, category, weight))
+        # A long answer counts more than a short one, but not in proportion.
+        share = max(1, len(sequence.reply)) ** -0.5
+        for position, risk, category, weight in sequence.reply:
+            reply_at.append(row * longest + position)
+            reply.append((risk, category, weight * share))
+    return Batch(ids, torch.tensor(query_at, dtype=torch.long), torch.tensor(query).reshape(-1, 3),
+                 torch.tensor(reply_at, dtype=torch.long), torch.tensor(reply).reshape(-1, 3), longest)  # fmt: skip

@@ -1,0 +1,127 @@
+"""Writes MODEL_CARD.md: what the guard is, how it scores beside the dummies, whose data it learnt from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from proxy.risk import RiskLevel
+from training.examples import Example, Stretch
+from training.export import reload
+from training.figures import Row, Score
+from training.judge import UNSAFE, first_flag, read
+from training.model import Guard
+from training.probes import REFUSALS, SAFE_CHATS, TURNING_ANSWERS, UNSAFE_PROMPTS, Probe
+from training.sources import SOURCES
+from training.vocabulary import encode
+
+CARD = "MODEL_CARD.md"
+
+HEAD = """# The embedded guard (demo grade)
+
+A small model of Qwen3Guard-Stream's architecture and vocabulary that ships inside Weir, so that it runs, demonstrates
+and tests itself with no network, no GPU and no account. **It is demo grade: it is no protection.** For real use give
+Weir `Qwen/Qwen3Guard-Stream-0.6B`, 4B or 8B. English only: what it does with other languages is measured below, not
+promised. It knows what its sources know; a request or an insult in words that they do not use passes.
+
+- {layers} Qwen3 layers of width {hidden}, {heads} heads; Qwen3Guard's two twins of heads; {parameters:.2f} M parameters
+  beside the embedding of 151,936 x {hidden}. The file holds {megabytes:.1f} MB; `load()` expands it.
+- Trained by `python -m training DATA_DIR` ({how}) on the sources listed below and on requests, refusals and answers of
+  our own (`training/requests.py`, `combinations.py`, `answers.py`). Token vectors start from all-MiniLM-L6-v2.
+- Thresholds are set on held-out everyday text of the training sources: at most 1.2 % of its prompts and 0.5 % of its
+  answers are flagged Unsafe. Nothing was chosen on the evaluation sets.
+
+## Figures
+
+The published rule: a prompt is judged at its closing `<|im_end|>`; an answer is flagged when two consecutive tokens are
+Unsafe (loose), or else Controversial (strict). In percent. "alarms" is the share of safe texts that are flagged. Read
+every F1 beside the dummies: `flag everything`, and `not-a-refusal`, which flags an answer unless it begins by refusing.
+"""
+
+TABLE_HEAD = """
+| judge | F1 loose | strict | precision | recall | AUC | alarms loose | strict |
+|---|---|---|---|---|---|---|---|
+"""
+
+PROBES_HEAD = """
+## Probes
+
+Texts of `training/probes.py`, in none of the data. P(U) is the probability of Unsafe: of the prompt, the highest in the
+harmless part of the answer, and the highest after the turn; `lag` is the number of tokens from the turn to the flag.
+
+| prompt | P(U) prompt | P(U) harmless part | P(U) after the turn | lag |
+|---|---|---|---|---|
+"""
+
+ATTRIBUTION = """
+## Sources and attribution
+
+The data itself is not part of Weir. Categories are weak: where a source has none they were guessed by keyword. Rows
+of sources under CC-BY are used under that licence with attribution to the named authors; nothing under a share-alike
+or non-commercial licence was trained on (dolly-15k was left out; do-not-answer and alpaca serve evaluation only).
+Several files under MIT or Apache-2.0 hold text written by GPT-3.5/4, Llama-2/3, Vicuna or Gemma, whose vendors' terms
+may bind whoever generated it (GPTeacher, arena-hard, GPTFuzz, JailbreakBench, llm-past-tense, llm-adaptive-attacks,
+refusal_direction): judge for yourself before you build on these weights.
+
+| source | repository | licence |
+|---|---|---|
+"""
+
+
+def write_card(out: Path, rows: Sequence[Row], how: str) -> None:
+    guard, config = reload(out)
+    parameters = sum(p.numel() for name, p in guard.named_parameters() if "embed_tokens" not in name) / 1e6
+    text = HEAD.format(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        parameters=parameters,
+        megabytes=(out / "weights.safetensors").stat().st_size / 1e6,
+        how=how,
+    )
+    for name, kind in dict.fromkeys((row.data, row.kind) for row in rows):
+        chosen = [row for row in rows if (row.data, row.kind) == (name, kind)]
+        text += f"\n**{name}**, {kind}: {chosen[0].size}, of which {chosen[0].unsafe} unsafe\n{TABLE_HEAD}"
+        text += "".join(_line(row) for row in chosen)
+    text += PROBES_HEAD
+    for probe in (*SAFE_CHATS, *REFUSALS, *UNSAFE_PROMPTS, *TURNING_ANSWERS):
+        text += _probe_line(guard, probe)
+    text += ATTRIBUTION + "".join(f"| {name} | {where} | {licence} |\n" for name, where, licence in SOURCES)
+    (out / CARD).write_text(text)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _line(row: Row) -> str:
+    def f1(score: Score) -> str:
+        return _percent(score.f1) if row.unsafe else "-"
+
+    cells = (
+        f1(row.loose),
+        f1(row.strict),
+        _percent(row.loose.precision),
+        _percent(row.loose.recall),
+        _percent(row.auc),
+    )
+    if not row.unsafe:
+        cells = ("-",) * 5
+    alarms = [_percent(score.alarms) if row.unsafe < row.size else "-" for score in (row.loose, row.strict)]
+    return f"| {row.judge} | {' | '.join((*cells, *alarms))} |\n"
+
+
+def _probe_line(guard: Guard, probe: Probe) -> str:
+    text = probe.answer + probe.turn
+    example = Example("probe", probe.prompt, answer=(Stretch(text, RiskLevel.SAFE),) if text else ())
+    with torch.inference_mode():
+        reading = read(guard, [example])[0]
+        prompt = (reading.query @ guard.query_risk_level_head.weight.T).softmax(-1)[0, UNSAFE]
+        head = guard.risk_level_head.weight
+        chances = (reading.reply @ head.T).softmax(-1)[:, UNSAFE]
+        start = len(encode(probe.answer))
+        flag = first_flag(reading, head)
+    harmless = f"{chances[:start].max():.2f}" if probe.answer else ""
+    after = f"{chances[start:].max():.2f}" if probe.turn else ""
+    lag = str(flag - start) if flag is not None else "never" if probe.turn else ""
+    return f"| {probe.prompt} | {prompt:.2f} | {harmless} | {after} | {lag} |\n"

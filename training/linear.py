@@ -1,0 +1,129 @@
+"""The baseline: TF-IDF of token unigrams and bigrams with logistic regression, one model a kind of text.
+
+It reads a prompt or an answer by itself, whole; its threshold comes from the same held-out texts and
+the same shares as the guard's. Its score of every prefix also serves the guard as a soft target.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from proxy.risk import RISK_LEVELS, RiskLevel
+from training.data import share_of
+from training.examples import Example
+from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Verdict
+from training.vocabulary import encode
+
+BUCKETS = 1 << 18
+PASSES = 4
+BATCH = 512
+RATE = 0.02
+LONGEST = 600  # tokens
+
+Buckets = NDArray[np.int64]
+
+
+def buckets_of(text: str) -> list[Buckets]:
+    """For each token of the lower-cased text, the buckets of the unigram and the bigram that it completes."""
+    ids = np.array(encode(" " + text.lower())[:LONGEST], dtype=np.int64)
+    unigrams = ids * 2_654_435_761 % BUCKETS
+    before = np.concatenate([[0], ids[:-1]]) if len(ids) else ids
+    bigrams = (ids * 40_503 + before * 2_246_822_519 + 7) % BUCKETS
+    return [unigrams, bigrams]
+
+
+class Linear(nn.Module):
+    """Scores of Safe, Unsafe, Controversial for texts of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(BUCKETS, len(RISK_LEVELS), mode="sum")
+        self.bias = nn.Parameter(torch.zeros(len(RISK_LEVELS)))
+        self.register_buffer("weights", torch.ones(BUCKETS))
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, texts: Sequence[Buckets]) -> Tensor:
+        offsets = torch.tensor([0, *np.cumsum([len(text) for text in texts])[:-1]], dtype=torch.long)
+        flat = torch.from_numpy(np.concatenate(texts)) if texts else torch.zeros(0, dtype=torch.long)
+        weights = self.weights[flat]  # type: ignore[index]
+        lengths = torch.tensor([len(text) for text in texts])
+        owner = torch.repeat_interleave(torch.arange(len(texts)), lengths)
+        norms = torch.zeros(len(texts)).index_add_(0, owner, weights**2).sqrt().clamp(min=1e-6)
+        result: Tensor = self.table(flat, offsets, per_sample_weights=weights / norms[owner]) + self.bias
+        return result
+
+
+def _unique(text: str) -> Buckets:
+    return np.unique(np.concatenate(buckets_of(text)))
+
+
+def _labelled(examples: list[Example], kind: str) -> tuple[list[str], Tensor]:
+    texts, labels = [], []
+    for example in examples:
+        risk: RiskLevel | None = example.prompt_risk if kind == "prompts" else example.answer_risk
+        text = example.prompt if kind == "prompts" else example.answer_text
+        if risk is not None and text:
+            texts.append(text)
+            labels.append(RISK_LEVELS.index(risk))
+    return texts, torch.tensor(labels)
+
+
+def fit(examples: list[Example], kind: str, seed: int) -> Linear:
+    rng = random.Random(seed)
+    texts, labels = _labelled([e for e in examples if rng.random() < share_of(e.source)], kind)
+    features = [_unique(text) for text in texts]
+    model = Linear()
+    seen = np.bincount(np.concatenate(features), minlength=BUCKETS)
+    # A bucket seen once says nothing that lasts.
+    weights = np.where(seen > 1, np.log((1 + len(texts)) / (1 + seen)) + 1, 0.0)
+    model.weights.copy_(torch.from_numpy(weights))  # type: ignore[operator]
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    for _ in range(PASSES):
+        order = torch.randperm(len(texts)).tolist()
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            loss = nn.functional.cross_entropy(model([features[i] for i in chosen]), labels[chosen])
+            optimizer.zero_grad()
+            (loss + 1e-6 * model.table.weight.pow(2).sum()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return model.eval()
+
+
+def calibrate(model: Linear, benign: list[str], alarms: dict[int, float]) -> None:
+    """Shift Unsafe, then Controversial, until the given share of benign texts is flagged."""
+    logits = _logits(model, benign)
+    with torch.no_grad():
+        margin = logits[:, UNSAFE] - torch.maximum(logits[:, SAFE], logits[:, CONTROVERSIAL])
+        model.bias[UNSAFE] -= torch.quantile(margin, 1 - alarms[UNSAFE])
+        logits = _logits(model, benign)
+        both = logits[:, CONTROVERSIAL] - logits[:, SAFE]
+        model.bias[CONTROVERSIAL] -= torch.quantile(both, 1 - alarms[CONTROVERSIAL])
+
+
+def _logits(model: Linear, texts: list[str]) -> Tensor:
+    with torch.no_grad():
+        parts = [[_unique(text) for text in texts[i : i + BATCH]] for i in range(0, len(texts), BATCH)]
+        return torch.cat([model(part) for part in parts])
+
+
+def verdicts(model: Linear, texts: list[str]) -> list[Verdict]:
+    logits = _logits(model, texts)
+    scores = 1 - logits.softmax(-1)[:, SAFE]
+    return [Verdict(int(level), float(score)) for level, score in zip(logits.argmax(-1), scores, strict=True)]
+
+
+def prefix_scores(model: Linear, text: str) -> list[float]:
+    """The chance that the text up to each token is not Safe. Not deduplicated, so one pass suffices."""
+    unigrams, bigrams = (torch.from_numpy(part) for part in buckets_of(text))
+    weights: Tensor = model.weights  # type: ignore[assignment]
+    with torch.no_grad():
+        table = model.table.weight
+        sums = (table[unigrams] * weights[unigrams, None] + table[bigrams] * weights[bigrams, None]).cumsum(0)
+        norms = (weights[unigrams] ** 2 + weights[bigrams] ** 2).cumsum(0).sqrt().clamp(min=1e-6)
+        logits = sums / norms[:, None] + model.bias
+        return list((1 - logits.softmax(-1)[:, SAFE]).tolist())

@@ -1,0 +1,150 @@
+"""The training loop: seeded, with a progress bar, resumable after every pass."""
+
+import logging
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional
+
+from training.batches import IGNORED, Batch, Mixer, batches
+from training.data import share_of
+from training.examples import Example
+from training.model import Guard
+
+log = logging.getLogger("training")
+
+CATEGORY_WEIGHT = 0.3
+SMOOTHING = 0.03  # labels are never quite sure
+WARMUP_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    passes: int
+    rate: float = 2.5e-3
+    decay: float = 0.02
+    seed: int = 7
+    limit: int | None = None  # examples a pass, for a quick try
+    minutes: float | None = None  # on a machine that others use too: end the schedule by then
+
+
+def loss_of(guard: Guard, batch: Batch) -> Tensor:
+    hidden = guard.model(batch.ids).flatten(0, 1)
+    total: Tensor = hidden.new_zeros(())
+    if len(batch.query_at):
+        total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query) / len(batch.ids)
+    if len(batch.reply_at):
+        total = total + _loss(*guard.reply(hidden[batch.reply_at]), batch.reply) / len(batch.ids) / 4
+    return total
+
+
+def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
+    risk, category, weight = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2]
+    loss = functional.cross_entropy(risks, risk, reduction="none", label_smoothing=SMOOTHING)
+    kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
+    result: Tensor = ((loss + CATEGORY_WEIGHT * kinds) * weight).sum()
+    return result
+
+
+def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> None:
+    """Train in place. A stop loses at most one pass: its state is in `work`."""
+    groups = _parameter_groups(guard, plan.decay)
+    optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
+    first = _resume(guard, optimizer, work)
+    clock = _Clock(plan)
+    for index in range(first, plan.passes):
+        rng = random.Random(plan.seed * 1000 + index)
+        torch.manual_seed(plan.seed * 1000 + index)
+        loss = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
+        _save(guard, optimizer, work, index + 1)
+
+
+def _parameter_groups(guard: Guard, decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in guard.parameters() if p.dim() == 2]
+    vectors = [p for p in guard.parameters() if p.dim() < 2]
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _draw(examples: list[Example], rng: random.Random, limit: int | None) -> list[Example]:
+    drawn = [example for example in examples if rng.random() < share_of(example.source)]
+    rng.shuffle(drawn)
+    return drawn[:limit]
+
+
+def _one_pass(
+    guard: Guard,
+    optimizer: torch.optim.Optimizer,
+    drawn: list[Example],
+    clock: "_Clock",
+    index: int,
+    rng: random.Random,
+) -> float:
+    plan = clock.plan
+    mixer = Mixer(drawn, rng)
+    queue = list(batches([mixer.sequence(example) for example in drawn], rng))
+    guard.train()
+    total = 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(f"pass {index + 1} of {plan.passes}", total=len(queue))
+        for step, batch in enumerate(queue):
+            done = clock.done(index + step / len(queue))
+            if done >= 1:
+                log.info("out of time at step %d of %d", step, len(queue))
+                break
+            _set_rate(optimizer, plan.rate * _schedule(index * len(queue) + step, done))
+            loss = loss_of(guard, batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(guard.parameters(), 1.0)
+            optimizer.step()
+            total += loss.item()
+            if step % 50 == 0:
+                log.info("pass %d step %d of %d: mean loss %.4f", index + 1, step, len(queue), total / (step + 1))
+            progress.advance(task)
+    return total / max(1, len(queue))
+
+
+class _Clock:
+    """How much of the plan is done, by passes or by time, whichever is further."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._start = time.monotonic()
+
+    def done(self, passes: float) -> float:
+        by_time = (time.monotonic() - self._start) / 60 / self.plan.minutes if self.plan.minutes else 0.0
+        return max(passes / self.plan.passes, by_time)
+
+
+def _schedule(step: int, done: float) -> float:
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _save(guard: Guard, optimizer: torch.optim.Optimizer, work: Path, passes: int) -> None:
+    state = {"guard": guard.state_dict(), "optimizer": optimizer.state_dict(), "passes": passes}
+    torch.save(state, work / "state.new")
+    (work / "state.new").rename(work / "state.pt")
+
+
+def _resume(guard: Guard, optimizer: torch.optim.Optimizer, work: Path) -> int:
+    path = work / "state.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    guard.load_state_dict(state["guard"])
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("going on after pass %d", state["passes"])
+    return int(state["passes"])

@@ -1,0 +1,71 @@
+"""Moves the heads' decision boundary until few enough held-out benign texts are flagged.
+
+Qwen3Guard's heads have no bias, so a threshold cannot simply be added. But a direction `w` with
+`w . x = 1` for nearly every feature row x acts as one: least squares finds it, and adding a multiple
+of it to a class's row of the head shifts that class against the others. What is shipped stays an
+ordinary head that is read by its softmax.
+"""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from training.examples import Example
+from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, prompt_verdict, read
+from training.model import Guard
+
+log = logging.getLogger("training")
+
+# The share of held-out benign texts that may be flagged: half of what is allowed where it counts.
+PROMPT_ALARMS = {UNSAFE: 0.012, CONTROVERSIAL: 0.025}
+ANSWER_ALARMS = {UNSAFE: 0.005, CONTROVERSIAL: 0.02}
+SHIFTS = (-6.0, 6.0)
+BISECTIONS = 14
+
+Judge = Callable[[Reading, Tensor], Verdict]
+
+
+def calibrate(guard: Guard, benign_prompts: list[Example], benign_answers: list[Example]) -> None:
+    """Shift both risk heads of `guard` in place."""
+    prompts, answers = read(guard, benign_prompts), read(guard, benign_answers)
+    constant = _constant_direction(torch.cat([reading.query for reading in prompts]))
+    _shift(guard.query_risk_level_head.weight, constant, prompts, prompt_verdict, PROMPT_ALARMS, "prompts")
+    constant = _constant_direction(torch.cat([reading.reply for reading in answers]))
+    _shift(guard.risk_level_head.weight, constant, answers, answer_verdict, ANSWER_ALARMS, "answers")
+
+
+def _constant_direction(features: Tensor) -> Tensor:
+    ones = torch.ones(len(features), 1)
+    ridge = 1e-3 * len(features) * torch.eye(features.shape[1])
+    direction: Tensor = torch.linalg.solve(features.T @ features + ridge, features.T @ ones)[:, 0]
+    spread = (features @ direction).std()
+    log.info("the constant direction: mean %.3f, spread %.3f", (features @ direction).mean(), spread)
+    return direction
+
+
+def _shift(
+    head: Tensor, constant: Tensor, readings: list[Reading], judge: Judge, allowed: dict[int, float], name: str
+) -> None:
+    """Unsafe first; then Controversial, counted together with what is already Unsafe."""
+    with torch.no_grad():
+        for level, share in allowed.items():
+            low, high = SHIFTS
+            for _ in range(BISECTIONS):
+                middle = (low + high) / 2
+                alarms = _alarms(_shifted(head, constant, level, middle), readings, judge, level)
+                low, high = (middle, high) if alarms <= share else (low, middle)
+            head.copy_(_shifted(head, constant, level, low))
+            log.info("%s: class %d shifted by %.2f for %.2f %% alarms", name, level, low, 100 * share)
+
+
+def _shifted(head: Tensor, constant: Tensor, level: int, amount: float) -> Tensor:
+    moved = head.clone()
+    moved[level] += amount * constant
+    return moved
+
+
+def _alarms(head: Tensor, readings: list[Reading], judge: Judge, level: int) -> float:
+    worst = {UNSAFE: (UNSAFE,), CONTROVERSIAL: (UNSAFE, CONTROVERSIAL), SAFE: ()}[level]
+    return sum(judge(reading, head).level in worst for reading in readings) / len(readings)
