@@ -1,5 +1,6 @@
 """Three sources, and a sentence for whatever cannot be meant."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"[policy]\nnotice = '\xe9'")
     with pytest.raises(ConfigError, match=r"latin\.toml: is not UTF-8 text\."):
         load_settings(tmp_path / "latin.toml", {}, {})
+
+
+def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```toml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE):
+        load(tmp_path, block)
+        load(tmp_path, re.sub(r"^# (?=\w+ = )", "", block, flags=re.MULTILINE))  # what is commented out, too
 
 
 def test_a_missing_upstream_says_what_to_do() -> None:

@@ -218,7 +218,7 @@ def test_an_integer_of_5000_digits_is_refused(sign: str) -> None:
 
 @pytest.mark.parametrize("item", ["[]", '{"a":1}', "0", '""'])
 def test_a_million_values_are_refused(item: str) -> None:
-    with pytest.raises(BadRequest, match="more than 200000 values|more than 400000 brackets"):
+    with pytest.raises(BadRequest, match=r"more than 200000 values|more than 400000 brackets"):
         read('{"x":[' + f"{item}," * 1_000_000 + "0]}")
 
 
@@ -248,9 +248,9 @@ def test_the_message_repeats_nothing_of_the_body() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
 )
 FRAGMENTS = st.sampled_from(
     [
@@ -271,7 +271,7 @@ def test_any_bytes_are_an_object_or_a_refusal(raw: bytes) -> None:
     assert json.loads(dump(body)) == body == json.loads(raw)
 
 
-@given(st.dictionaries(st.text(max_size=20), JSON), st.booleans())
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=4), st.booleans())
 def test_what_is_accepted_reaches_the_upstream_unchanged(body: dict[str, Any], ensure_ascii: bool) -> None:
     raw = json.dumps(body, ensure_ascii=ensure_ascii, allow_nan=False).encode("utf-8", "surrogatepass")
     try:
