@@ -5,17 +5,24 @@ import errno
 import ipaddress
 import logging
 import logging.handlers
+import math
 import queue
 import signal
+import socket
 import sys
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import ClassVar
 
 import uvloop
 from aiohttp import http_parser, web
 
 from proxy import __version__
+from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
+from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.exchange import Service
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guard.service import start_guard
@@ -23,18 +30,18 @@ from proxy.guard.settings import GuardSettings as EngineSettings
 from proxy.handlers import (
     ADMISSION,
     CHAT,
+    HTTP_LOGGER,
     MODELS,
     SERVICE,
-    Admission,
     alive,
     chat_completions,
+    error_response,
     errors_as_json,
     models,
     ready,
 )
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
-from proxy.records import LOGGER
-from proxy.settings import LogSettings, PolicySettings, Settings
+from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
 from proxy.upstream import Upstream, open_session
 from proxy.vocabulary import load as load_vocabulary
 
@@ -42,6 +49,13 @@ from proxy.vocabulary import load as load_vocabulary
 MAX_LOG_LINES = 10_000
 # Request heads: far above real ones.
 MAX_LINE_BYTES = 8190
+# For the head of a request, and between two of them. Above the 60 s after which load balancers
+# drop a connection, so that it is never we who close one that they are about to use.
+IDLE_CONNECTION_SECONDS = 75.0
+# For a client whose request was refused to read why, before its connection is closed on it.
+LINGER_SECONDS = 5.0
+# Lines that say of a connection that it does not speak HTTP: more would only help to fill the disk.
+HTTP_LINES_A_SECOND = 5
 
 
 def policy_of(settings: PolicySettings) -> Policy:
@@ -78,22 +92,68 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 @asynccontextmanager
 async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
     """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
-    runner = web.AppRunner(
-        build_app(settings, guard),
-        handler_cancellation=True,  # a client that leaves frees the upstream and the guard at once
-        access_log=None,  # one record a request says more
-        shutdown_timeout=settings.server.drain_seconds,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_LINE_BYTES,
-    )
+    app = build_app(settings, guard)
+    # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await asyncio.to_thread(load_vocabulary)  # or the first request would wait for it
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024)
-        await site.start()
-        yield runner.addresses[0][1]
+        server = runner.server
+        assert server is not None  # made by setup()
+        listener = await asyncio.get_running_loop().create_server(
+            lambda: Connection(server, settings.server), settings.server.host, settings.server.port, backlog=1024
+        )
+        try:
+            yield listener.sockets[0].getsockname()[1]
+        finally:
+            listener.close()
+            await app[ADMISSION].drain(settings.server.drain_seconds)
     finally:
         await runner.cleanup()
+
+
+class Connection(web.RequestHandler):
+    """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
+
+    __slots__ = ("_send_seconds",)
+    _log_seconds: ClassVar[deque[float]] = deque(maxlen=HTTP_LINES_A_SECOND)  # when the newest lines were written
+
+    def __init__(self, server: web.Server, settings: ServerSettings) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_CONNECTION_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            access_log=None,  # type: ignore[arg-type]  # one record a request says more
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+        )
+        self._send_seconds = settings.send_seconds
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        found: socket.socket | None = transport.get_extra_info("socket")
+        if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # The last bytes of an answer wait in the kernel; this bounds how long.
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._send_seconds * 1000))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        now, lines = time.monotonic(), self._log_seconds
+        if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
+            lines.append(now)
+            HTTP_LOGGER.warning("not served: %s", "nothing known" if exc is None else place_of(exc))
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, so its end must stay missing")
+        text = "The request cannot be read." if status < 500 else INTERNAL.message
+        response = error_response(ApiError(status, text, code=None if status < 500 else INTERNAL.code), {})
+        response.force_close()
+        return response
 
 
 async def serve_until_stopped(settings: Settings) -> None:
@@ -158,14 +218,15 @@ def record_log(settings: LogSettings) -> Iterator[None]:
     lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
     listener = logging.handlers.QueueListener(lines, target)
     handler = _DroppingQueueHandler(lines)
-    LOGGER.setLevel(settings.level.upper())
-    LOGGER.addHandler(handler)
-    LOGGER.propagate = False
+    logger = logging.getLogger("weir")
+    logger.setLevel(settings.level.upper())
+    logger.addHandler(handler)
+    logger.propagate = False
     listener.start()
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
+        logger.removeHandler(handler)
         listener.stop()
         target.close()
 

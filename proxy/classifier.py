@@ -2,25 +2,46 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from statistics import median
 
 from adapters.base import Key
 from proxy.channel import Batch
 from proxy.conversation import answer_frame
-from proxy.guard.protocol import GuardFault, GuardStream
+from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout
 from proxy.risk import Risk
+
+# Lags that a median is taken of: the newest of a long answer.
+MAX_LAGS = 1024
+
+
+class Lags:
+    """Seconds from handing tokens over to their verdicts."""
+
+    def __init__(self) -> None:
+        self._newest: deque[float] = deque(maxlen=MAX_LAGS)
+        self.max: float | None = None
+
+    def add(self, seconds: float) -> None:
+        self._newest.append(seconds)
+        self.max = max(seconds, self.max or 0.0)
+
+    @property
+    def median(self) -> float | None:
+        return median(self._newest) if self._newest else None
 
 
 class Classifier:
     """Feeds batches to their guard streams. Use as an async context manager: leaving frees them all."""
 
-    def __init__(self, prompt: GuardStream) -> None:
+    def __init__(self, prompt: GuardStream, verdict_seconds: float | None = None) -> None:
         self._prompt = prompt
+        self._verdict_seconds = verdict_seconds
         self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self._stack = AsyncExitStack()
-        self.lags: list[float] = []  # seconds from handing tokens over to their verdicts
-        self.tokens = 0
+        self.lags = Lags()
 
     async def __aenter__(self) -> "Classifier":
         self._stack.push_async_callback(self._prompt.close)
@@ -32,12 +53,16 @@ class Classifier:
     async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         """One risk for each token of each batch. Raises GuardError."""
         begin = time.monotonic()
-        if len(batches) == 1:
-            risks = [await self._classify(batches[0])]
-        else:
-            risks = await self._classify_all(batches)
-        self.lags.append(time.monotonic() - begin)
-        self.tokens += sum(map(len, risks))
+        try:
+            # The guard keeps this deadline itself, and may be what hangs.
+            async with asyncio.timeout(self._verdict_seconds):
+                if len(batches) == 1:
+                    risks = [await self._classify(batches[0])]
+                else:
+                    risks = await self._classify_all(batches)
+        except TimeoutError as exc:
+            raise GuardTimeout("no verdict within the deadline") from exc
+        self.lags.add(time.monotonic() - begin)
         return risks
 
     async def _classify_all(self, batches: Sequence[Batch]) -> list[list[Risk]]:

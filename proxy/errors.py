@@ -5,6 +5,8 @@ Every text here is ours: an upstream's or a library's message never reaches a cl
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import Any
 
 from adapters.base import Failure
@@ -43,12 +45,16 @@ class Fault(Exception):
         return ApiError(self.status, self.failure.message, self.failure.type, code=self.failure.code, headers=retry)
 
 
+UNREADABLE = Failure("The upstream sent something that cannot be read.", code="upstream_unreadable")
+UPSTREAM_FAILED = Failure("The upstream reported an error in the middle of its answer.", code="upstream_error")
+UPSTREAM_ENDED = Failure("The upstream ended its answer early.", code="upstream_ended")
 UPSTREAM_UNREACHABLE = Failure("The upstream cannot be reached.", code="upstream_unreachable")
 UPSTREAM_SLOW = Failure("The upstream did not answer in time.", code="upstream_timeout")
 UPSTREAM_SILENT = Failure("The upstream stopped sending.", code="upstream_timeout")
 UPSTREAM_BROKE = Failure("The connection to the upstream broke in the middle of its answer.", code="upstream_ended")
 UPSTREAM_ODD = Failure("The upstream answered in a form that cannot be judged.", code="upstream_unreadable")
 TOO_LONG = Failure("The answer took longer than is allowed.", code="total_timeout")
+TOO_MUCH_HELD = Failure("The answer cannot be judged: too much of it waits.", code="held_too_much")
 GUARD_FAILED = Failure("The answer cannot be judged at the moment.", code="guard_unavailable")
 SHUTTING_DOWN = Failure("The server is shutting down.", code="shutting_down")
 INTERNAL = Failure("An internal error ended the answer.", code="internal_error")
@@ -65,3 +71,10 @@ STATUS_OF_CODE: dict[str | None, int] = {
 
 def status_of(failure: Failure) -> int:
     return STATUS_OF_CODE.get(failure.code, 502)
+
+
+def place_of(error: BaseException) -> str:
+    """For the log: which error, and where. Its message is left out, it may quote a conversation."""
+    frames = extract_tb(error.__traceback__)
+    where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

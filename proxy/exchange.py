@@ -11,34 +11,32 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from adapters import ENDPOINTS
-from adapters.base import Adapter, Assessment, Block, Notations, Note, Options, Report
-from proxy.channel import Batch, note_of
+from adapters.base import Adapter, Assessment, Block, Failure, Notations, Options, Report, Usage
+from proxy.channel import Batch
 from proxy.classifier import Classifier
-from proxy.conversation import ConversationError, Prompt, render
-from proxy.errors import (
-    GUARD_FAILED,
-    UPSTREAM_ODD,
-    ApiError,
-    Fault,
-)
+from proxy.conversation import Prompt
+from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
-from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
-from proxy.policy import Action, Policy, Verdict
+from proxy.guard.protocol import Guard, GuardError
+from proxy.policy import Action, Policy
+from proxy.prompts import (
+    PromptBlocked,
+    assess_prompt,
+    is_blocked,
+    judge_prompt,
+    refusal_without_verdict,
+    render_prompt,
+)
 from proxy.pump import pump
-from proxy.records import Record, RequestOutcome, Scanned, channel_record
+from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned, channel_record, scanned_of
 from proxy.refusals import refusal_of
 from proxy.request_body import ChatRequest, dump
-from proxy.risk import PROMPT_CATEGORIES, Risk, Role
+from proxy.risk import Risk
 from proxy.settings import Settings
 from proxy.stream import Expected, ModeratedStream, Outcome
-from proxy.upstream import Upstream, UpstreamResponse, reader
+from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
 
 Write = Callable[[bytes], Awaitable[None]]
-
-# A prompt of more characters than this is tokenized in a thread: about 10 ms on the event loop.
-OFF_LOOP_CHARACTERS = 20_000
-# Of the guard's window; the rest is for the answer that it judges behind the prompt.
-PROMPT_SHARE = 0.75
 
 RECORD_OUTCOMES = {
     Outcome.COMPLETE: RequestOutcome.COMPLETE,
@@ -69,14 +67,6 @@ class Ask:
     owner: str = ""  # who pays: states of the guard are shared within it, never across
 
 
-class PromptBlocked(Exception):
-    """The policy blocks the prompt. No byte of an answer may be sent."""
-
-    def __init__(self, note: Note) -> None:
-        super().__init__("the prompt was flagged")
-        self.note = note
-
-
 class Exchange:
     """Use as an async context manager: leaving it frees the upstream's connection and the guard's streams."""
 
@@ -93,19 +83,27 @@ class Exchange:
         self._adapter: Adapter | None = None
         self._prompt: Prompt | None = None
         self._prompt_policy, self._answer_policy = _policies(service.policy, ask.request)
+        # Where nothing waits for a verdict, none that fails may change the delivery.
+        is_watching = not self._prompt_policy.holds and not self._answer_policy.holds
+        self._fails_open = self._settings.guard.on_failure == "open" or is_watching
+        self._allows_unscanned = self._settings.policy.allow_unscanned or is_watching
 
     async def __aenter__(self) -> "Exchange":
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._settle_record()
+        if self._response is not None:
+            self._response.close()  # first: freeing the guard may have to wait
         await self._stack.aclose()
 
     # The request.
 
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
-        self._prompt = await self._render()
+        self._prompt = await render_prompt(
+            self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned
+        )
         self._record.prompt_tokens = len(self._prompt.ids)
         self._record.dropped_turns = self._prompt.dropped_turns
         self._record.unscanned_parts = self._prompt.unscanned
@@ -124,47 +122,24 @@ class Exchange:
         if response.content_type != wanted:
             raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()
 
-    async def _render(self) -> Prompt:
-        messages = self._ask.request.messages
-        size = sum(len(str(message.get("content"))) for message in messages)
-        window = int(self._service.guard.info.window * PROMPT_SHARE)
-        allow = self._settings.policy.allow_unscanned
-        try:
-            if size > OFF_LOOP_CHARACTERS:
-                return await asyncio.to_thread(render, messages, window=window, allow_unscanned=allow)
-            return render(messages, window=window, allow_unscanned=allow)
-        except ConversationError as exc:
-            raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
-
     async def _judge_prompt(self) -> None:
         assert self._prompt is not None
-        prompt = self._prompt
+        service = self._service
         try:
-            stream, [risk] = await self._service.guard.open(
-                prompt.ids, read=[prompt.verdict_position], role=Role.USER, owner=self._ask.owner
+            self._classifier, risk = await judge_prompt(
+                self._prompt, service.guard, self._settings.guard, self._stack, self._ask.owner
             )
-        except SequenceTooLong as exc:
-            raise ApiError(
-                400, "The conversation is too long.", param="messages", code="context_length_exceeded"
-            ) from exc
         except GuardError as exc:
             self._record.error = f"{type(exc).__name__}: {exc}"
-            if self._settings.guard.on_failure == "open":
+            if self._fails_open:
                 return
-            raise Fault(GUARD_FAILED, 503).api_error() from exc
-        self._classifier = await self._stack.enter_async_context(Classifier(stream))
-        self._decide_prompt(risk)
-
-    def _decide_prompt(self, risk: Risk) -> None:
-        policy = self._prompt_policy
-        note = note_of("prompt", 0, 0, risk)
-        harm = 1.0 - risk.levels[0]
-        scores = {str(c): harm * p for c, p in zip(PROMPT_CATEGORIES, risk.categories, strict=True)}
-        self._assessment = Assessment(policy.counts(risk), note, scores)
-        self._record.prompt = note
-        self._record.prompt_flagged = policy.counts(risk)
-        if policy.judge_prompt(risk) is Verdict.BLOCK:
-            raise PromptBlocked(note)
+            raise refusal_without_verdict(exc) from exc
+        self._assessment = assess_prompt(risk, self._prompt_policy)
+        self._record.prompt = self._assessment.worst
+        self._record.prompt_flagged = self._assessment.is_flagged
+        if is_blocked(risk, self._prompt_policy):
+            assert self._record.prompt is not None
+            raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
         try:
@@ -178,7 +153,6 @@ class Exchange:
         except Fault as fault:
             self._record.error = str(fault)
             raise fault.api_error() from fault
-        self._stack.callback(self._response.close)
         self._record.upstream_first_byte_seconds = self._record.elapsed()
 
     # The answer.
@@ -200,11 +174,15 @@ class Exchange:
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:
             stream.open_gate()
-        fails_open = self._settings.guard.on_failure == "open" or not self._answer_policy.holds
         assert self._response is not None  # begin() returned
-        read = reader(self._response, self._settings.upstream, self._settings.server.heartbeat_seconds, heartbeat)
-        await pump(read, stream, self._classify, self._timed(write), fails_open=fails_open)
+        pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
+        read = reader(self._response, self._settings.upstream, pulse)
+        await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
         return stream
+
+    def encode_failure(self, failure: Failure) -> bytes:
+        assert self._stream is not None  # only an answer that has begun can fail
+        return self._stream.encode_failure(failure)
 
     @property
     def passed_headers(self) -> dict[str, str]:
@@ -213,9 +191,11 @@ class Exchange:
 
     @property
     def scanned(self) -> Scanned:
-        """What can be promised when the headers go out; the record has the final word."""
+        """What can be promised of the answer so far; the record has the final word."""
         if self._classifier is None:
             return Scanned.NONE
+        if self._stream is not None and self._stream.is_open:
+            return scanned_of(self._channel_records(), self._record.unscanned_parts)
         return Scanned.PARTIAL if self._record.unscanned_parts else Scanned.FULL
 
     def blocked_answer(self, blocked: PromptBlocked) -> list[bytes]:
@@ -231,6 +211,8 @@ class Exchange:
             for choice in range(request.choices)
             for event in adapter.encode_block(Block(choice, blocked.note, 1, notice), report)
         ]
+        if request.include_usage and request.stream:
+            events += adapter.encode_usage(Usage(self._record.prompt_tokens, 0))
         return [framing.encode(event) for event in [*events, *adapter.encode_end()]]
 
     def _options(self) -> Options:
@@ -240,8 +222,11 @@ class Exchange:
             model=request.model,
             choices=request.choices,
             guard_model=self._service.guard.info.model,
-            notations=Notations(weir=wanted.weir, openai=request.moderation is not None and wanted.client_may_ask),
-            allow_unscanned=self._settings.policy.allow_unscanned or not self._answer_policy.holds,
+            notations=Notations(
+                weir=wanted.weir and self._answer_policy.holds,  # of a watched answer only the record tells
+                openai=request.moderation is not None and wanted.client_may_ask,
+            ),
+            allow_unscanned=self._allows_unscanned,
         )
 
     def _framing(self) -> Framing:
@@ -252,31 +237,39 @@ class Exchange:
         assert self._classifier is not None  # else the gate is open and there is nothing to classify
         return await self._classifier.classify(batches)
 
-    def _timed(self, write: Write) -> Write:
-        async def timed(data: bytes) -> None:
+    def _noted(self, write: Write, pulse: Pulse) -> Write:
+        async def noted(data: bytes) -> None:
             if self._record.first_byte_seconds is None:
                 self._record.first_byte_seconds = self._record.elapsed()
             await write(data)
+            pulse.put_off()
 
-        return timed
+        return noted
 
     # The record.
 
     def _settle_record(self) -> None:
         record, stream = self._record, self._stream
         if self._classifier is not None:
-            record.lag(self._classifier.lags)
+            record.guard_lag_p50_seconds = self._classifier.lags.median
+            record.guard_lag_max_seconds = self._classifier.lags.max
         if stream is None:
+            record.scanned = self.scanned
             return
         record.outcome = RECORD_OUTCOMES[stream.outcome]
         record.error = stream.error or record.error
         record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
-        for key, channel in stream.channels.items():
-            record.channels.append(channel_record(key, channel, stream.delivered(key)))
-        if self._classifier is not None:
-            record.settle_scanned()
-        else:
+        record.channels = self._channel_records()
+        if self._classifier is None:
             record.scanned = Scanned.NONE
+        else:
+            record.scanned = scanned_of(record.channels, record.unscanned_parts)
+
+    def _channel_records(self) -> list[ChannelRecord]:
+        if self._stream is None:
+            return []
+        found = self._stream.channels.items()
+        return [channel_record(key, channel, self._stream.delivered(key)) for key, channel in found]
 
 
 def _policies(policy: Policy, request: ChatRequest) -> tuple[Policy, Policy]:

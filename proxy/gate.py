@@ -61,6 +61,11 @@ class Gate:
         """Characters of a channel that have left."""
         return self._released.get(key, 0)
 
+    @property
+    def is_empty(self) -> bool:
+        """Has every piece of every choice left?"""
+        return not any(queue for choice, queue in self._queues.items() if choice is not None)
+
     def drop(self, choice: int) -> None:
         """Throw away what a choice still holds."""
         for held in self._queues.pop(choice, ()):
@@ -72,8 +77,15 @@ class Gate:
             if choice is not None:
                 yield from self._release_choice(choice, queue)
         shared = self._queues[None]
-        while shared and all(not q or q[0].serial > shared[0].serial for c, q in self._queues.items() if c is not None):
+        while shared and self._is_next(shared[0]):
             yield Released(shared.popleft().piece)
+
+    def _is_next(self, shared: _Held) -> bool:
+        """Has all before a piece of the whole response left, and for its end, been judged too?"""
+        queues = [(choice, queue) for choice, queue in self._queues.items() if choice is not None]
+        if isinstance(shared.piece, End) and not all(self._is_settled(choice) for choice, _ in queues):
+            return False
+        return all(not queue or queue[0].serial > shared.serial for _, queue in queues)
 
     def _release_choice(self, choice: int, queue: deque[_Held]) -> Iterator[Released]:
         while queue:

@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import logging
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
-from proxy.errors import RETRY_AFTER_SECONDS, ApiError, Fault, status_of
-from proxy.exchange import Ask, Exchange, PromptBlocked, Service
+from adapters.base import Failure
+from proxy.admission import Admission
+from proxy.errors import INTERNAL, SHUTTING_DOWN, ApiError, Fault, place_of, status_of
+from proxy.exchange import Ask, Exchange, Service
+from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_body import BadRequest, ChatRequest, check_headers, read_chat_request, read_object
 from proxy.sse import HEARTBEAT
-from proxy.stream import Outcome
+from proxy.stream import ModeratedStream, Outcome
+
+HTTP_LOGGER = logging.getLogger("weir.http")
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
@@ -26,26 +30,6 @@ STREAM_HEADERS = {
 }
 
 
-class Admission:
-    """Counts the moderated requests under way. What is too many is refused at once, not queued."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.running = 0
-
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Raises ApiError."""
-        if self.running >= self._limit:
-            retry = {"retry-after": str(RETRY_AFTER_SECONDS)}
-            raise ApiError(503, "Too many requests are running.", "api_error", code="overloaded", headers=retry)
-        self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
-
-
 SERVICE = web.AppKey("service", Service)
 ADMISSION = web.AppKey("admission", Admission)
 
@@ -53,21 +37,23 @@ ADMISSION = web.AppKey("admission", Admission)
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     record = Record(f"weir-{uuid.uuid4().hex}", CHAT, service.policy.name, _guard_name(service))
+    reply = _Reply(request, record, service.settings.server.send_seconds)
     try:
-        with request.app[ADMISSION].enter():
-            return await _chat(request, service, record)
+        async with request.app[ADMISSION].enter():
+            return await _chat(request, service, record, reply)
     except ApiError as exc:
-        record.outcome, record.status = RequestOutcome.REFUSED, exc.status
-        record.error = record.error or exc.code or exc.message
-        return error_response(exc, _weir_headers(record))
-    except (asyncio.CancelledError, ConnectionError, TimeoutError):
+        return await reply.fail(exc)
+    except (asyncio.CancelledError, ConnectionError):
         record.outcome = RequestOutcome.CLIENT_GONE
         raise
+    except Exception as exc:  # a mistake of ours is no reason to leave the client without an end
+        record.error = f"internal: {place_of(exc)}"
+        return await reply.fail(Fault(INTERNAL, 500).api_error())
     finally:
         record.write()
 
 
-async def _chat(request: web.Request, service: Service, record: Record) -> web.StreamResponse:
+async def _chat(request: web.Request, service: Service, record: Record, reply: "_Reply") -> web.StreamResponse:
     chat = await _read_chat(request, service)
     record.model, record.stream = chat.model, chat.stream
     ask = Ask(CHAT, chat, request.headers, query=request.rel_url.raw_query_string)
@@ -75,10 +61,8 @@ async def _chat(request: web.Request, service: Service, record: Record) -> web.S
         try:
             await exchange.begin()
         except PromptBlocked as blocked:
-            record.scanned = Scanned.FULL
             return _blocked_prompt(service, record, exchange, blocked)
-        reply = _StreamReply(request, service, record) if chat.stream else _BodyReply(record)
-        return await reply.run(exchange)
+        return await (reply.stream(exchange) if chat.stream else reply.body(exchange))
 
 
 async def _read_chat(request: web.Request, service: Service) -> ChatRequest:
@@ -101,73 +85,99 @@ async def _read_body(request: web.Request, service: Service) -> bytes:
             return await request.read()  # the application's client_max_size bounds it
     except web.HTTPRequestEntityTooLarge as exc:
         raise too_large from exc
+    except web.RequestPayloadError as exc:
+        raise ApiError(400, "The body cannot be read.", code="invalid_body") from exc
     except TimeoutError as exc:
-        # Reading on would only wait for the rest of it.
-        raise ApiError(408, "The body did not arrive in time.", headers={"connection": "close"}) from exc
+        raise ApiError(408, "The body did not arrive in time.", code="request_timeout") from exc
 
 
-class _BodyReply:
-    """An answer in one piece: nothing is sent before all of it is judged."""
+class _Reply:
+    """What the client of one request gets. Headers go out with the first byte, so an early failure has a status."""
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self._chunks: list[bytes] = []
-
-    async def run(self, exchange: Exchange) -> web.StreamResponse:
-        stream = await exchange.run(self._write)
-        if stream.failure is not None and stream.outcome is Outcome.FAILED:
-            self._record.error = stream.error
-            raise Fault(stream.failure, status_of(stream.failure)).api_error()
-        self._record.status = 200
-        body = b"".join(self._chunks)
-        headers = exchange.passed_headers | _weir_headers(self._record, exchange.scanned)
-        return web.Response(body=body, content_type="application/json", headers=headers)
-
-    async def _write(self, data: bytes) -> None:
-        self._chunks.append(data)
-
-
-class _StreamReply:
-    """An answer as server-sent events. Headers go out with its first byte, so an early failure has a status."""
-
-    def __init__(self, request: web.Request, service: Service, record: Record) -> None:
+    def __init__(self, request: web.Request, record: Record, send_seconds: float) -> None:
         self._request = request
-        self._send_seconds = service.settings.server.send_seconds
         self._record = record
-        self._response: web.StreamResponse | None = None
-        self._headers: dict[str, str] = {}
+        self._send_seconds = send_seconds
+        self._exchange: Exchange | None = None
+        self._response: web.StreamResponse | None = None  # once its headers are out
 
-    async def run(self, exchange: Exchange) -> web.StreamResponse:
-        self._headers = exchange.passed_headers | STREAM_HEADERS | _weir_headers(self._record, exchange.scanned)
-        stream = await exchange.run(self._write, heartbeat=self._heartbeat)
-        if stream.outcome is Outcome.FAILED:
-            self._abort()
-        response = await self._prepared()
+    async def body(self, exchange: Exchange) -> web.StreamResponse:
+        """An answer in one piece: nothing is sent before all of it is judged."""
+        chunks: list[bytes] = []
+
+        async def collect(data: bytes) -> None:
+            chunks.append(data)
+
+        _check(await exchange.run(collect))
         self._record.status = 200
-        return response
+        headers = exchange.passed_headers | _weir_headers(self._record, exchange.scanned)
+        return web.Response(body=b"".join(chunks), content_type="application/json", headers=headers)
+
+    async def stream(self, exchange: Exchange) -> web.StreamResponse:
+        """An answer as server-sent events."""
+        self._exchange = exchange
+        try:
+            _check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
+        except asyncio.CancelledError:
+            # The server stops. If it is the client that left, this reaches nobody.
+            await self._break(SHUTTING_DOWN)
+            raise
+        return await self._prepared(exchange)
+
+    async def fail(self, error: ApiError) -> web.StreamResponse:
+        """An error status where nothing was sent, else the last words of a broken answer."""
+        self._record.error = self._record.error or error.code or error.message
+        if self._response is None:
+            self._record.outcome, self._record.status = RequestOutcome.REFUSED, error.status
+            response = error_response(error, _weir_headers(self._record))
+            if error.status == 408:
+                await self._hang_up(response)
+            return response
+        self._record.outcome = RequestOutcome.ERROR
+        await self._break(Failure(error.message, error.type, error.code))
+        return self._response
 
     async def _write(self, data: bytes) -> None:
-        response = await self._prepared()
+        assert self._exchange is not None  # set by stream()
+        response = await self._prepared(self._exchange)
         try:
             async with asyncio.timeout(self._send_seconds):
                 await response.write(data)
-        except TimeoutError:
-            self._abort()  # a client that does not read would hold the upstream and the guard for ever
-            raise
+        except TimeoutError as exc:
+            # A client that does not read would hold the upstream and the guard for ever.
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionAbortedError("the client does not read") from exc
 
-    async def _heartbeat(self) -> None:
-        await self._write(HEARTBEAT)
-
-    async def _prepared(self) -> web.StreamResponse:
+    async def _prepared(self, exchange: Exchange) -> web.StreamResponse:
         if self._response is None:
-            self._response = web.StreamResponse(headers=self._headers)
-            await self._response.prepare(self._request)
+            headers = exchange.passed_headers | STREAM_HEADERS | _weir_headers(self._record, exchange.scanned)
+            response = web.StreamResponse(headers=headers)
+            await response.prepare(self._request)
+            self._response, self._record.status = response, 200
         return self._response
 
-    def _abort(self) -> None:
-        """Close without the chunk that says "complete": no client may take what it got for a whole answer."""
+    async def _hang_up(self, response: web.Response) -> None:
+        """Answer without waiting for the rest of a request that comes too slowly."""
+        response.force_close()
+        await response.prepare(self._request)
+        await response.write_eof()
         if self._request.transport is not None:
             self._request.transport.close()
+
+    async def _break(self, failure: Failure) -> None:
+        """Say why, and close without the chunk that says "complete": no client may take what it got for all."""
+        transport = self._request.transport
+        if self._response is None or self._exchange is None or transport is None or transport.is_closing():
+            return
+        await self._write(self._exchange.encode_failure(failure))
+        transport.close()
+
+
+def _check(stream: ModeratedStream) -> None:
+    """Raises ApiError for a failed answer."""
+    if stream.failure is not None and stream.outcome is Outcome.FAILED:
+        raise Fault(stream.failure, status_of(stream.failure)).api_error()
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -178,7 +188,8 @@ async def models(request: web.Request) -> web.StreamResponse:
             "GET", "/models", request.headers, query=request.rel_url.raw_query_string
         )
         try:
-            body = await response.read_all(service.settings.upstream.max_body_bytes)
+            limits = service.settings.upstream
+            body = await response.read_all(limits.max_body_bytes, limits.idle_seconds)
         finally:
             response.close()
     except Fault as fault:
@@ -195,7 +206,10 @@ async def models(request: web.Request) -> web.StreamResponse:
 
 def _models_of(body: bytes) -> dict[str, Any]:
     """Raises ValueError."""
-    parsed = json.loads(body)
+    try:
+        parsed = json.loads(body)
+    except RecursionError as exc:
+        raise ValueError("nested too deep") from exc
     data = parsed.get("data") if isinstance(parsed, dict) else None
     if not isinstance(data, list):
         raise ValueError("no list of models")
@@ -215,7 +229,8 @@ async def alive(_: web.Request) -> web.StreamResponse:
 async def ready(request: web.Request) -> web.StreamResponse:
     """A real verdict on a canary text: red while the guard hangs, whatever its process says."""
     health = await request.app[SERVICE].guard.health()
-    return web.json_response({"ready": health.is_ready}, status=200 if health.is_ready else 503)
+    is_ready = health.is_ready and not request.app[ADMISSION].is_draining
+    return web.json_response({"ready": is_ready}, status=200 if is_ready else 503)
 
 
 def error_response(error: ApiError, headers: dict[str, str]) -> web.Response:
@@ -226,18 +241,36 @@ def error_response(error: ApiError, headers: dict[str, str]) -> web.Response:
 async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
     """Whatever goes wrong outside an endpoint is told in the shape that clients of the API read."""
     try:
+        _check_head(request)
         response: web.StreamResponse = await handler(request)
+    except ApiError as exc:
+        return error_response(exc, {})
+    except (ConnectionError, TimeoutError):
+        raise
     except web.HTTPException as exc:
         allowed = {"allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
         message = {404: "There is no such endpoint here.", 405: "The endpoint does not take this method."}
         text = message.get(exc.status, "The request cannot be served.")
         return error_response(ApiError(exc.status, text, code="not_found" if exc.status == 404 else None), allowed)
+    except Exception as exc:
+        HTTP_LOGGER.error("internal error: %s", place_of(exc))
+        return error_response(Fault(INTERNAL, 500).api_error(), {})
     return response
+
+
+def _check_head(request: web.Request) -> None:
+    """What routes and parsers may disagree about is refused. Raises ApiError."""
+    resource = request.match_info.route.resource
+    if resource is not None and request.raw_path.partition("?")[0] != resource.canonical:
+        raise ApiError(404, "There is no such endpoint here.", code="not_found")
+    is_chunked = hdrs.TRANSFER_ENCODING in request.headers
+    if request.version not in (HttpVersion10, HttpVersion11) or (is_chunked and request.version == HttpVersion10):
+        raise ApiError(400, "Send the request as HTTP/1.1.", code="unsupported_http_version")
 
 
 def _blocked_prompt(service: Service, record: Record, exchange: Exchange, blocked: PromptBlocked) -> web.StreamResponse:
     policy, note = service.settings.policy, blocked.note
-    headers = _weir_headers(record)
+    headers = _weir_headers(record, exchange.scanned)
     if policy.prompt_block == "answer":
         record.outcome, record.status = RequestOutcome.CUT, 200
         kind = STREAM_HEADERS if record.stream else {"content-type": "application/json"}

@@ -8,7 +8,7 @@ stays bounded.
 from collections.abc import Awaitable, Callable, Sequence
 
 from proxy.channel import Batch
-from proxy.errors import GUARD_FAILED, Fault
+from proxy.errors import GUARD_FAILED, INTERNAL, Fault
 from proxy.guard.protocol import GuardError
 from proxy.risk import Risk
 from proxy.stream import ModeratedStream
@@ -22,30 +22,44 @@ async def pump(read: Read, stream: ModeratedStream, classify: Classify, write: W
     """Run a stream to its end.
 
     `read` returns b"" at the end of the upstream's answer. Faults of the upstream and the guard end
-    the stream as an error; what `write` raises is the client's, and comes out of here.
+    the stream as a failure; what `write` raises is the client's, and comes out of here.
     """
-    try:
-        while not stream.is_finished:
-            if chunk := await read():
-                stream.receive_data(chunk)
+    has_more = True
+    while has_more and not stream.is_finished:
+        has_more = await _receive(stream, read)
+        await _send(stream, write)  # what needs no verdict
+        try:
+            await _judge(stream, classify, write)
+        except GuardError as exc:
+            error = f"{type(exc).__name__}: {exc}"
+            if fails_open:
+                stream.open_gate(error)
             else:
-                stream.receive_end()
-            await _send(stream, write)  # what needs no verdict
-            try:
-                await _judge(stream, classify)
-            except GuardError as exc:
-                if not fails_open:
-                    raise Fault(GUARD_FAILED, 503, f"{type(exc).__name__}: {exc}") from exc
-                stream.open_gate()
+                stream.fail(GUARD_FAILED, error)
             await _send(stream, write)
-    except Fault as fault:
-        stream.fail(fault.failure, str(fault))
+    if not stream.is_finished:
+        stream.fail(INTERNAL, "all was read and judged, and still the answer has not ended")
         await _send(stream, write)
 
 
-async def _judge(stream: ModeratedStream, classify: Classify) -> None:
+async def _receive(stream: ModeratedStream, read: Read) -> bool:
+    """Take one chunk; false at the end of them."""
+    try:
+        chunk = await read()
+    except Fault as fault:
+        stream.receive_break(fault.failure, str(fault))
+        return False
+    if chunk:
+        stream.receive_data(chunk)
+    else:
+        stream.receive_end()
+    return bool(chunk)
+
+
+async def _judge(stream: ModeratedStream, classify: Classify, write: Write) -> None:
     while batches := stream.tokens_to_classify():
         stream.receive_risks(batches, await classify(batches))
+        await _send(stream, write)
 
 
 async def _send(stream: ModeratedStream, write: Write) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from statistics import median
 from typing import Any
 
 from adapters.base import Key, Note
@@ -55,6 +54,13 @@ def channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
     )
 
 
+def scanned_of(channels: Sequence[ChannelRecord], unscanned_parts: Sequence[str]) -> Scanned:
+    """Said only of what is so: full where every delivered character has its verdict."""
+    if all(channel.scanned >= channel.delivered for channel in channels):
+        return Scanned.PARTIAL if unscanned_parts else Scanned.FULL
+    return Scanned.PARTIAL if any(channel.scanned for channel in channels) else Scanned.NONE
+
+
 @dataclass(slots=True)
 class Record:
     """Filled in while a request is served, written once at its end."""
@@ -86,19 +92,6 @@ class Record:
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
-
-    def lag(self, lags: Sequence[float]) -> None:
-        if lags:
-            self.guard_lag_p50_seconds, self.guard_lag_max_seconds = median(lags), max(lags)
-
-    def settle_scanned(self) -> None:
-        """Said only of what is so: full where every delivered character has its verdict."""
-        if all(channel.scanned >= channel.delivered for channel in self.channels) and not self.unscanned_parts:
-            self.scanned = Scanned.FULL
-        elif any(channel.scanned for channel in self.channels):
-            self.scanned = Scanned.PARTIAL
-        else:
-            self.scanned = Scanned.NONE
 
     def as_dict(self) -> dict[str, Any]:
         values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}

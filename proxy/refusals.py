@@ -20,7 +20,7 @@ MAX_WORD_CHARACTERS = 64
 async def refusal_of(
     response: UpstreamResponse, classifier: Classifier | None, policy: Policy, *, has_own_key: bool
 ) -> ApiError:
-    """The error for an answer with status 400 or more. Raises Fault where its body cannot be read.
+    """The error for an answer with status 400 or more.
 
     `has_own_key`: the upstream was called with a key of ours, and what it says of that key is not
     the client's to read.

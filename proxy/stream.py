@@ -6,8 +6,8 @@ while batches := stream.tokens_to_classify():
 data = stream.data_to_send()
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from adapters.base import (
@@ -29,23 +29,17 @@ from adapters.base import (
     Usage,
 )
 from proxy.channel import Batch, Channel
+from proxy.channels import Channels
+from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
 from proxy.framing import Framing
 from proxy.gate import Gate, HeldTooMuch, Released
 from proxy.policy import Policy, ReleaseMode
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
-from proxy.surrogates import SurrogateJoiner
 
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
 MAX_HELD_CHARACTERS = 4 << 20
-# Channels of one response: far above parallel tool calls in practice.
-MAX_CHANNELS = 512
-
-UNREADABLE = Failure("The upstream sent something that cannot be read.", code="upstream_unreadable")
-UPSTREAM_FAILED = Failure("The upstream reported an error in the middle of its answer.", code="upstream_error")
-UPSTREAM_ENDED = Failure("The upstream ended its answer early.", code="upstream_ended")
-TOO_MUCH_HELD = Failure("The answer cannot be judged: too much of it waits.", code="held_too_much")
 
 
 class Outcome(Enum):
@@ -57,16 +51,10 @@ class Outcome(Enum):
     FAILED = "error"
 
 
-class _ChoiceState(Enum):
+class _Choice(Enum):
     OPEN = "open"
     FINISHED = "finished"  # the upstream said so
     CUT = "cut"
-
-
-@dataclass(slots=True)
-class _Choice:
-    state: _ChoiceState = _ChoiceState.OPEN
-    last: Key | None = None  # the channel that text last arrived for
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +76,12 @@ class ModeratedStream:
         self._expected = expected
         self._gate = Gate(MAX_HELD_CHARACTERS)
         self._choices: dict[int, _Choice] = {}
-        self._joiners: dict[Key, tuple[SurrogateJoiner, Delta]] = {}
+        self._channels = Channels(policy)
         self._has_usage = False
         self._is_open = False
         self._has_ended = False
         self._failure: Failure | None = None
         self._out: list[bytes] = []
-        self.channels: dict[Key, Channel] = {}
         self.blocks: list[Block] = []
         self.outcome = Outcome.OPEN
         self.error: str | None = None  # for the record: never shown to the client
@@ -108,16 +95,20 @@ class ModeratedStream:
     def receive_end(self) -> None:
         """The connection ended. That alone completes nothing."""
         self._receive(None)
-        if self._is_reading and not self._all_seen_finished():
-            self.fail(UPSTREAM_ENDED)
-        elif self._is_reading:
+        self.receive_break(UPSTREAM_ENDED)
+
+    def receive_break(self, failure: Failure, error: str | None = None) -> None:
+        """No more will come, for this reason. What the upstream has completed stays complete."""
+        if self._is_reading and self._all_finished():
             self._hold(End())
+        elif self._is_reading:
+            self.fail(failure, error)
 
     def tokens_to_classify(self) -> list[Batch]:
         """At most one batch a channel and view; ask again after `receive_risks` until none is left."""
         if self.outcome is not Outcome.OPEN or self._failure is not None or self._is_open:
             return []
-        open_channels = (c for c in self.channels.values() if self._choices[c.key.choice].state is not _ChoiceState.CUT)
+        open_channels = (c for c in self.channels.values() if self._choices[c.key.choice] is not _Choice.CUT)
         return [batch for channel in open_channels for batch in channel.batches()]
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
@@ -128,17 +119,19 @@ class ModeratedStream:
             self.channels[batch.key].receive(batch, batch_risks)
 
     def data_to_send(self) -> bytes:
-        """Everything that may leave now."""
+        """Everything that may leave now. How a failure is told depends on what left before: see `failure`."""
         if self.outcome is Outcome.OPEN:
             self._clear()
             self._release()
             self._block()
             if self._failure is not None and self.outcome is Outcome.OPEN:
                 self.outcome = Outcome.FAILED
-                self._emit(self._adapter.encode_failure(self._failure))
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
+        return self._take()
+
+    def encode_failure(self, failure: Failure) -> bytes:
+        """The last words to a client that has got a part of the answer."""
+        self._emit(self._adapter.encode_failure(failure))
+        return self._take()
 
     def fail(self, failure: Failure, error: str | None = None) -> None:
         """End as an error. What was cleared still leaves; what was not never does."""
@@ -146,16 +139,27 @@ class ModeratedStream:
             self._failure = failure
             self.error = error or failure.code
 
-    def open_gate(self) -> None:
-        """Release what follows without verdicts. Only for `guard.on_failure = "open"`."""
+    def open_gate(self, error: str | None = None) -> None:
+        """Release what follows without verdicts. Only for `guard.on_failure = "open"`, and where nothing is held."""
         self._is_open = True
+        self.error = error
+
+    @property
+    def channels(self) -> Mapping[Key, Channel]:
+        return self._channels.by_key
 
     @property
     def is_finished(self) -> bool:
         return self.outcome is not Outcome.OPEN
 
     @property
+    def is_open(self) -> bool:
+        """Does text pass without verdicts?"""
+        return self._is_open
+
+    @property
     def failure(self) -> Failure | None:
+        """Why the answer failed, where it did."""
         return self._failure
 
     def delivered(self, key: Key) -> int:
@@ -190,74 +194,54 @@ class ModeratedStream:
             return
         number = piece.key.choice if isinstance(piece, Delta) else piece.choice
         assert number is not None  # an Opaque without a choice was taken above
-        choice = self._choices.setdefault(number, _Choice())
-        if choice.state is not _ChoiceState.OPEN:
+        if self._choices.setdefault(number, _Choice.OPEN) is not _Choice.OPEN:
             return  # text after a finish reason, or after a cut, belongs to nothing
         if isinstance(piece, Delta):
-            self._receive_delta(choice, piece)
+            piece = self._channels.feed(piece)
         elif isinstance(piece, Finish):
-            choice.state = _ChoiceState.FINISHED
+            self._choices[number] = _Choice.FINISHED
             self._finish_channels(number)
-            self._hold(piece)
-        else:
-            self._hold(piece)
+        self._hold(piece)
 
     def _receive_shared(self, piece: Opaque | End) -> None:
         if isinstance(piece, End):
-            for number in self._choices:
-                self._finish_channels(number)
+            for number, choice in self._choices.items():
+                if choice is not _Choice.CUT:
+                    self._finish_channels(number)
         else:
             self._has_usage = self._has_usage or "usage" in piece.payload
         self._hold(piece)
 
-    def _receive_delta(self, choice: _Choice, delta: Delta) -> None:
-        key = delta.key
-        if key not in self.channels:
-            if len(self.channels) >= MAX_CHANNELS:
-                raise AdapterError(f"more than {MAX_CHANNELS} channels")
-            self.channels[key] = Channel(key, delta.kind, self._policy)
-            self._joiners[key] = (SurrogateJoiner(), delta)
-        if choice.last not in (None, key):
-            self.channels[choice.last].pause()
-        choice.last = key
-        joiner, _ = self._joiners[key]
-        text = joiner.feed(delta.text)
-        if text != delta.text:
-            delta = replace(delta, text=text, logprobs=())
-        self._joiners[key] = (joiner, delta)
-        self._append(delta)
-
-    def _append(self, delta: Delta) -> None:
-        self.channels[delta.key].feed(delta.text)
-        self._hold(delta)
-
     def _finish_channels(self, number: int) -> None:
-        for key, channel in self.channels.items():
-            if key.choice == number:
-                joiner, last = self._joiners[key]
-                if rest := joiner.finish():
-                    self._append(replace(last, text=rest, extra={}, logprobs=()))
-                channel.finish()
+        for delta in self._channels.finish(number):
+            self._hold(delta)
 
     def _hold(self, piece: Piece) -> None:
         if isinstance(piece, End):
             self._has_ended = True
         self._gate.hold(piece)
 
-    def _all_seen_finished(self) -> bool:
-        return bool(self._choices) and all(c.state is not _ChoiceState.OPEN for c in self._choices.values())
+    def _all_finished(self) -> bool:
+        seen = [choice for choice in self._choices.values() if choice is not _Choice.OPEN]
+        return len(seen) == len(self._choices) >= self._expected.choices
 
     # Sending.
 
     def _clear(self) -> None:
-        ahead = self._policy.window if self._policy.release is ReleaseMode.WINDOW else 0
         for key, channel in self.channels.items():
             if channel.block_start is not None:
                 self._gate.clear(key, min(channel.cleared, channel.block_start))
-            elif self._is_open or not self._policy.holds:
+            elif self._is_open:
                 self._gate.clear(key, channel.length)
+            elif not self._policy.holds:
+                self._gate.clear(key, channel.cleared, channel.length - channel.cleared)
             else:
-                self._gate.clear(key, channel.cleared, ahead)
+                self._gate.clear(key, channel.cleared, self._ahead)
+
+    @property
+    def _ahead(self) -> int:
+        """Characters that may leave before their verdicts; none once none will come."""
+        return self._policy.window if self._policy.release is ReleaseMode.WINDOW and self._failure is None else 0
 
     def _release(self) -> None:
         for released in self._gate.release():
@@ -276,10 +260,9 @@ class ModeratedStream:
 
     def _block(self) -> None:
         for key, channel in self.channels.items():
-            choice = self._choices[key.choice]
-            if channel.block_start is None or choice.state is _ChoiceState.CUT:
+            if channel.block_start is None or self._choices[key.choice] is _Choice.CUT:
                 continue
-            choice.state = _ChoiceState.CUT
+            self._choices[key.choice] = _Choice.CUT
             self._gate.drop(key.choice)
             block = block_of(channel, self._gate.released(key), self._expected.notice)
             self.blocks.append(block)
@@ -292,10 +275,10 @@ class ModeratedStream:
 
     def _is_all_ended(self) -> bool:
         """Nothing more can come of any choice, so there is no reason to read on."""
-        return len(self._choices) >= self._expected.choices and self._all_seen_finished() and self._gate.held == 0
+        return self._all_finished() and self._gate.is_empty
 
     def _report(self, number: int) -> Report:
-        return report_of([c for k, c in self.channels.items() if k.choice == number], self._expected.prompt)
+        return report_of(self._channels.of(number), self._expected.prompt)
 
     def _usage(self) -> Usage:
         return Usage(self._expected.prompt_tokens, sum(channel.judged for channel in self.channels.values()))
@@ -306,3 +289,8 @@ class ModeratedStream:
 
     def _emit(self, events: Sequence[Event]) -> None:
         self._out.extend(self._framing.encode(event) for event in events)
+
+    def _take(self) -> bytes:
+        data = b"".join(self._out)
+        self._out.clear()
+        return data

@@ -3,6 +3,10 @@
 What the guard reads and what the client gets must be the same text, so both see the repaired one.
 """
 
+from dataclasses import replace
+
+from adapters.base import Delta
+
 
 def repair(text: str) -> str:
     """Join surrogate pairs; replace the lone ones by U+FFFD."""
@@ -33,3 +37,20 @@ class SurrogateJoiner:
         """The replacement of what still waits, or nothing."""
         rest, self._high = self._high, ""
         return repair(rest)
+
+
+class DeltaJoiner:
+    """The same for the deltas of one channel. Logprobs that no longer repeat the text are left out."""
+
+    def __init__(self) -> None:
+        self._joiner = SurrogateJoiner()
+        self._last: Delta | None = None
+
+    def feed(self, delta: Delta) -> Delta:
+        self._last = delta
+        text = self._joiner.feed(delta.text)
+        return delta if text == delta.text else replace(delta, text=text, logprobs=())
+
+    def finish(self) -> Delta | None:
+        rest = self._joiner.finish()
+        return replace(self._last, text=rest, extra={}, logprobs=()) if rest and self._last is not None else None

@@ -1,9 +1,11 @@
 """Talk to the LLM API. Its failures become faults and errors of ours; its headers pass by name."""
 
 import asyncio
+import math
 import re
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +35,9 @@ RESPONSE_HEADERS = re.compile(
 # A header's value passes where it reads as an id, a number or a date, not as prose.
 HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
 
-# An error body is read for its code, not for its length.
+# An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
 MAX_ERROR_BYTES = 64 << 10
+ERROR_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -54,20 +57,26 @@ class UpstreamResponse:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
 
     async def read_error(self) -> bytes:
-        """The body of an error answer, as far as it is worth reading."""
-        body = b""
-        while len(body) < MAX_ERROR_BYTES and (chunk := await self.read()):
-            body += chunk
-        return body[:MAX_ERROR_BYTES]
+        """The body of an error answer, as far as it comes and is worth reading."""
+        body = bytearray()
+        with suppress(Fault, TimeoutError):
+            async with asyncio.timeout(ERROR_SECONDS):
+                while len(body) < MAX_ERROR_BYTES and (chunk := await self.read()):
+                    body += chunk
+        return bytes(body[:MAX_ERROR_BYTES])
 
-    async def read_all(self, limit: int) -> bytes:
-        """The whole body. Raises Fault, also where it exceeds `limit` bytes."""
-        body = b""
-        while chunk := await self.read():
-            body += chunk
-            if len(body) > limit:
-                raise Fault(UPSTREAM_ODD, 502, f"a body of more than {limit} bytes")
-        return body
+    async def read_all(self, limit: int, seconds: float) -> bytes:
+        """The whole body. Raises Fault, also where it is larger or later than allowed."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(seconds):
+                while chunk := await self.read():
+                    body += chunk
+                    if len(body) > limit:
+                        raise Fault(UPSTREAM_ODD, 502, f"a body of more than {limit} bytes")
+        except TimeoutError as exc:
+            raise Fault(UPSTREAM_SILENT, 504) from exc
+        return bytes(body)
 
     def close(self) -> None:
         """Give the connection up: what we did not read must not meet the next request."""
@@ -104,9 +113,10 @@ class Upstream:
                     allow_redirects=False,
                     proxy=self._proxy,
                 )
-        except TimeoutError as exc:  # aiohttp's own connect timeout is one too
-            raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
         except (aiohttp.ClientError, OSError, ValueError) as exc:
+            is_slow = isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
+            if is_slow:
+                raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
             raise Fault(UPSTREAM_UNREACHABLE, 502, type(exc).__name__) from exc
         if not 200 <= response.status <= 599 or 300 <= response.status <= 399:
             response.close()
@@ -121,6 +131,10 @@ class Upstream:
         return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
 
     def _headers(self, client: Mapping[str, str], *, has_body: bool) -> CIMultiDict[str]:
+        # What `Connection` names is meant for the hop to us alone.
+        hop = ",".join(text for name, text in client.items() if name.lower() == "connection")
+        nominated = {name.strip().lower() for name in hop.split(",")}
+        client = {name.lower(): text for name, text in client.items() if name.lower() not in nominated}
         headers = CIMultiDict(_passing(client, REQUEST_HEADERS, value=None))
         headers["accept-encoding"] = "identity"
         if has_body:
@@ -147,32 +161,43 @@ def open_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
     )
 
 
-def reader(
-    response: UpstreamResponse,
-    limits: UpstreamSettings,
-    pause: float,
-    heartbeat: Callable[[], Awaitable[None]] | None,
-) -> Callable[[], Awaitable[bytes]]:
-    """Reads under the idle and the total deadline, with a heartbeat after each `pause` seconds of silence.
+class Pulse:
+    """Signs of life for a client that has got nothing for `seconds`, whatever the upstream sends us meanwhile."""
 
-    The reads raise Fault.
-    """
+    def __init__(self, seconds: float, beat: Callable[[], Awaitable[None]] | None) -> None:
+        self._seconds = seconds
+        self._beat = beat
+        self.due = 0.0
+        self.put_off()
+
+    def put_off(self) -> None:
+        """The client has just got something."""
+        self.due = asyncio.get_running_loop().time() + self._seconds if self._beat is not None else math.inf
+
+    async def beat(self) -> None:
+        if self._beat is not None:
+            await self._beat()
+        self.put_off()
+
+
+def reader(response: UpstreamResponse, limits: UpstreamSettings, pulse: Pulse) -> Callable[[], Awaitable[bytes]]:
+    """Reads under the idle and the total deadline, with a pulse for the client meanwhile. They raise Fault."""
     clock = asyncio.get_running_loop()
     deadline = clock.time() + limits.total_seconds
 
     async def read() -> bytes:
         silent_until = clock.time() + limits.idle_seconds
         while True:
-            try:
-                async with asyncio.timeout_at(min(deadline, silent_until, clock.time() + pause)):
+            # Asked before each read: one that finds bytes waiting never times out.
+            if clock.time() >= deadline:
+                raise Fault(TOO_LONG, 504)
+            if clock.time() >= silent_until:
+                raise Fault(UPSTREAM_SILENT, 504)
+            if clock.time() >= pulse.due:
+                await pulse.beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(deadline, silent_until, pulse.due)):
                     return await response.read()
-            except TimeoutError as exc:
-                if clock.time() >= deadline:
-                    raise Fault(TOO_LONG, 504) from exc
-                if clock.time() >= silent_until:
-                    raise Fault(UPSTREAM_SILENT, 504) from exc
-            if heartbeat is not None:
-                await heartbeat()
 
     return read
 

@@ -11,7 +11,7 @@ from proxy.channel import Batch
 from proxy.framing import BodyFraming, EventFraming
 from proxy.policy import Policy
 from proxy.risk import Category, Risk
-from proxy.stream import Expected, ModeratedStream
+from proxy.stream import Expected, ModeratedStream, Outcome
 from proxy.vocabulary import decode_bytes
 from tests.fakes import Rule, all_safe, risk
 
@@ -70,7 +70,13 @@ def drive(stream: ModeratedStream, chunks: Iterable[bytes], guard: Guard | None 
     if ends:
         stream.receive_end()
         sent += judge(stream, guard)
-    return sent
+    return sent + last_words(stream)
+
+
+def last_words(stream: ModeratedStream) -> bytes:
+    """What a client that has got a part is told of a failure."""
+    failure = stream.failure if stream.outcome is Outcome.FAILED else None
+    return b"" if failure is None else stream.encode_failure(failure)
 
 
 def read(sent: bytes) -> "Read":

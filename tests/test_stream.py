@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from adapters.base import Failure, Key
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.retokenizer import encode
-from proxy.stream import UPSTREAM_ENDED, Expected, Outcome
-from tests.driver import DONE, WORDS, Guard, answer, body, call, chunk, drive, judge, read, stream_of
+from proxy.stream import Expected, Outcome
+from tests.driver import DONE, WORDS, Guard, answer, body, call, chunk, drive, judge, last_words, read, stream_of
 from tests.fakes import all_safe, labels, words
 from tests.test_policy import flagged_at
 
@@ -246,7 +246,7 @@ def test_an_end_without_a_finish_reason_is_an_error() -> None:
     stream, _ = stream_of()
     found = read(drive(stream, answer(WORDS)[:-2]))
     assert found.error is not None
-    assert found.error["code"] == UPSTREAM_ENDED.code
+    assert found.error["code"] == "upstream_ended"
     assert not found.is_done
     assert found.finish == {}
     assert stream.outcome is Outcome.FAILED
@@ -291,7 +291,7 @@ def test_after_a_failure_only_what_was_judged_leaves() -> None:
     sent = drive(stream, answer(WORDS)[:4], guard, ends=False)
     stream.receive_data(chunk({"content": "unjudged text that goes on"}))
     stream.fail(Failure("gone"))
-    found = read(sent + stream.data_to_send())
+    found = read(sent + stream.data_to_send() + last_words(stream))
     assert "unjudged" not in found.content
     assert found.error is not None
 

@@ -1,0 +1,56 @@
+"""How many moderated requests may run at once, and how they end when the server stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from proxy.errors import RETRY_AFTER_SECONDS, SHUTTING_DOWN, ApiError, Fault
+
+# For what still runs when the time to drain is over: to tell its client and clean up.
+STOP_SECONDS = 2.0
+
+
+class Admission:
+    """Knows the moderated requests under way. What is too many is refused at once, not queued."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running: set[asyncio.Timeout] = set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self.is_draining = False
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Raises ApiError."""
+        if self.running >= self._limit:
+            retry = {"retry-after": str(RETRY_AFTER_SECONDS)}
+            raise ApiError(503, "Too many requests are running.", "api_error", code="overloaded", headers=retry)
+        try:
+            async with asyncio.timeout(None) as stop:
+                self._running.add(stop)
+                self._is_idle.clear()
+                try:
+                    yield
+                finally:
+                    self._running.discard(stop)
+                    if not self._running:
+                        self._is_idle.set()
+        except TimeoutError as exc:
+            if not stop.expired():
+                raise
+            raise Fault(SHUTTING_DOWN, 503).api_error() from exc
+
+    async def drain(self, seconds: float) -> None:
+        """Let what runs finish for so long, then end it as an error."""
+        self.is_draining = True
+        for wait in (seconds, STOP_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._is_idle.wait()
+            for stop in self._running:
+                stop.reschedule(asyncio.get_running_loop().time())

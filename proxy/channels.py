@@ -1,0 +1,45 @@
+"""All moderated texts of one response, each as a channel, opened by its first delta."""
+
+from collections.abc import Iterator
+
+from adapters.base import AdapterError, Delta, Key
+from proxy.channel import Channel
+from proxy.policy import Policy
+from proxy.surrogates import DeltaJoiner
+
+# Channels of one response: far above parallel tool calls in practice.
+MAX_CHANNELS = 512
+
+
+class Channels:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._joiners: dict[Key, DeltaJoiner] = {}
+        self._last: dict[int, Key] = {}  # the channel of each choice that text last arrived for
+        self.by_key: dict[Key, Channel] = {}
+
+    def feed(self, delta: Delta) -> Delta:
+        """Add a delta to its channel; returns it as it can be delivered. Raises AdapterError."""
+        key = delta.key
+        if key not in self.by_key:
+            if len(self.by_key) >= MAX_CHANNELS:
+                raise AdapterError(f"more than {MAX_CHANNELS} channels")
+            self.by_key[key] = Channel(key, delta.kind, self._policy)
+            self._joiners[key] = DeltaJoiner()
+        if (last := self._last.get(key.choice, key)) != key:
+            self.by_key[last].pause()
+        self._last[key.choice] = key
+        delta = self._joiners[key].feed(delta)
+        self.by_key[key].feed(delta.text)
+        return delta
+
+    def finish(self, choice: int) -> Iterator[Delta]:
+        """The texts of a choice have ended; yields what still waited for more."""
+        for channel in self.of(choice):
+            if (rest := self._joiners[channel.key].finish()) is not None:
+                channel.feed(rest.text)
+                yield rest
+            channel.finish()
+
+    def of(self, choice: int) -> list[Channel]:
+        return [channel for key, channel in self.by_key.items() if key.choice == choice]

@@ -1,0 +1,75 @@
+"""The prompt's side of a request: its tokens, and its one verdict."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from adapters.base import Assessment, Note
+from proxy.channel import note_of
+from proxy.classifier import Classifier
+from proxy.conversation import ConversationError, Prompt, render
+from proxy.errors import GUARD_FAILED, ApiError, Fault
+from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, SequenceTooLong
+from proxy.policy import Policy, Verdict
+from proxy.request_body import ChatRequest
+from proxy.risk import PROMPT_CATEGORIES, Risk, Role
+from proxy.settings import GuardSettings
+
+# A prompt of more characters than this is tokenized in a thread: about 10 ms on the event loop.
+OFF_LOOP_CHARACTERS = 20_000
+# Of the guard's window; the rest is for the answer that it judges behind the prompt.
+PROMPT_SHARE = 0.75
+
+
+class PromptBlocked(Exception):
+    """The policy blocks the prompt. No byte of an answer may be sent."""
+
+    def __init__(self, note: Note) -> None:
+        super().__init__("the prompt was flagged")
+        self.note = note
+
+
+async def render_prompt(request: ChatRequest, guard: Guard, *, allow_unscanned: bool) -> Prompt:
+    """Raises ApiError for a conversation that cannot be judged."""
+    messages = request.messages
+    size = sum(len(str(message.get("content"))) for message in messages)
+    window = int(guard.info.window * PROMPT_SHARE)
+    try:
+        if size > OFF_LOOP_CHARACTERS:
+            return await asyncio.to_thread(render, messages, window=window, allow_unscanned=allow_unscanned)
+        return render(messages, window=window, allow_unscanned=allow_unscanned)
+    except ConversationError as exc:
+        raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
+
+
+async def judge_prompt(
+    prompt: Prompt, guard: Guard, settings: GuardSettings, stack: AsyncExitStack, owner: str
+) -> tuple[Classifier, Risk]:
+    """The prompt's risk, and the classifier for what follows it; `stack` frees that. Raises GuardError."""
+    position = prompt.verdict_position
+    try:
+        async with asyncio.timeout(settings.admission_seconds + settings.verdict_seconds):
+            stream, risks = await guard.open(prompt.ids, read=[position], role=Role.USER, owner=owner)
+    except TimeoutError as exc:
+        raise GuardTimeout("no verdict on the prompt within the deadline") from exc
+    classifier = await stack.enter_async_context(Classifier(stream, settings.verdict_seconds))
+    if len(risks) != 1:
+        raise GuardFault(f"{len(risks)} risks for one position")
+    return classifier, risks[0]
+
+
+def refusal_without_verdict(error: GuardError) -> ApiError:
+    """What a request gets whose prompt cannot be judged."""
+    if isinstance(error, SequenceTooLong):
+        message = "The conversation is too long."
+        return ApiError(400, message, param="messages", code="context_length_exceeded")
+    return Fault(GUARD_FAILED, 503).api_error()
+
+
+def assess_prompt(risk: Risk, policy: Policy) -> Assessment:
+    harm = 1.0 - risk.levels[0]
+    scores = {str(c): harm * p for c, p in zip(PROMPT_CATEGORIES, risk.categories, strict=True)}
+    return Assessment(policy.counts(risk), note_of("prompt", 0, 0, risk), scores)
+
+
+def is_blocked(risk: Risk, policy: Policy) -> bool:
+    return policy.judge_prompt(risk) is Verdict.BLOCK
