@@ -88,7 +88,8 @@ class ChatReader:
             pieces += self._read_choice(choice, source)
         if not chunk.keys() <= CHUNK_FIELDS:
             self._dropped += leftovers(chunk, CHUNK_FIELDS)
-        self._read_counts(chunk)
+        if chunk.get("usage") or chunk.get("timings"):
+            self._read_counts(chunk)
         if self._shape.is_whole:
             return pieces + self.end()
         # Servers that count in every chunk send sums: only the last one is worth a place.
