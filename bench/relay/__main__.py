@@ -1,0 +1,143 @@
+"""CPU a chunk and time to the first chunk: direct, through a bare aiohttp proxy, and through Weir.
+
+`python -m bench.relay` takes about a minute and a half. Times are from one run on this machine, the targets by
+turns in each round, medians over the rounds: compare the ratios, not the microseconds.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.relay.load import Point, Sample, measure
+from bench.relay.programs import CannotRun, Command, Place, Server, Servers, Tools, build, places
+from bench.relay.report import Measured, print_profile, print_report
+
+IDLE = Point("idle", probes=1, think_ms=3)
+
+
+WARM_SECONDS = 0.7
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a run has: its tools, where things run, and the load that is asked for."""
+
+    tools: Tools
+    folder: Path
+    proxy_place: Place
+    load_place: Place
+    load: Point
+    seconds: float
+    console: Console
+
+    @property
+    def points(self) -> list[Point]:
+        busy = Point("busy", self.load.streams, self.load.rate, probes=2, think_ms=20)
+        return [IDLE, self.load, busy]
+
+    def upstream(self, servers: Servers) -> Server:
+        return servers.start(self.tools.upstream, self.load_place, self.folder / "upstream.log")
+
+    def sample(self, point: Point, target: str, server: Server, *, seconds: float | None = None) -> Sample:
+        pid = None if target == "direct" else server.pid
+        seconds = seconds or self.seconds
+        client, port, place = self.tools.client, server.port, self.load_place
+        return measure(client, port, point, pid=pid, place=place, warm=WARM_SECONDS, seconds=seconds)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--streams", type=int, default=50, help="long answers at once")
+    parser.add_argument("--rate", type=float, default=20.0, help="chunks a second of each")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
+    parser.add_argument("--only", nargs="+", metavar="TARGET", help="of direct, pass-through, weir-stub, weir-embedded")
+    parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
+    parser.add_argument("--profile", action="store_true", help="show where Weir spends its time, instead of measuring")
+    return parser.parse_args()
+
+
+def commands(upstream: str) -> dict[str, Command | None]:
+    """How to start each target; None is the upstream itself."""
+    module = [sys.executable, "-m"]
+    weir = [*module, "bench.relay.weir_server", "--upstream", upstream, "--guard"]
+    return {
+        "direct": None,
+        "pass-through": [*module, "bench.relay.passthrough", "--upstream", upstream],
+        "weir-stub": [*weir, "stub"],
+        "weir-embedded": [*weir, "embedded"],
+    }
+
+
+def start_targets(bench: Bench, servers: Servers, only: list[str] | None) -> dict[str, Server]:
+    """Start what can be started, and say what is left out and why."""
+    upstream = bench.upstream(servers)
+    found = {}
+    for name, command in commands(upstream.url).items():
+        if only and name not in only:
+            continue
+        try:
+            log = bench.folder / f"{name}.log"
+            found[name] = upstream if command is None else servers.start(command, bench.proxy_place, log)
+        except CannotRun as exc:
+            bench.console.print(f"{name} is left out: {exc}", style="yellow", markup=False)
+    return found
+
+
+def measure_all(bench: Bench, targets: dict[str, Server], rounds: int) -> list[Measured]:
+    """The targets by turns. Each is warmed up first."""
+    found = []
+    with Progress(console=bench.console, transient=True) as progress:
+        task = progress.add_task("", total=rounds * len(bench.points) * len(targets))
+        for name, server in targets.items():
+            progress.update(task, description=f"warming up {name}")
+            bench.sample(IDLE, name, server, seconds=0.5)
+        for number in range(rounds):
+            for point in bench.points:
+                for name, server in targets.items():
+                    progress.update(task, description=f"round {number + 1}, {point.name}, {name}")
+                    found.append(Measured(name, point.name, number, bench.sample(point, name, server)))
+                    progress.advance(task)
+    return found
+
+
+def profile(bench: Bench) -> None:
+    with Servers() as servers:
+        upstream = bench.upstream(servers)
+        file = bench.folder / "profile"
+        command = commands(upstream.url)["weir-stub"]
+        assert command is not None
+        weir = servers.start([*command, "--profile", file], bench.proxy_place, bench.folder / "weir.log")
+        bench.sample(bench.load, "weir-stub", weir, seconds=5.0)
+    print_profile(file, bench.console)
+
+
+def main() -> int:
+    wanted = read_arguments()
+    console = Console(highlight=False)
+    load = Point("load", wanted.streams, wanted.rate)
+    with tempfile.TemporaryDirectory(prefix="weir-bench-") as name, Servers() as servers:
+        folder = Path(name)
+        tools = build(folder)
+        bench = Bench(tools, folder, *places(is_realtime=wanted.realtime), load, wanted.seconds, console)
+        if wanted.profile:
+            profile(bench)
+            return 0
+        found = measure_all(bench, start_targets(bench, servers, wanted.only), wanted.rounds)
+    print_report(found, load, is_native=tools.is_native, console=console)
+    console.print(f"Again: {shlex.join(['python', '-m', 'bench.relay', *sys.argv[1:]])}", style="dim")
+    if wanted.json:
+        wanted.json.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Weir as it serves, with a guard that costs nothing or with the embedded one.
+
+`python -m bench.relay.weir_server --upstream URL --guard stub`
+"""
+
+import argparse
+import cProfile
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import uvloop
+
+from bench.relay.serving import until_terminated
+from proxy.app import open_guard, record_log, running
+from proxy.config import load_settings
+from proxy.guard.protocol import Guard, GuardInfo, GuardStream, Health
+from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
+from proxy.settings import Settings
+
+WINDOW_TOKENS = 1 << 20
+
+
+def safe(categories: int) -> Risk:
+    level = 0.998, 0.001, 0.001
+    return Risk(RiskLevel.SAFE, Category.VIOLENT, level[0], 1 / categories, level, (1 / categories,) * categories)
+
+
+SAFE_PROMPT, SAFE_TOKEN = safe(len(PROMPT_CATEGORIES)), safe(len(RESPONSE_CATEGORIES))
+
+
+class StubGuard:
+    """Everything is safe, at once."""
+
+    info = GuardInfo("stub", "0", WINDOW_TOKENS)
+
+    async def open(
+        self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
+    ) -> tuple[GuardStream, list[Risk]]:
+        return StubStream(len(ids)), [SAFE_PROMPT] * len(read)
+
+    async def health(self) -> Health:
+        return Health(True, "stub", 0.0)
+
+    async def close(self) -> None: ...
+
+
+class StubStream:
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+        self.position = position + len(ids)
+        return [SAFE_TOKEN] * len(ids)
+
+    async def fork(self) -> GuardStream:
+        return StubStream(self.position)
+
+    async def close(self) -> None: ...
+
+
+@contextmanager
+def profiled(file: str | None) -> Iterator[None]:
+    """Write a profile of what runs inside, if a file is named."""
+    if file is None:
+        yield
+        return
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        yield
+    finally:
+        profile.disable()
+        profile.dump_stats(file)
+
+
+async def serve(settings: Settings, guard_name: str, profile: str | None) -> None:
+    guard: Guard = await open_guard(settings) if guard_name == "embedded" else StubGuard()
+    try:
+        async with running(settings, guard) as port:
+            with profiled(profile):
+                await until_terminated(port)
+    finally:
+        await guard.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--upstream", required=True)
+    parser.add_argument("--guard", choices=["stub", "embedded"], default="stub")
+    parser.add_argument("--profile", metavar="FILE")
+    wanted = parser.parse_args()
+    values = {
+        "upstream.base_url": wanted.upstream,
+        "server.port": 0,
+        "server.drain_seconds": 0,
+        "policy.on_flag": "annotate",  # the same work, and no stream ends early whatever the guard thinks of it
+        "log.file": os.devnull,
+    }
+    settings = load_settings(overrides=values, environ={})
+    with record_log(settings.log):
+        uvloop.run(serve(settings, wanted.guard, wanted.profile))
+
+
+if __name__ == "__main__":
+    main()
