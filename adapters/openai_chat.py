@@ -53,9 +53,8 @@ class ChatStream:
         return [_chunk(self._reader.envelope(), [choice], self._moderation(report) | more)]
 
     def encode_usage(self, usage: Usage) -> list[Event]:
-        more: dict[str, Any] = {"usage": usage_fields(usage)}
-        if self._options.notations.weir:
-            more["weir"] = {"usage": "estimated"}
+        # Marked whatever annotations are wanted: a guess must never pass for a count.
+        more = {"usage": usage_fields(usage), "weir": {"usage": "estimated"}}
         return [_chunk(self._reader.envelope(), [], more)]
 
     def encode_end(self) -> list[Event]:

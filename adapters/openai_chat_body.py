@@ -110,7 +110,7 @@ class ChatBody:
         if notations.openai:
             answers = [choice.answer for choice in self._choices.values()]
             body["moderation"] = moderation(self._options.guard_model, self._prompt, answers)
-        if notations.weir and self._is_estimated:
+        if self._is_estimated:  # whatever annotations are wanted: a guess must never pass for a count
             body["weir"] = {"usage": "estimated"}
         return [Event(write(body))]
 

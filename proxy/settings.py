@@ -175,8 +175,8 @@ class PolicySettings(Section):
     """parallel: judge the prompt while the upstream answers; before: call it only after the verdict."""
     prompt_block: PromptBlock = "error"
     """What a flagged prompt gets. error: HTTP 400; answer: a normal answer that says prompt_notice."""
-    notice: Annotated[str, Field(max_length=1000)] = "This answer was stopped by a safety policy."
-    """The last line of an answer that was cut; "" for none."""
+    notice: Annotated[str, Field(max_length=1000)] = "\n\n[This answer was stopped by a safety policy.]"
+    """What is said behind the text of an answer that was cut; "" for nothing."""
     prompt_notice: Annotated[str, Field(max_length=1000)] = "This request was stopped by a safety policy."
     """What the sender of a flagged prompt is told."""
     allow_unscanned: bool = False
