@@ -19,7 +19,7 @@ from typing import ClassVar
 import uvloop
 from aiohttp import http_parser, web
 
-from proxy import __version__, vocabulary
+from proxy import __version__
 from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
 from proxy.errors import INTERNAL, ApiError, place_of
@@ -92,7 +92,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 @asynccontextmanager
 async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
     """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
-    await asyncio.to_thread(vocabulary.load)  # a second or so, which the first request would hold everyone up for
+    await asyncio.to_thread(_warm)
     app = build_app(settings, guard)
     # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
@@ -155,6 +155,11 @@ class Connection(web.RequestHandler):
         response = error_response(ApiError(status, text, code=None if status < 500 else INTERNAL.code), {})
         response.force_close()
         return response
+
+
+def _warm() -> None:
+    """Build the retokenizer's tables: a second or so, for which the first request would hold everyone up."""
+    Retokenizer().feed("warm up")
 
 
 async def serve_until_stopped(settings: Settings) -> None:
