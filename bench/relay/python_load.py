@@ -21,11 +21,11 @@ CONTROL = re.compile(rb"bench:n=(\d+),rate=([\d.]+),stamp=(\d+);")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 STAMP_LETTERS = 8
 STAMP = re.compile(rb"@T([a-z]{8})")
-STAMP_PERIOD = 26**STAMP_LETTERS
+STAMP_PERIOD: int = 26**STAMP_LETTERS
 
 
 def now_microseconds() -> int:
-    return int(time.monotonic_ns() // 1000)
+    return time.monotonic_ns() // 1000
 
 
 def stamp() -> str:
@@ -37,7 +37,7 @@ def stamp() -> str:
 
 
 def age(letters: bytes) -> int:
-    sent: int = 0
+    sent = 0
     for letter in letters:
         sent = sent * 26 + letter - ord("a")
     return (now_microseconds() - sent) % STAMP_PERIOD

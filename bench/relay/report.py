@@ -47,7 +47,7 @@ def print_report(found: list[Measured], load: Point, *, is_native: bool, console
 def cost_table(found: list[Measured], load: Point) -> Table:
     """CPU of the proxy process."""
     table = Table(
-        title=f"CPU of the proxy and its ratio to the pass-through\n{load.streams} streams of {load.rate:g} chunks a second",
+        title=f"CPU of the proxy, {load.streams} streams of {load.rate:g} chunks a second; ratio: to the pass-through",
         title_style="bold",
     )
     for name in ("", "µs a chunk", "ratio", "chunks/s", "µs a request", "ratio "):
