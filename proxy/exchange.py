@@ -28,7 +28,7 @@ from proxy.prompts import (
     render_prompt,
 )
 from proxy.pump import pump
-from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned, channel_record, scanned_of
+from proxy.records import OUTCOME_OF, ChannelRecord, Record, Scanned, channel_record, scanned_of
 from proxy.refusals import refusal_of
 from proxy.request_body import ChatRequest, dump
 from proxy.risk import Risk
@@ -37,13 +37,6 @@ from proxy.stream import Expected, ModeratedStream, Outcome
 from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
 
 Write = Callable[[bytes], Awaitable[None]]
-
-RECORD_OUTCOMES = {
-    Outcome.COMPLETE: RequestOutcome.COMPLETE,
-    Outcome.CUT: RequestOutcome.CUT,
-    Outcome.FAILED: RequestOutcome.ERROR,
-    Outcome.OPEN: RequestOutcome.CLIENT_GONE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +173,11 @@ class Exchange:
         await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
         return stream
 
+    async def finish(self) -> None:
+        """Let the upstream's connection serve again, if it has said all."""
+        if self._response is not None and self._stream is not None and self._stream.outcome is Outcome.COMPLETE:
+            await self._response.finish()
+
     def encode_failure(self, failure: Failure) -> bytes:
         assert self._stream is not None  # only an answer that has begun can fail
         return self._stream.encode_failure(failure)
@@ -256,7 +254,7 @@ class Exchange:
         if stream is None:
             record.scanned = self.scanned
             return
-        record.outcome = RECORD_OUTCOMES[stream.outcome]
+        record.outcome = OUTCOME_OF[stream.outcome]
         record.error = stream.error or record.error
         record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
         record.channels = self._channel_records()

@@ -44,7 +44,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     except ApiError as exc:
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError):
-        record.outcome = RequestOutcome.CLIENT_GONE
+        if not reply.is_told:
+            record.outcome = RequestOutcome.CLIENT_GONE
         raise
     except Exception as exc:  # a mistake of ours is no reason to leave the client without an end
         record.error = f"internal: {place_of(exc)}"
@@ -100,6 +101,7 @@ class _Reply:
         self._send_seconds = send_seconds
         self._exchange: Exchange | None = None
         self._response: web.StreamResponse | None = None  # once its headers are out
+        self.is_told = False  # the whole answer has been written
 
     async def body(self, exchange: Exchange) -> web.StreamResponse:
         """An answer in one piece: nothing is sent before all of it is judged."""
@@ -118,6 +120,8 @@ class _Reply:
         self._exchange = exchange
         try:
             _check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
+            self.is_told = True
+            await exchange.finish()
         except asyncio.CancelledError:
             # The server stops. If it is the client that left, this reaches nobody.
             await self._break(SHUTTING_DOWN)
@@ -159,7 +163,6 @@ class _Reply:
 
     async def _hang_up(self, response: web.Response) -> None:
         """Answer without waiting for the rest of a request that comes too slowly."""
-        response.force_close()
         await response.prepare(self._request)
         await response.write_eof()
         if self._request.transport is not None:
@@ -199,17 +202,14 @@ async def models(request: web.Request) -> web.StreamResponse:
         return error_response(ApiError(response.status, message, "upstream_error"), dict(response.headers))
     try:
         listed = _models_of(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return error_response(ApiError(502, "The upstream's list of models cannot be read.", "api_error"), {})
     return web.json_response(listed, headers=response.headers)
 
 
 def _models_of(body: bytes) -> dict[str, Any]:
-    """Raises ValueError."""
-    try:
-        parsed = json.loads(body)
-    except RecursionError as exc:
-        raise ValueError("nested too deep") from exc
+    """Raises ValueError, RecursionError."""
+    parsed = json.loads(body)
     data = parsed.get("data") if isinstance(parsed, dict) else None
     if not isinstance(data, list):
         raise ValueError("no list of models")

@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
+from proxy.stream import Outcome
 
 LOGGER = logging.getLogger("weir.records")
 
@@ -20,6 +21,14 @@ class RequestOutcome(StrEnum):
     ERROR = "error"  # an answer that had begun ended as an error
     REFUSED = "refused"  # an error status before any byte of an answer
     CLIENT_GONE = "client_gone"
+
+
+OUTCOME_OF = {
+    Outcome.COMPLETE: RequestOutcome.COMPLETE,
+    Outcome.CUT: RequestOutcome.CUT,
+    Outcome.FAILED: RequestOutcome.ERROR,
+    Outcome.OPEN: RequestOutcome.CLIENT_GONE,  # unless whoever ended it says otherwise
+}
 
 
 class Scanned(StrEnum):

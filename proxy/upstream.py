@@ -38,6 +38,8 @@ HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
 # An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
 MAX_ERROR_BYTES = 64 << 10
 ERROR_SECONDS = 5.0
+# An upstream that has said its last event ends the body at once: then the connection can serve again.
+END_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -77,6 +79,12 @@ class UpstreamResponse:
         except TimeoutError as exc:
             raise Fault(UPSTREAM_SILENT, 504) from exc
         return bytes(body)
+
+    async def finish(self) -> None:
+        """Wait for the end of a body that has said all. Where it does not come, `close` does the rest."""
+        with suppress(Fault, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self.read()
 
     def close(self) -> None:
         """Give the connection up: what we did not read must not meet the next request."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -69,7 +72,12 @@ class ScriptedGuard:
     fails_after: int | None = None  # answer tokens after which every call raises `error`
     error: GuardError = field(default_factory=lambda: GuardError("scripted"))
     short_by: int = 0  # risks missing from each reply
+    fault: str = "raise"  # what `fails_after` leads to: raise, short, long or hang
+    prompt_fault: str | None = None  # the same for the prompt, at once
     slots: int = 0
+    opened: asyncio.Event = field(default_factory=asyncio.Event)  # a prompt is being judged
+    judging: asyncio.Event = field(default_factory=asyncio.Event)  # an answer is being judged
+    freed: asyncio.Event = field(default_factory=asyncio.Event)  # no stream is open any more
     fed: list[list[int]] = field(default_factory=list)  # the ids of each stream when it was closed
     tokens: int = 0
     window: int = 32768
@@ -81,11 +89,33 @@ class ScriptedGuard:
     async def open(
         self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
     ) -> tuple["ScriptedStream", list[Risk]]:
+        self.opened.set()
         await asyncio.sleep(self.prompt_delay)
+        risks = [risk(self.prompt_level, self.category, role) for _ in read]
         if self.fails_after is not None and self.fails_after < 0:
             raise self.error
+        if self.prompt_fault is not None:
+            risks = await self.fail(self.prompt_fault, risks)
+        self.take()
+        return ScriptedStream(self, list(ids)), risks
+
+    def take(self) -> None:
         self.slots += 1
-        return ScriptedStream(self, list(ids)), [risk(self.prompt_level, self.category, role) for _ in read]
+        self.freed.clear()
+
+    def free(self) -> None:
+        self.slots -= 1
+        if not self.slots:
+            self.freed.set()
+
+    async def fail(self, fault: str, risks: list[Risk]) -> list[Risk]:
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        if fault == "short":
+            return risks[:-1]
+        if fault == "long":
+            return [*risks, risks[-1]]
+        raise self.error
 
     async def health(self) -> Health:
         return Health(True, "scripted", 0.0)
@@ -114,19 +144,20 @@ class ScriptedStream:
             guard.tokens += 1
             content = content_of(self._ids)
             risks.append(risk(guard.rule(content) if content else SAFE, guard.category))
+        guard.judging.set()
         await asyncio.sleep(guard.delay)
         if guard.fails_after is not None and guard.tokens > guard.fails_after:
-            raise guard.error
+            risks = await guard.fail(guard.fault, risks)
         return risks[: len(risks) - guard.short_by]
 
     async def fork(self) -> "ScriptedStream":
-        self._guard.slots += 1
+        self._guard.take()
         return ScriptedStream(self._guard, list(self._ids))
 
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
-            self._guard.slots -= 1
+            self._guard.free()
             self._guard.fed.append(self._ids)
 
 
@@ -144,24 +175,27 @@ class ScriptedUpstream:
     first_byte_delay: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)  # method, path, query, headers, body
     closed_early: int = 0  # answers that the proxy hung up on
+    asked: asyncio.Event = field(default_factory=asyncio.Event)  # a request is here
+    left: asyncio.Event = field(default_factory=asyncio.Event)  # the proxy has hung up
     url: str = ""
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         seen = {"method": request.method, "path": request.path, "query": request.rel_url.raw_query_string}
         self.requests.append(seen | {"headers": request.headers.copy(), "body": await request.read()})
-        await asyncio.sleep(self.first_byte_delay)
+        self.asked.set()
         headers = {"content-type": self.content_type} | self.headers
         response = web.StreamResponse(status=self.status, headers=headers)
         try:
+            await asyncio.sleep(self.first_byte_delay)
             await response.prepare(request)
             for number, chunk in enumerate(self.chunks):
                 await self._before(number, request)
                 await response.write(to_bytes(chunk))
                 await asyncio.sleep(self.pause)
-            if self.cut_at == len(self.chunks):
-                await self._before(len(self.chunks), request)
+            await self._before(len(self.chunks), request)
         except (ConnectionError, asyncio.CancelledError):
             self.closed_early += 1
+            self.left.set()
             raise
         return response
 
@@ -186,6 +220,58 @@ class ScriptedUpstream:
             yield self
         finally:
             await runner.cleanup()
+
+
+@dataclass
+class RawUpstream:
+    """Sends `reply` to whatever it is asked, byte for byte, and then closes: with FIN, or with RST."""
+
+    reply: bytes = b""
+    resets: bool = False
+    stays: bool = False  # wait for the proxy to close instead
+    hits: int = 0
+    closed: asyncio.Event = field(default_factory=asyncio.Event)  # the proxy has closed a connection
+    url: str = ""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.hits += 1
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(self.reply)
+            await writer.drain()
+            if self.stays:
+                await reader.read()
+            if self.resets:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.closed.set()
+            writer.transport.abort() if self.resets else writer.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["RawUpstream"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+
+
+def framed(body: bytes, framing: str, content_type: str = "text/event-stream", size: int = 64) -> bytes:
+    """A whole HTTP response; `framing` is chunked, length or close."""
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n"
+    if framing == "chunked":
+        parts = [body[at : at + size] for at in range(0, len(body), size)]
+        data = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        return (head + "transfer-encoding: chunked\r\n\r\n").encode() + data
+    if framing == "length":
+        return (head + f"content-length: {len(body)}\r\n\r\n").encode() + body
+    return (head + "connection: close\r\n\r\n").encode() + body
 
 
 def to_bytes(chunk: Any) -> bytes:

@@ -1,21 +1,24 @@
 """Weir on a real socket before a scripted upstream, with a scripted guard."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.protocol import Guard
-from tests.fakes import ScriptedGuard, ScriptedUpstream
+from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream
 
 
 @dataclass
 class Weir:
     url: str  # of the server, without /v1
-    upstream: ScriptedUpstream
-    guard: Guard
+    upstream: Any
+    guard: Any
 
     @property
     def base_url(self) -> str:
@@ -24,7 +27,7 @@ class Weir:
 
 @asynccontextmanager
 async def weir(
-    upstream: ScriptedUpstream | None = None, guard: Guard | None = None, **overrides: Any
+    upstream: ScriptedUpstream | RawUpstream | None = None, guard: Guard | None = None, **overrides: Any
 ) -> AsyncIterator[Weir]:
     """Settings are given as `policy__mode="strict"`."""
     upstream, guard = upstream or ScriptedUpstream(), guard or ScriptedGuard()
@@ -34,3 +37,36 @@ async def weir(
         settings = load_settings(overrides=values, environ={})
         async with running(settings, guard) as port:
             yield Weir(f"http://127.0.0.1:{port}", upstream, guard)
+
+
+class Records(logging.Handler):
+    """The records that are written while it listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._more = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._more.set()
+
+    async def next(self) -> Any:
+        """The newest record, as soon as there is one."""
+        async with asyncio.timeout(10):
+            await self._more.wait()
+        self._more.clear()
+        return json.loads(self.lines[-1])
+
+
+@contextmanager
+def recorded() -> Iterator[Records]:
+    logger, records = logging.getLogger("weir.records"), Records()
+    level = logger.level
+    logger.addHandler(records)
+    logger.setLevel(logging.INFO)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(records)
+        logger.setLevel(level)
