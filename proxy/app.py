@@ -41,9 +41,9 @@ from proxy.handlers import (
     ready,
 )
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
+from proxy.retokenizer import Retokenizer
 from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
 from proxy.upstream import Upstream, open_session
-from proxy.vocabulary import load as load_vocabulary
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
 MAX_LOG_LINES = 10_000
@@ -92,11 +92,10 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 @asynccontextmanager
 async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
     """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
-    await asyncio.to_thread(_warm)
     app = build_app(settings, guard)
     # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
-    await asyncio.to_thread(load_vocabulary)  # or the first request would wait for it
+    await asyncio.to_thread(_warm)
     await runner.setup()
     try:
         server = runner.server
