@@ -88,9 +88,9 @@ class Retokenizer:
         tail = self._tail
         complete = normalizer.count - len(tail.text)
         settled = normalizer.feed(text)
-        if not settled:
-            return []
         ahead = normalizer.ahead
+        if not settled and not (ahead and tail.text):
+            return []
         pieces, growing = split_growing(tail.context + tail.text + settled, ahead)
         if pieces:
             tokens = self._close(pieces)
