@@ -10,6 +10,9 @@ from torch import Tensor
 
 from proxy.guard.architecture import read_architecture, tensor_shapes
 
+# Two threads on two busy cores wait for each other longer than these small sums take.
+torch.set_num_threads(1)
+
 SMALL: dict[str, Any] = {
     "architectures": ["Qwen3ForGuardModel"],
     "model_type": "qwen3",

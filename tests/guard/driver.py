@@ -1,0 +1,116 @@
+"""Drives an engine without a service: open, feed, fork, and run until every question has its answer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxy.guard.commands import Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.engine import Engine
+from proxy.guard.loader import LoadedGuard, load_guard
+from proxy.guard.model import Attend, GuardModel
+from proxy.guard.runner import Runner
+from proxy.guard.scheduler import Limits
+from proxy.risk import Risk, Role
+from tests.guard.checkpoints import Reference, random_tensors, small_config, write_checkpoint
+
+
+class Small:
+    """A small random guard and its reference."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        config = small_config(**changes)
+        tensors = random_tensors(config)
+        self.loaded: LoadedGuard = load_guard(str(write_checkpoint(folder, tensors, config)), dtype="float32")
+        self.reference = Reference(config, tensors)
+
+    def engine(self, budget_tokens: int = 1 << 20, limits: Limits | None = None) -> "Driver":
+        return Driver(self.loaded.model, budget_tokens, limits)
+
+
+class Driver:
+    def __init__(self, model: GuardModel, budget_tokens: int, limits: Limits | None = None) -> None:
+        runner = Runner(model)
+        budget = budget_tokens * runner.kv_bytes_per_token
+        window = min(model.architecture.window, budget_tokens)
+        self.engine = Engine(runner, window=window, budget_bytes=budget, limits=limits)
+        self.now = 100.0
+        self.answers: dict[int, Outcome] = {}
+        self._number = 0
+
+    def open(self, ids: list[int], read: Sequence[int] = (), owner: str = "") -> tuple[int, int]:
+        """The stream's number, and the ticket of its answer."""
+        stream, ticket = self._next(), self._next()
+        self._apply(Open(ticket, stream, ids, read, Role.USER, owner))
+        return stream, ticket
+
+    def feed(self, stream: int, position: int, ids: list[int]) -> int:
+        ticket = self._next()
+        self._apply(Feed(ticket, stream, position, ids))
+        return ticket
+
+    def fork(self, stream: int, position: int) -> int:
+        child = self._next()
+        self._apply(Fork(stream, child, position))
+        return child
+
+    def close(self, *streams: int) -> None:
+        for stream in streams:
+            self._apply(Close(stream))
+
+    def run(self) -> None:
+        while self.engine.has_work:
+            for outcome in self.engine.step(self.now):
+                self.answers[outcome.ticket] = outcome
+            self.now += 0.001
+
+    def rows(self, ticket: int) -> list[list[float]]:
+        self.run()
+        outcome = self.answers[ticket]
+        assert outcome.error is None, outcome.error
+        return rows_of(outcome.risks)
+
+    def _apply(self, command: Command) -> None:
+        outcome = self.engine.apply(command, self.now)
+        if outcome is not None:
+            self.answers[outcome.ticket] = outcome
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+
+class Poisoned(GuardModel):
+    """A guard whose forward pass raises when it meets one id, as often as asked (None: always)."""
+
+    def __init__(self, model: GuardModel, poison: int, error: Callable[[], BaseException]) -> None:
+        super().__init__(
+            model.architecture, model.embedding, model.layers, model.final_norm, model.response, model.prompt
+        )
+        self.poison, self.error = poison, error
+        self.calls = 0
+
+    def forward(self, ids: Tensor, positions: Tensor, last: int, attend: Attend) -> Tensor:
+        if (ids == self.poison).any():
+            self.calls += 1
+            raise self.error()
+        return super().forward(ids, positions, last, attend)
+
+
+def with_nan(model: GuardModel, *ids: int) -> GuardModel:
+    """The same guard, but these ids become numbers that are not finite."""
+    embedding = model.embedding.clone()
+    embedding[list(ids)] = float("nan")
+    return GuardModel(model.architecture, embedding, model.layers, model.final_norm, model.response, model.prompt)
+
+
+def rows_of(risks: Sequence[Risk]) -> list[list[float]]:
+    return [[*risk.levels, *risk.categories] for risk in risks]
+
+
+def distance(found: list[list[float]], expected: list[list[float]]) -> float:
+    """The largest difference of two equally shaped lists of rows."""
+    assert len(found) == len(expected)
+    return float((torch.tensor(found) - torch.tensor(expected)).abs().max()) if found else 0.0

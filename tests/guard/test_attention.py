@@ -1,0 +1,72 @@
+"""Every way of laying out a batch gives the attention of one stream alone (the engine's tests cover the rest)."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from proxy.guard.attention import BATCHED_TOKENS, Attention, Slab, place
+from proxy.guard.cache import Slot
+from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.risk import Role
+from tests.guard.driver import Small
+
+CAPACITY = 64
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    return Small(tmp_path_factory.mktemp("guard"), num_hidden_layers=1)
+
+
+def chunk(slab: int, index: int, start: int, count: int) -> Chunk:
+    job = Job(0, start + count, (), Role.ASSISTANT, 0.0)
+    return Chunk(Sequence(0, "", [], start, Slot(slab, index, CAPACITY, [])), job, start, count, ())
+
+
+LAYOUTS = {
+    "one token": [(0, 0, 9, 1)],
+    "one prompt": [(0, 3, 0, 30)],
+    "one later piece": [(0, 3, 20, 30)],
+    "neighbours alike": [(0, 0, 9, 1), (0, 1, 9, 1), (0, 2, 9, 1)],
+    "neighbours of other lengths": [(0, 0, 9, 1), (0, 1, 0, 1), (0, 2, 50, 1)],
+    "neighbours with other counts": [(0, 0, 9, 3), (0, 1, 0, 1), (0, 2, 50, BATCHED_TOKENS)],
+    "a gap": [(0, 0, 9, 2), (0, 2, 4, 2), (0, 5, 4, 2)],
+    "two slabs and a long one between": [(1, 0, 1, 1), (0, 2, 4, 2), (0, 3, 3, 40), (0, 4, 0, 5), (1, 1, 7, 1)],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_attention_of_a_batch_is_that_of_each_alone(small: Small, layout: list[tuple[int, int, int, int]]) -> None:
+    model = small.loaded.model
+    shape = model.architecture
+    torch.manual_seed(1)
+    slabs = {number: Slab(model, 8, CAPACITY) for number in (0, 1)}
+    for slab in slabs.values():
+        slab.memory.normal_()
+    chunks = [chunk(*where) for where in layout]
+    random.Random(1).shuffle(chunks)
+    placed = place(chunks)
+    total = sum(at.chunk.count for at in placed)
+    q = torch.randn(total, shape.heads, shape.head_dim)
+    k, v = torch.randn(2, total, shape.kv_heads, shape.head_dim)
+    with torch.inference_mode():
+        mixed = Attention(slabs, placed, model)(0, q, k, v)
+    for at in placed:
+        rows = slice(at.first, at.first + at.chunk.count)
+        keys, values = (memory[at.index, :, : at.chunk.start + at.chunk.count] for memory in slabs[at.slab].layers[0])
+        assert torch.equal(keys[:, at.chunk.start :], k[rows].transpose(0, 1))
+        assert torch.equal(values[:, at.chunk.start :], v[rows].transpose(0, 1))
+        group = shape.heads // shape.kv_heads
+        mask = torch.ones(at.chunk.count, keys.shape[1], dtype=torch.bool).tril(at.chunk.start)
+        alone = functional.scaled_dot_product_attention(
+            q[rows].transpose(0, 1), keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0),
+            attn_mask=mask, scale=1.0,
+        )  # fmt: skip
+        assert torch.allclose(mixed[rows], alone.transpose(0, 1).flatten(1), atol=1e-5)
+
+
+def test_memory_begins_as_zeros(tmp_path: Path, small: Small) -> None:
+    assert not Slab(small.loaded.model, 2, 16).memory.any()
