@@ -49,6 +49,13 @@ examples:
   weir demo
   weir demo --stay      # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
 """,
+    "export-embedded": """\
+examples:
+  weir export-embedded guard
+  weir moderate conversation.json --guard guard
+
+The folder has the layout of a released checkpoint; transformers opens its backbone and its tokenizer.
+""",
 }
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -106,6 +113,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(is_staying=arguments.stay)
 
 
+def _export_embedded(arguments: argparse.Namespace) -> int:
+    from proxy.export import run
+
+    return run(arguments.folder, force=arguments.force)
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     """Raises ConfigError."""
     given: Mapping[str, Any] = vars(arguments)
@@ -132,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
     demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
     demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
+    export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")
+    export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
+    export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     return parser
 
 

@@ -24,7 +24,7 @@ PURE = {
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {f"proxy.guard.{name}" for name in ("attention", "loader", "model", "runner", "service", "process", "cluster")}
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
-LATE = {"openai", "proxy.app", "proxy.demo", "proxy.doctor", "proxy.moderate", "proxy.guard.qwen3guard"}
+LATE = {"openai", "proxy.app", "proxy.demo", "proxy.doctor", "proxy.export", "proxy.moderate", "proxy.guard.qwen3guard"}
 # Files in which there is nothing to test.
 UNTESTED = {
     "proxy/__main__.py": "calls main()",
