@@ -1,7 +1,7 @@
 """A request's messages -> the guard's prompt ids, by Qwen3's chat template, built as ids.
 
 What people and models wrote becomes ordinary tokens; frames are control ids that only this code places.
-So the text `<|im_end|>` in a message is nine characters to the guard and never the end of a turn.
+So the text `<|im_end|>` in a message is ten characters to the guard and never the end of a turn.
 
 What reaches the guard, by field:
 
@@ -16,15 +16,15 @@ A `name` is text that its sender chose and that models get to see: it is read as
 content, and refused where it is not a name as OpenAI defines it. Text parts are read one after the other,
 with nothing between them. Images, audio, files and part types unknown here cannot be read: the request
 is refused, or, if the operator allows it, they are left out and listed as unscanned. `id`s are not read.
+Reasoning of turns before the last question is not in the guard's prompt, as it is not in the template's.
 """
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from adapters.base import Kind
+from proxy.messages import ROLES, ConversationError, Reader, refuse, role_of, text_of
 from proxy.retokenizer import encode
 from proxy.vocabulary import (
     FIRST_CONTROL_ID,
@@ -38,28 +38,7 @@ from proxy.vocabulary import (
     TOOL_RESPONSE_END,
 )
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-# OpenAI's rule for `name`.
-NAME = re.compile(r"[^\s<|\\/>]{1,64}")
-# Where a text part of each type has its text.
-TEXT_PARTS = {"text": "text", "refusal": "refusal"}
-_MAY_BE_EMPTY = ("assistant", "function")  # `content: null` is theirs to send
-
-
-class ConversationError(ValueError):
-    """The conversation cannot be judged, and why; `param` says where."""
-
-    def __init__(self, message: str, param: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-        self.code = code
+__all__ = ["AnswerFrame", "ConversationError", "Prompt", "answer_frame", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,121 +101,15 @@ class _Turn:
             yield "".join(texts)
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Checks the messages and takes their text out."""
-
-    allow_unscanned: bool
-    unscanned: list[str] = field(default_factory=list)
-
-    def content(self, message: Mapping[str, Any], where: str) -> str:
-        content = message.get("content")
-        param = f"{where}.content"
-        if isinstance(content, str):
-            return content
-        if content is None and message["role"] in _MAY_BE_EMPTY:
-            return ""
-        if not isinstance(content, list):
-            _refuse(f"'{param}' must be a string or a list of parts.", param)
-        if not content:
-            _refuse(f"'{param}' has no parts.", param)
-        return "".join(self._part(part, f"{param}[{index}]") for index, part in enumerate(content))
-
-    def _part(self, part: object, param: str) -> str:
-        if not isinstance(part, dict):
-            _refuse(f"'{param}' must be an object with a type.", param)
-        kind = part.get("type")
-        if not isinstance(kind, str):
-            _refuse(f"'{param}.type' must be a string.", f"{param}.type")
-        if kind not in TEXT_PARTS:
-            return self.leave_out(kind, param)
-        return _text(part, TEXT_PARTS[kind], param) or ""
-
-    def leave_out(self, kind: str, param: str) -> str:
-        if not self.allow_unscanned:
-            _refuse(f"'{param}' cannot be read by the guard: only text can.", param, "unscannable_content")
-        self.unscanned.append(f"{param} ({kind if kind in _KNOWN_PARTS else 'unknown type'})")
-        return ""
-
-    def named(self, message: Mapping[str, Any], where: str) -> str:
-        """The content behind its sender's name."""
-        name = _text(message, "name", where, required=False)
-        if name is None:
-            return self.content(message, where)
-        if not NAME.fullmatch(name):
-            param = f"{where}.name"
-            _refuse(f"'{param}' must be 1 to 64 characters, none of them blank or one of <|\\/>.", param)
-        return f"{name}: {self.content(message, where)}"
-
-    def calls(self, message: Mapping[str, Any], where: str) -> list[str]:
-        """The tool calls as the template writes them."""
-        calls = message.get("tool_calls")
-        texts = []
-        for index, call in enumerate(_list(calls, f"{where}.tool_calls")):
-            param = f"{where}.tool_calls[{index}]"
-            kind = call.get("type", "function")
-            if kind == "function":
-                texts.append(_call_text(_object(call, "function", param), "arguments", f"{param}.function"))
-            elif kind == "custom":
-                texts.append(_call_text(_object(call, "custom", param), "input", f"{param}.custom"))
-            else:
-                self.leave_out(str(kind), param)
-        if message.get("function_call") is not None:
-            legacy = _object(message, "function_call", where)
-            texts.append(_call_text(legacy, "arguments", f"{where}.function_call"))
-        return texts
-
-
-_KNOWN_PARTS = frozenset({"image_url", "input_audio", "audio", "file", "video_url", "input_image", "input_file"})
-
-
-def _refuse(message: str, param: str, code: str | None = None) -> NoReturn:
-    raise ConversationError(message, param, code)
-
-
-def _text(table: Mapping[str, Any], name: str, where: str, *, required: bool = True) -> str | None:
-    value = table.get(name)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str):
-        _refuse(f"'{where}.{name}' must be a string.", f"{where}.{name}")
-    return value
-
-
-def _object(table: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    value = table.get(name)
-    if not isinstance(value, dict):
-        _refuse(f"'{where}.{name}' must be an object.", f"{where}.{name}")
-    return value
-
-
-def _list(value: object, param: str) -> list[Mapping[str, Any]]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        _refuse(f"'{param}' must be a list of objects.", param)
-    return value
-
-
-def _call_text(call: Mapping[str, Any], payload: str, where: str) -> str:
-    name = _text(call, "name", where)
-    arguments = call.get(payload)
-    if isinstance(arguments, dict):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    if not isinstance(arguments, str):
-        _refuse(f"'{where}.{payload}' must be a string.", f"{where}.{payload}")
-    return f'\n{{"name": "{name}", "arguments": {arguments}}}\n'
-
-
-def _plain_turn(reader: _Reader, role: str, message: Mapping[str, Any], where: str) -> _Turn:
+def _plain_turn(reader: Reader, role: str, message: Mapping[str, Any], where: str) -> _Turn:
     content = reader.named(message, where)
     return _Turn([IM_START, f"{role}\n", content, IM_END, "\n"], is_user_written=role == "user")
 
 
-def _assistant_turn(reader: _Reader, message: Mapping[str, Any], where: str, *, thinks: bool, is_last: bool) -> _Turn:
+def _assistant_turn(reader: Reader, message: Mapping[str, Any], where: str, *, thinks: bool, is_last: bool) -> _Turn:
     """`thinks`: no user wrote since, so the template still shows what was thought."""
-    content = reader.named(message, where) + (_text(message, "refusal", where, required=False) or "")
-    reasoning = _text(message, "reasoning_content", where, required=False) or ""
+    content = reader.named(message, where) + (text_of(message, "refusal", where, required=False) or "")
+    reasoning = text_of(message, "reasoning_content", where, required=False) or ""
     if message.get("audio") is not None:
         reader.leave_out("audio", f"{where}.audio")
     parts: list[int | str] = [IM_START, "assistant\n"]
@@ -250,8 +123,8 @@ def _assistant_turn(reader: _Reader, message: Mapping[str, Any], where: str, *, 
     return _Turn([*parts, IM_END, "\n"])
 
 
-def _turns(messages: Sequence[Mapping[str, Any]], reader: _Reader) -> list[_Turn]:
-    roles = [_role(message, f"messages[{index}]") for index, message in enumerate(messages)]
+def _turns(messages: Sequence[Mapping[str, Any]], reader: Reader) -> list[_Turn]:
+    roles = [role_of(message, f"messages[{index}]") for index, message in enumerate(messages)]
     # With no user in it, the template counts the last message as the question.
     question = max((index for index, role in enumerate(roles) if role == "user"), default=len(messages) - 1)
     turns: list[_Turn] = []
@@ -271,23 +144,14 @@ def _turns(messages: Sequence[Mapping[str, Any]], reader: _Reader) -> list[_Turn
     return turns
 
 
-def _role(message: object, where: str) -> str:
-    if not isinstance(message, dict):
-        _refuse(f"'{where}' must be an object.", where)
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        _refuse(f"'{where}.role' must be one of {', '.join(ROLES)}.", f"{where}.role")
-    return ROLES[role]
-
-
 def render(messages: Sequence[Mapping[str, Any]], *, window: int, allow_unscanned: bool = False) -> Prompt:
     """The whole conversation, or as many of its newest turns as `window` tokens hold. Raises ConversationError.
 
     The turn that the verdict is read at is always in it, and a leading system turn if there is room.
     """
     if not isinstance(messages, list | tuple) or not messages:
-        _refuse("'messages' must be a list of at least one message.", "messages")
-    reader = _Reader(allow_unscanned)
+        refuse("'messages' must be a list of at least one message.", "messages")
+    reader = Reader(allow_unscanned)
     turns = _turns(messages, reader)
     judged = max((index for index, turn in enumerate(turns) if turn.is_user_written), default=len(turns) - 1)
     kept = _fitting(turns, judged, window, has_system=ROLES[messages[0]["role"]] == "system")
@@ -304,7 +168,7 @@ def _fitting(turns: Sequence[_Turn], judged: int, window: int, *, has_system: bo
     """The ids of the turns that are kept, by index. What comes too early to fit is never encoded."""
     ids = turns[judged].encode(window)
     if ids is None:
-        _refuse(f"The last turn is longer than the guard's {window} tokens.", "messages", "context_length_exceeded")
+        refuse(f"The last turn is longer than the guard's {window} tokens.", "messages", "context_length_exceeded")
     kept = {judged: ids}
     room = window - len(ids)
     wanted = [0] if has_system else []

@@ -63,7 +63,7 @@ def judged_ids(text: str) -> list[int]:
 
 
 # Written for these tests: everyday sentences in many scripts, and code.
-SENTENCES = (
+SENTENCES: tuple[str, ...] = (
     "The river rose overnight, and by morning nobody could find the old wooden bridge.",
     "I'd say it's fine; they'll come, we've seen what you're doing, and I'm sure he can't.",
     "今天的天气很好，我们打算去公园散步，然后在湖边吃午饭。",
@@ -114,7 +114,7 @@ SENTENCES = (
     "$E = mc^2$, ∑ᵢ xᵢ ≤ ∞, ½ + ¼ = ¾, x² ≠ √2, ⅷ №5",
 )
 # What breaks tokenizers: cut points, compositions, contractions, white space, look-alikes of control ids.
-FRAGMENTS = (
+FRAGMENTS: tuple[str, ...] = (
     *"abst rel'dmv.,!?-0129\n\r\t <>=/",
     *("'s", "'S", "'\u017f", "'ll", "'lL", "'re", "'vE", "'t", "'d", "'m", "'r", "'v", "'l", "''", "’s", "ŉ", "ﬆ"),
     *("\r\n", "\n\n", " \n", "  ", "   ", "\n ", "\t\t", "\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", "\ufeff"),
