@@ -140,6 +140,7 @@ class Report:
     notes: tuple[Note, ...] = ()  # the worst of each channel
     prompt: Assessment | None = None
     answer: Assessment | None = None
+    scanned: str | None = None  # "partial" or "none" where the guard failed and the text passed all the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def weir_finish(report: Report) -> dict[str, Any]:
     }
     if report.prompt is not None and report.prompt.worst is not None:
         notation["prompt"] = weir_risk(report.prompt.worst)
+    if report.scanned is not None:
+        notation["scanned"] = report.scanned
     return notation
 
 

@@ -278,7 +278,7 @@ class ModeratedStream:
         return self._all_finished() and self._gate.is_empty
 
     def _report(self, number: int) -> Report:
-        return report_of(self._channels.of(number), self._expected.prompt)
+        return report_of(self._channels.of(number), self._expected.prompt, is_open=self._is_open)
 
     def _usage(self) -> Usage:
         return Usage(self._expected.prompt_tokens, sum(channel.judged for channel in self.channels.values()))

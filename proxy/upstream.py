@@ -50,11 +50,21 @@ class UpstreamResponse:
     content_type: str
     headers: Mapping[str, str]  # those that may pass on
     _response: aiohttp.ClientResponse
+    _break: BaseException | None = None
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
+        content = self._response.content
+        if self._break is None and (found := content.exception()) is not None:
+            # aiohttp would withhold what came before the break, and the answer may be complete in it.
+            self._break = found
+            content.set_exception(None)  # type: ignore[arg-type]
+            if rest := content.read_nowait():
+                return rest
         try:
-            return await self._response.content.readany()
+            if self._break is not None:
+                raise self._break
+            return await content.readany()
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
 
