@@ -10,6 +10,8 @@ from training.answers import (
     CHINESE_REQUESTS,
     CHINESE_SUBJECTS,
     COMPLIANCE_OPENERS,
+    COMPLIED,
+    CROSSED_LINES,
     NEUTRAL_PROMPTS,
     REFUSAL_OFFERS,
     REFUSAL_OPENERS,
@@ -49,8 +51,8 @@ FRAMES: tuple[str, ...] = (
 )
 REPEATS = 5  # frames drawn for each phrase
 REFUSALS = 900
-TURNED = 1_500
-CHINESE = 500
+TURNED = 3_000
+CHINESE = 400
 
 
 def authored(rng: random.Random) -> Iterator[Example]:
@@ -119,7 +121,8 @@ def _refusals(rng: random.Random) -> Iterator[Example]:
 def _benign_answers(rng: random.Random) -> Iterator[Example]:
     benign = list(benign_requests(rng))
     for answer in BENIGN_ANSWERS:
-        for opener in ("", "", rng.choice(COMPLIANCE_OPENERS) + " "):
+        twin = rng.choice(COMPLIED).format(rng.choice(BENIGN_PHRASES)) + " "
+        for opener in ("", twin, rng.choice(COMPLIANCE_OPENERS) + " "):
             prompt = rng.choice(benign) if rng.random() < 0.5 else rng.choice(NEUTRAL_PROMPTS)
             stretches = (Stretch(opener + answer, RiskLevel.SAFE),)
             yield Example(SOURCE + " answers", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches)
@@ -129,13 +132,33 @@ def _turned(rng: random.Random) -> Iterator[Example]:
     """A harmless answer that turns: the label changes where the unsafe lines begin."""
     benign = list(benign_requests(rng))
     for _ in range(TURNED):
-        category = rng.choice(list(TURNING_LINES))
-        lines = rng.sample(TURNING_LINES[category], min(2, len(TURNING_LINES[category])))
-        sentences = rng.choice(BENIGN_ANSWERS).replace("\n", " \n").split(". ")
-        kept = ". ".join(sentences[: rng.randint(1, len(sentences))]).rstrip(".") + ". "
-        stretches = (Stretch(kept, RiskLevel.SAFE), Stretch(" ".join(lines), RiskLevel.UNSAFE, category, is_short=True))
+        category, lines = _unsafe_lines(rng)
+        stretches = (
+            Stretch(_harmless_start(rng), RiskLevel.SAFE),
+            Stretch(" ".join(lines), RiskLevel.UNSAFE, category, is_short=True),
+        )
         prompt = rng.choice(benign) if rng.random() < 0.5 else rng.choice(NEUTRAL_PROMPTS)
         yield Example(SOURCE + " turned", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches)
+
+
+def _harmless_start(rng: random.Random) -> str:
+    """The first sentences of a harmless answer, or nothing; sometimes the twin of an unsafe line."""
+    if rng.random() < 0.1:
+        return ""
+    sentences = rng.choice(BENIGN_ANSWERS).split(". ")
+    start = ". ".join(sentences[: rng.randint(1, len(sentences))]).rstrip(".") + ". "
+    if rng.random() < 0.25:
+        start += rng.choice(COMPLIED).format(rng.choice(BENIGN_PHRASES)) + " "
+    return start + rng.choice(("", "", "But ", "\n\n", "And now: "))
+
+
+def _unsafe_lines(rng: random.Random) -> tuple[Category, list[str]]:
+    if rng.random() < 0.35:
+        category = rng.choice(list(TURNING_LINES))
+        lines = TURNING_LINES[category]
+        return category, rng.sample(lines, min(rng.choice((1, 2, 3)), len(lines)))
+    category, openers, endings = rng.choice(CROSSED_LINES)
+    return category, [rng.choice(openers).format(rng.choice(endings)) for _ in range(rng.choice((1, 2, 3)))]
 
 
 def _chinese(rng: random.Random) -> Iterator[Example]:

@@ -14,7 +14,6 @@ from proxy.risk import Category
 TEXTS: dict[str, list[str]] = tomllib.loads(
     (Path(__file__).parent / "texts" / "combinations.toml").read_text(encoding="utf-8")
 )
-DRAWN = 220  # from each family
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class Family:
     fillers: str
     frame: str = "{pattern}"
     is_sentence: bool = False
+    drawn: int = 220
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -49,6 +49,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(None, "history_asked", "history", is_sentence=True),
     Family(None, "writing", "writing_safe", "Write {pattern} {{0}}.", is_sentence=True),
     Family(Category.UNETHICAL, "writing", "writing_unsafe", "Write {pattern} {{0}}.", is_sentence=True),
+    Family(None, "asked", "topics", is_sentence=True, drawn=700),
+    Family(None, "tasks", "things_done", is_sentence=True, drawn=300),
+    Family(Category.ILLEGAL_ACTS, "described", "unsafe_doings", is_sentence=True),
+    Family(None, "described", "safe_doings", is_sentence=True),
+    Family(Category.SELF_HARM, "ways", "ways_to_die", is_sentence=True),
+    Family(None, "ways", "ways_to_do", is_sentence=True),
+    Family(Category.UNETHICAL, "spoken", "hateful", is_sentence=True),
+    Family(None, "spoken", "kind", is_sentence=True),
 )
 
 
@@ -57,5 +65,5 @@ def combinations(rng: random.Random) -> Iterator[tuple[str, bool, Category | Non
     for family in FAMILIES:
         patterns = [family.frame.format(pattern=pattern) for pattern in TEXTS[family.patterns]]
         crossed = [pattern.format(filler) for pattern in patterns for filler in TEXTS[family.fillers]]
-        for text in rng.sample(crossed, min(DRAWN, len(crossed))):
+        for text in rng.sample(crossed, min(family.drawn, len(crossed))):
             yield text, family.is_sentence, family.category

@@ -34,12 +34,12 @@ HELD_OUT_SHARE = 0.05
 EVERYDAY_SOURCES = (*HELD_OUT_SOURCES, "oasst1", "arena-hard", "GPTeacher", "GSM8K", "AISafetyLab")
 # The share of a source's rows that one pass sees: templates and weak labels less, other languages a little.
 SHARES = {
-    "toxic_spans": 0.35,
-    "GSM8K": 0.25,
-    "GPTeacher": 0.6,
+    "toxic_spans": 0.25,
+    "GSM8K": 0.15,
+    "GPTeacher": 0.45,
     "arena-hard": 0.7,
     "madlibs": 0.3,
-    "Davidson": 0.7,
+    "Davidson": 0.5,
     "hh-rlhf": 0.5,
     "MultiJail/en": 1.0,
     "MultiJail/zh": 0.4,

@@ -18,9 +18,9 @@ from training.model import Guard
 
 log = logging.getLogger("training")
 
-# The share of held-out benign texts that may be flagged: half of what is allowed where it counts.
-PROMPT_ALARMS = {UNSAFE: 0.012, CONTROVERSIAL: 0.025}
-ANSWER_ALARMS = {UNSAFE: 0.005, CONTROVERSIAL: 0.02}
+# The share of held-out benign texts that may be flagged: three quarters of the 2 % and 1 % that are the aim.
+PROMPT_ALARMS = {UNSAFE: 0.015, CONTROVERSIAL: 0.03}
+ANSWER_ALARMS = {UNSAFE: 0.0075, CONTROVERSIAL: 0.02}
 SHIFTS = (-6.0, 6.0)
 BISECTIONS = 14
 
