@@ -12,11 +12,10 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import ClassVar
 
-import uvloop
 from aiohttp import http_parser, web
 
 from proxy import __version__
@@ -242,14 +241,23 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where it installs; None, asyncio's own, elsewhere (Windows, PyPy)."""
+    try:
+        import uvloop  # optional: pyproject names it for the platforms that have it
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def serve(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr."""
     try:
         require_upstream(settings)
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
-        with record_log(settings.log):
-            uvloop.run(serve_until_stopped(settings))
+        with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(serve_until_stopped(settings))
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return 2
