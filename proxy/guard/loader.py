@@ -21,7 +21,7 @@ from torch import Tensor
 
 from proxy.guard import embedded
 from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
-from proxy.guard.model import GuardModel, Heads, Layer
+from proxy.guard.model import GuardModel, Heads, Layer, foldable
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
 
 EMBEDDED = "embedded"
@@ -234,17 +234,26 @@ def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str)
         q, k, v = (read(f"{attention}{name}_proj.{kind}") for name in "qkv")
         return torch.cat((pairs(q), pairs(k), v))
 
-    q_norm = pairs(read(attention + "q_norm.weight").float()) * shape.head_dim**-0.5
-    k_norm = pairs(read(attention + "k_norm.weight").float())
+    # head_dim ** 0.5 belongs to both (see GuardModel); the softmax scale takes it from q again.
+    q_norm = pairs(read(attention + "q_norm.weight").float())
+    k_norm = pairs(read(attention + "k_norm.weight").float()) * shape.head_dim**0.5
+    input_norm = read(layer + "input_layernorm.weight")
+    post_norm = read(layer + "post_attention_layernorm.weight")
+    qkv = stack("weight")
+    gate_up = torch.cat((read(layer + "mlp.gate_proj.weight"), read(layer + "mlp.up_proj.weight")))
+    is_folded = foldable(qkv.dtype)
+    if is_folded:
+        qkv = qkv * (input_norm * shape.hidden**0.5)
+        gate_up = gate_up * (post_norm * shape.hidden**0.5)
     return Layer(
-        input_norm=read(layer + "input_layernorm.weight"),
-        qkv=stack("weight"),
+        input_norm=None if is_folded else input_norm,
+        qkv=qkv,
         qkv_bias=stack("bias") if shape.attention_bias else None,
         qk_norm=torch.cat((q_norm.expand(shape.heads, -1), k_norm.expand(shape.kv_heads, -1))),
         output=read(attention + "o_proj.weight"),
         output_bias=read(attention + "o_proj.bias") if shape.attention_bias else None,
-        post_norm=read(layer + "post_attention_layernorm.weight"),
-        gate_up=torch.cat((read(layer + "mlp.gate_proj.weight"), read(layer + "mlp.up_proj.weight"))),
+        post_norm=None if is_folded else post_norm,
+        gate_up=gate_up,
         down=read(layer + "mlp.down_proj.weight"),
     )
 

@@ -27,15 +27,20 @@ class Layer:
     neighbours: the rotation is then one complex multiplication. Scores do not change.
     """
 
-    input_norm: Tensor  # [hidden]
+    input_norm: Tensor | None  # [hidden]; None: multiplied into qkv (see `foldable`)
     qkv: Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]
     qkv_bias: Tensor | None
-    qk_norm: Tensor  # [heads + kv_heads, head_dim], float32; the q rows carry the softmax scale
+    qk_norm: Tensor  # [heads + kv_heads, head_dim], float32, times head_dim ** 0.5; q's rows carry the softmax scale
     output: Tensor  # [hidden, heads * head_dim]
     output_bias: Tensor | None
-    post_norm: Tensor  # [hidden]
+    post_norm: Tensor | None  # [hidden]; None: multiplied into gate_up
     gate_up: Tensor  # [2 * intermediate, hidden]
     down: Tensor  # [hidden, intermediate]
+
+
+def foldable(dtype: torch.dtype) -> bool:
+    """Whether a norm's weight may be multiplied into the next matrix: only where that rounds nothing away."""
+    return dtype == torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class GuardModel:
         self.final_norm = final_norm
         self.response = response
         self.prompt = prompt
+        # x / rms(x) is x * size ** 0.5 / hypot(norm(x), (size * eps) ** 0.5): half the calls, the same numbers.
+        self._hidden_floor = torch.tensor((architecture.hidden * architecture.norm_eps) ** 0.5, device=self.device)
+        self._head_floor = torch.tensor((architecture.head_dim * architecture.norm_eps) ** 0.5, device=self.device)
         self._rotations = self._rotate_until(min(architecture.window, 4096))
 
     @property
@@ -106,10 +114,11 @@ class GuardModel:
     def _attention(self, index: int, layer: Layer, hidden: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
         shape = self.architecture
         qk_heads = shape.heads + shape.kv_heads
-        normed = functional.rms_norm(hidden, (shape.hidden,), layer.input_norm, shape.norm_eps)
+        normed = self._normed(hidden, layer.input_norm)
         qkv = functional.linear(normed, layer.qkv, layer.qkv_bias).view(-1, qk_heads + shape.kv_heads, shape.head_dim)
         # Norm and rotation in float32 whatever the weights are: two cheap ops that rounding would hurt most.
-        qk = functional.rms_norm(qkv[:, :qk_heads].float(), (shape.head_dim,), None, shape.norm_eps) * layer.qk_norm
+        qk = qkv[:, :qk_heads].float()
+        qk = qk / torch.hypot(torch.linalg.vector_norm(qk, dim=-1, keepdim=True), self._head_floor) * layer.qk_norm
         pairs = torch.view_as_complex(qk.view(-1, qk_heads, shape.head_dim // 2, 2))
         qk = torch.view_as_real(pairs * rotation).view(-1, qk_heads, shape.head_dim).to(hidden.dtype)
         mixed = attend(index, qk[:, : shape.heads], qk[:, shape.heads :], qkv[:, qk_heads:])
@@ -118,10 +127,14 @@ class GuardModel:
         return torch.addmm(hidden, mixed, layer.output.t())
 
     def _feed_forward(self, layer: Layer, hidden: Tensor) -> Tensor:
-        shape = self.architecture
-        normed = functional.rms_norm(hidden, (shape.hidden,), layer.post_norm, shape.norm_eps)
+        normed = self._normed(hidden, layer.post_norm)
         gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
         return torch.addmm(hidden, functional.silu(gate).mul_(up), layer.down.t())
+
+    def _normed(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
+        if weight is None:
+            return hidden / torch.hypot(torch.linalg.vector_norm(hidden, dim=-1, keepdim=True), self._hidden_floor)
+        return functional.rms_norm(hidden, (self.architecture.hidden,), weight, self.architecture.norm_eps)
 
     def _rotate_until(self, length: int) -> Tensor:
         """Rotations of positions 0 ... length - 1: complex64 [length, 1, head_dim / 2]."""
