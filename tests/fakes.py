@@ -230,6 +230,7 @@ class RawUpstream:
     resets: bool = False
     stays: bool = False  # wait for the proxy to close instead
     hits: int = 0
+    heads: list[bytes] = field(default_factory=list)  # of the requests, as they came
     closed: asyncio.Event = field(default_factory=asyncio.Event)  # the proxy has closed a connection
     url: str = ""
 
@@ -237,6 +238,7 @@ class RawUpstream:
         self.hits += 1
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
             length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
             await reader.readexactly(int(length[1]) if length else 0)
             writer.write(self.reply)
