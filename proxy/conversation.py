@@ -97,8 +97,7 @@ class _Turn:
                 yield "".join(texts)
                 texts = []
             yield part
-        if texts:
-            yield "".join(texts)
+        yield "".join(texts)  # a turn ends with text
 
 
 def _plain_turn(reader: Reader, role: str, message: Mapping[str, Any], where: str) -> _Turn:

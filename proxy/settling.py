@@ -173,8 +173,6 @@ def _final_count_of_blanks(text: str, rem: bytes, ids: Sequence[int]) -> int:
     if len(blanks) > (0 if start else 1):
         most = blanks[:-1].encode() if start else blanks[:-1].encode()[skipped:]
         count = min(count, _in_common(ids, [*lines, *_encode(most)] if most else lines))
-    if count == len(ids) and text.endswith(" "):
-        count -= 1  # never reached with this vocabulary; a lone space changes how the next sign is split
     return count
 
 

@@ -104,7 +104,7 @@ def shown(messages: list[Message], **how: Any) -> str:
 
 def test_the_ids_are_those_of_the_template() -> None:
     source = random.Random("conversation")
-    for _ in range(200):
+    for _ in range(120):
         messages = random_conversation(source)
         prompt = render(messages, window=WIDE)
         assert prompt.ids == templated_ids(messages), messages
@@ -288,7 +288,7 @@ def test_text_far_beyond_the_window_is_not_encoded() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [" " * 1_000_000, "a" * 300_000, "\n" * 300_000, "e" + "\u0301" * 300_000, "สวัสดี" * 50_000]
+    "text", [" " * 500_000, "a" * 300_000, "\n" * 300_000, "e" + "\u0301" * 300_000, "สวัสดี" * 50_000]
 )
 def test_a_very_long_text_is_rendered_in_reasonable_time(text: str) -> None:
     start = time.process_time()
