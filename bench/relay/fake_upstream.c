@@ -13,8 +13,9 @@
 //   sync    1: all streams of one rate tick together, as one step of an LLM server that batches
 //   stamp   every how many chunks the text is a stamp, the first always; the others are a word
 //
-// A stamp is " @T", the CLOCK_MONOTONIC microseconds of its sending in eight letters, and a full stop: it
-// survives re-serialising, is a few tokens only, and no later text can change how its letters are tokenized.
+// A stamp is " @T" and the CLOCK_MONOTONIC microseconds of its sending as four pairs of letters, " @T ab cd ef gh.":
+// it survives re-serialising, its few short words are known to any tokenizer's cache as real ones are, and after
+// the full stop no later text can change how they are tokenized.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FDS = 70000, MAX_EVENT_BYTES = 700, MAX_BURST = 60, STAMP_LETTERS = 8 };
+enum { MAX_FDS = 70000, MAX_EVENT_BYTES = 700, MAX_BURST = 60, STAMP_PAIRS = 4 };
 
 typedef struct {
   int fd;
@@ -150,8 +151,12 @@ static char *put(char *at, const char *text) { return stpcpy(at, text); }
 static char *put_stamp(char *at) {
   uint64_t microseconds = now() / 1000;
   at = put(at, " @T");
-  for (int i = STAMP_LETTERS - 1; i >= 0; i--, microseconds /= 26) at[i] = 'a' + microseconds % 26;
-  return put(at + STAMP_LETTERS, ".");
+  for (int i = STAMP_PAIRS - 1; i >= 0; i--, microseconds /= 676) {
+    at[3 * i] = ' ';
+    at[3 * i + 1] = 'a' + microseconds % 676 / 26;
+    at[3 * i + 2] = 'a' + microseconds % 26;
+  }
+  return put(at + 3 * STAMP_PAIRS, ".");
 }
 
 // One event in a chunk of the transfer coding; returns its size.

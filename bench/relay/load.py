@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.relay.programs import ROOT, Command, Place
 
-# Every fifth chunk is stamped, the others are a word: about two tokens a chunk, as an LLM server sends.
-STAMP_EVERY = 5
+# One chunk in ten is stamped, the others are a word: less than two tokens a chunk, as an LLM server sends them.
+STAMP_EVERY = 10
 
 
 @dataclass(frozen=True)

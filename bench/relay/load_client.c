@@ -27,8 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_HEAD_BYTES = 16384, STAMP_LETTERS = 8, STAMP_BYTES = 2 + STAMP_LETTERS, KEPT_BYTES = 60 };
-static const uint64_t STAMP_PERIOD = 208827064576ull; // 26 to the power of eight, in microseconds
+enum { MAX_HEAD_BYTES = 16384, STAMP_PAIRS = 4, STAMP_BYTES = 2 + 3 * STAMP_PAIRS, KEPT_BYTES = 60 };
+static const uint64_t STAMP_PERIOD = 208827064576ull; // 676 to the power of four, in microseconds
 static const uint64_t SECOND = 1000000000ull;
 
 typedef enum { IDLE, CONNECTING, HEADERS, BODY } State;
@@ -156,9 +156,9 @@ static void start(Conn *c) {
   }
 }
 
-static void see_stamp(Conn *c, const char *letters, uint64_t t) {
+static void see_stamp(Conn *c, const char *pairs, uint64_t t) {
   uint64_t stamp = 0;
-  for (int i = 0; i < STAMP_LETTERS; i++) stamp = stamp * 26 + (letters[i] - 'a');
+  for (int i = 0; i < STAMP_PAIRS; i++) stamp = stamp * 676 + (pairs[3 * i + 1] - 'a') * 26 + (pairs[3 * i + 2] - 'a');
   uint64_t age = (t / 1000 + STAMP_PERIOD - stamp) % STAMP_PERIOD; // microseconds
   c->stamps++;
   if (is_counted(t) && age * 1000 <= t - window_begin) { // sent within the window too

@@ -19,9 +19,9 @@ EVENT = (
 WORDS = ("the", "river", "runs", "down", "to", "a", "quiet", "sea", "and", "boats", "come", "home")
 CONTROL = re.compile(rb"bench:n=(\d+),rate=([\d.]+),stamp=(\d+);")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-STAMP_LETTERS = 8
-STAMP = re.compile(rb"@T([a-z]{8})")
-STAMP_PERIOD: int = 26**STAMP_LETTERS
+STAMP_PAIRS = 4
+STAMP = re.compile(rb"@T((?: [a-z]{2}){4})")
+STAMP_PERIOD: int = 676**STAMP_PAIRS
 
 
 def now_microseconds() -> int:
@@ -29,16 +29,16 @@ def now_microseconds() -> int:
 
 
 def stamp() -> str:
-    rest, letters = now_microseconds(), ""
-    for _ in range(STAMP_LETTERS):
-        rest, digit = divmod(rest, 26)
-        letters = chr(ord("a") + digit) + letters
-    return f" @T{letters}."
+    rest, pairs = now_microseconds(), ""
+    for _ in range(STAMP_PAIRS):
+        rest, pair = divmod(rest, 676)
+        pairs = f" {chr(ord('a') + pair // 26)}{chr(ord('a') + pair % 26)}{pairs}"
+    return f" @T{pairs}."
 
 
-def age(letters: bytes) -> int:
+def age(pairs: bytes) -> int:
     sent = 0
-    for letter in letters:
+    for letter in pairs.replace(b" ", b""):
         sent = sent * 26 + letter - ord("a")
     return (now_microseconds() - sent) % STAMP_PERIOD
 
