@@ -173,8 +173,9 @@ def report(loaded: LoadedGuard, tokens: list[TokenTime], door: list[Throughput])
     for speed in door:
         cache, refeed = (speed.tokens_a_second * alone / 1e3 for alone in (first.cache, first.refeed))
         label = f"{speed.streams} x {speed.chunk} tokens"
-        numbers = f"{speed.tokens_a_second:9.0f} {speed.tokens_a_core_second:9.0f} {speed.lag_p50_ms:9.2f} {speed.lag_p95_ms:9.2f}"
-        print(f"{label:>20} {numbers}   {cache:.1f}x (cache), {refeed:.1f}x (re-feed)")
+        rates = f"{speed.tokens_a_second:9.0f} {speed.tokens_a_core_second:9.0f}"
+        lags = f"{speed.lag_p50_ms:9.2f} {speed.lag_p95_ms:9.2f}"
+        print(f"{label:>20} {rates} {lags}   {cache:.1f}x (cache), {refeed:.1f}x (re-feed)")
 
 
 def main() -> None:

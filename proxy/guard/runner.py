@@ -13,6 +13,8 @@ from proxy.guard.protocol import GuardError, GuardFault
 from proxy.guard.sequence import Chunk
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Category, Risk, Role
 
+FALLBACK_BUDGET_BYTES = 2 << 30
+
 
 class Runner:
     """Owns the slabs' memory. Nothing here survives an error of the caller: positions come with every chunk."""
@@ -29,7 +31,10 @@ class Runner:
         """A quarter of the memory that is free now: the rest of the machine has work too."""
         if self.model.device.type == "cuda":
             return torch.cuda.mem_get_info(self.model.device)[0] * 3 // 4
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        except ValueError:  # not every system counts its free pages
+            return FALLBACK_BUDGET_BYTES
 
     def use_threads(self, count: int) -> None:
         """How many threads an operation may use. To be called in the thread that runs the engine."""

@@ -189,13 +189,18 @@ class Scheduler:
 
     def _admit(self, waiting: Turns, now: float) -> bool:
         """Let jobs run while there is room. True when none is left waiting."""
+        blocked: set[str] = set()
         for sequence in list(waiting):
-            if not self._make_room(sequence, now):
-                # The next ones may be smaller and fit, but then this one might never.
-                return False
-            waiting.remove(sequence)
-            self._running.push(sequence)
-        return True
+            if sequence.owner in blocked:
+                continue
+            if self._make_room(sequence, now):
+                waiting.remove(sequence)
+                self._running.push(sequence)
+            elif waiting is self._opens:
+                # An owner's later, smaller opens would fit, but then its big one never does. A feed, on the
+                # other hand, mostly has its room already and need not wait for one that must grow.
+                blocked.add(sequence.owner)
+        return len(waiting) == 0
 
     def _make_room(self, sequence: Sequence, now: float) -> bool:
         job = sequence.job

@@ -7,7 +7,6 @@ busy the next batch grows by itself.
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from proxy.guard.protocol import (
     SequenceTooLong,
 )
 from proxy.guard.runner import Runner
-from proxy.guard.settings import Canary, GuardSettings
+from proxy.guard.settings import Canary, GuardSettings, default_threads
 from proxy.risk import Risk, Role
 
 # How exactly deadlines are kept.
@@ -77,7 +76,7 @@ class LocalGuard:
         self._last_number = 0
         self._failure: GuardUnavailable | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        threads = self._settings.threads or min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        threads = self._settings.threads or default_threads()
         self._thread = EngineThread(self._engine, lambda: runner.use_threads(threads), self._deliver)
         self._thread.start(lambda error: self._call(self._fail, error))
 

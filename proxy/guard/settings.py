@@ -1,5 +1,6 @@
 """How the guard service runs: its sizes, its deadlines, and the texts that prove it works."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,3 +32,9 @@ class GuardSettings:
     health_seconds: float = 5.0
     limits: Limits = field(default_factory=Limits)
     canaries: tuple[Canary, ...] = (Canary(),)
+
+
+def default_threads() -> int:
+    """One core stays free for the event loop: waiting for a busy core costs more than it adds."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores - 1))

@@ -1,5 +1,6 @@
 """Drives an engine without a service: open, feed, fork, and run until every question has its answer."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,19 @@ class Driver:
         return self._number
 
 
-class Poisoned(GuardModel):
-    """A guard whose forward pass raises when it meets one id, as often as asked (None: always)."""
+class Same(GuardModel):
+    """Another guard with the same weights, to be given a fault."""
+
+    def __init__(self, model: GuardModel, embedding: Tensor | None = None) -> None:
+        table = model.embedding if embedding is None else embedding
+        super().__init__(model.architecture, table, model.layers, model.final_norm, model.response, model.prompt)
+
+
+class Poisoned(Same):
+    """Its forward pass raises when it meets one id."""
 
     def __init__(self, model: GuardModel, poison: int, error: Callable[[], BaseException]) -> None:
-        super().__init__(
-            model.architecture, model.embedding, model.layers, model.final_norm, model.response, model.prompt
-        )
+        super().__init__(model, model.embedding)
         self.poison, self.error = poison, error
         self.calls = 0
 
@@ -99,11 +106,34 @@ class Poisoned(GuardModel):
         return super().forward(ids, positions, last, attend)
 
 
+class Slow(Same):
+    """Every forward pass takes as long as it is told."""
+
+    seconds = 0.0
+
+    def forward(self, ids: Tensor, positions: Tensor, last: int, attend: Attend) -> Tensor:
+        time.sleep(self.seconds)
+        return super().forward(ids, positions, last, attend)
+
+
+class Crashing(Same):
+    """Fails, as often as it is told, where no single stream is to blame: while memory is prepared."""
+
+    crashes = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self.crashes:
+            self.crashes -= 1
+            raise MemoryError("no memory for a slab")
+        return super().dtype
+
+
 def with_nan(model: GuardModel, *ids: int) -> GuardModel:
     """The same guard, but these ids become numbers that are not finite."""
     embedding = model.embedding.clone()
     embedding[list(ids)] = float("nan")
-    return GuardModel(model.architecture, embedding, model.layers, model.final_norm, model.response, model.prompt)
+    return Same(model, embedding)
 
 
 def rows_of(risks: Sequence[Risk]) -> list[list[float]]:

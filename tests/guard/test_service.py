@@ -14,7 +14,7 @@ from proxy.guard.service import LocalGuard, LocalStream, start_guard
 from proxy.guard.settings import Canary, GuardSettings
 from proxy.risk import RiskLevel, Role
 from tests.guard.checkpoints import random_ids, small_checkpoint
-from tests.guard.driver import Poisoned, Small, distance, rows_of, with_nan
+from tests.guard.driver import Crashing, Poisoned, Slow, Small, distance, rows_of, with_nan
 
 TIGHT = 1e-5
 
@@ -40,20 +40,6 @@ async def is_empty(guard: LocalGuard) -> bool:
     while guard.metrics().queue_depth or guard.metrics().streams:  # noqa: ASYNC110 (metrics are only numbers)
         await asyncio.sleep(0.001)
     return guard.streams == 0 and guard.metrics().kv_held_bytes == 0
-
-
-class Slow(GuardModel):
-    """A guard whose every forward pass takes as long as it is told."""
-
-    def __init__(self, model: GuardModel) -> None:
-        super().__init__(
-            model.architecture, model.embedding, model.layers, model.final_norm, model.response, model.prompt
-        )
-        self.seconds = 0.0
-
-    def forward(self, *arguments: object) -> object:  # type: ignore[override]
-        time.sleep(self.seconds)
-        return super().forward(*arguments)  # type: ignore[arg-type]
 
 
 async def test_a_stream_judges_prompt_answer_and_fork_like_one_forward(small: Small) -> None:
@@ -204,23 +190,6 @@ async def test_not_finite_and_poison_fail_their_stream_and_no_other(small: Small
                 answer = await stream.classify(30, clean[30:])
             assert not isinstance(answer, BaseException)
             assert distance(rows_of(answer), small.reference.rows(clean)[30:]) < TIGHT
-
-
-class Crashing(GuardModel):
-    """Fails where the engine does not expect it: while memory is being prepared."""
-
-    def __init__(self, model: GuardModel) -> None:
-        super().__init__(
-            model.architecture, model.embedding, model.layers, model.final_norm, model.response, model.prompt
-        )
-        self.crashes = 0
-
-    @property
-    def dtype(self) -> object:  # type: ignore[override]
-        if self.crashes:
-            self.crashes -= 1
-            raise MemoryError("no memory for a slab")
-        return super().dtype
 
 
 async def test_a_crash_restarts_the_engine_and_replays_the_streams(small: Small) -> None:

@@ -1,4 +1,6 @@
-from proxy.guard.settings import GREETING, Canary, GuardSettings
+import os
+
+from proxy.guard.settings import GREETING, Canary, GuardSettings, default_threads
 
 IM_END = 151645
 
@@ -13,3 +15,8 @@ def test_every_wait_has_a_bound() -> None:
     assert all(0 < seconds < 60 for seconds in (*waits, settings.limits.admission_seconds))
     # Who waits for room must learn that there is none before the whole question times out.
     assert settings.limits.admission_seconds < settings.open_seconds
+
+
+def test_a_core_is_left_to_the_event_loop() -> None:
+    cores = os.cpu_count() or 1
+    assert 1 <= default_threads() <= max(1, cores - 1)

@@ -1,0 +1,118 @@
+"""A scheduler without a model: memory that holds token ids, and a clock that tests move."""
+
+from collections.abc import Iterable
+
+from proxy.guard.cache import Cache, Change, Grow, Move, Retire, Scrub
+from proxy.guard.commands import Outcome
+from proxy.guard.protocol import GuardError
+from proxy.guard.scheduler import Limits, Plan, Scheduler
+from proxy.guard.sequence import Job, Sequence
+from proxy.risk import Category, Risk, RiskLevel, Role
+
+LIMITS = Limits(piece=64, short=8, step=32, admission_seconds=5.0, idle_seconds=2.0)
+SAFE = Risk(RiskLevel.SAFE, Category.VIOLENT, 1.0, 1.0, (1.0, 0.0, 0.0), (1.0,))
+
+
+class Memory:
+    """A runner without a model: slots hold token ids, and every step checks that a stream's past is its own."""
+
+    def __init__(self) -> None:
+        self.slabs: dict[int, list[list[int]]] = {}
+
+    def run(self, plan: Plan) -> list[list[Risk] | GuardError]:
+        for change in plan.changes:
+            self._change(change)
+        written = set()
+        for chunk in plan.chunks:
+            slot = chunk.sequence.slot
+            assert slot is not None
+            assert (slot.slab, slot.index) not in written, "two streams write to one slot in one step"
+            written.add((slot.slab, slot.index))
+            tokens = self.slabs[slot.slab][slot.index]
+            assert tokens[: chunk.start] == chunk.sequence.ids[: chunk.start], "not this stream's past"
+            assert chunk.start + chunk.count <= slot.capacity
+            tokens[chunk.start :] = chunk.sequence.ids[chunk.start : chunk.start + chunk.count]
+        return [[SAFE] * len(chunk.reads) for chunk in plan.chunks]
+
+    def _change(self, change: Change) -> None:
+        match change:
+            case Grow(slab, slots, _):
+                assert slab not in self.slabs
+                self.slabs[slab] = [[] for _ in range(slots)]
+            case Retire(slab):
+                del self.slabs[slab]
+            case Scrub(slab, index):
+                self.slabs[slab][index] = []
+            case Move((source, i), (target, j), length):
+                self.slabs[target][j] = self.slabs[source][i][:length]
+
+
+class World:
+    """A scheduler with its memory, its streams and a clock that moves a millisecond a step."""
+
+    def __init__(self, budget_tokens: int = 4096, window: int = 512, limits: Limits = LIMITS) -> None:
+        self.scheduler = Scheduler(self.new_cache(budget_tokens, window), limits)
+        self.memory = Memory()
+        self.sequences: dict[int, Sequence] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.now = 100.0
+        self.plans: list[Plan] = []
+        self._tickets = 0
+        self._ids = 0
+
+    @staticmethod
+    def new_cache(budget_tokens: int, window: int) -> Cache:
+        return Cache(bytes_per_token=1, budget_bytes=budget_tokens, window=window)
+
+    def fresh(self, count: int) -> range:
+        """Token ids that were never used, so that no stream can pass for another."""
+        self._ids += count
+        return range(self._ids - count, self._ids)
+
+    def open(self, ids: Iterable[int], owner: str = "") -> Sequence:
+        sequence = Sequence(len(self.sequences), owner, list(ids))
+        self.sequences[sequence.id] = sequence
+        self._ask(sequence, 0, is_open=True)
+        return sequence
+
+    def feed(self, sequence: Sequence, ids: Iterable[int], position: int | None = None) -> int:
+        self.scheduler.withdraw(sequence)
+        start = len(sequence.ids) if position is None else position
+        sequence.truncate(start)
+        sequence.ids += ids
+        return self._ask(sequence, start, is_open=False)
+
+    def fork(self, sequence: Sequence) -> Sequence:
+        child = Sequence(len(self.sequences), sequence.owner, list(sequence.ids), sequence.computed)
+        self.sequences[child.id] = child
+        self.scheduler.fork(sequence, child)
+        return child
+
+    def close(self, sequence: Sequence) -> None:
+        self.scheduler.close(sequence)
+
+    def step(self) -> Plan:
+        plan = self.scheduler.plan(self.now)
+        self.plans.append(plan)
+        self.scheduler.commit(plan, self.memory.run(plan), self.now)
+        self.collect()
+        self.now += 0.001
+        return plan
+
+    def collect(self) -> None:
+        for outcome in self.scheduler.outcomes():
+            assert outcome.ticket not in self.outcomes, "one question, two answers"
+            self.outcomes[outcome.ticket] = outcome
+
+    def run(self, limit: int = 10_000) -> None:
+        while self.scheduler.has_jobs:
+            self.step()
+            limit -= 1
+            assert limit, "the scheduler does not come to an end"
+
+    def _ask(self, sequence: Sequence, start: int, *, is_open: bool) -> int:
+        self._tickets += 1
+        reads = range(start, len(sequence.ids))
+        job = Job(self._tickets, len(sequence.ids), reads, Role.ASSISTANT, self.now, is_open=is_open)
+        self.scheduler.submit(sequence, job)
+        return self._tickets
