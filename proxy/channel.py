@@ -64,7 +64,8 @@ class View:
         self._is_complete = False
         self._received = 0
         self._end = 0  # characters covered by judged tokens
-        self.judged = 0  # tokens judged, from the first
+        self.judged = 0  # tokens that have been to the guard, from the first
+        self.frames = 0  # of them the frame's own
         self.cleared = 0  # characters decided and not flagged
 
     def feed(self, text: str) -> None:
@@ -108,6 +109,7 @@ class View:
             token = self._pending.popleft()
             if self._is_frame(token):
                 self.judged += 1
+                self.frames += 1
                 continue
             span = Span(self._end, self._end + self._source_length(token), risk)
             self._end = span.end
@@ -238,12 +240,13 @@ class Channel:
     @property
     def cleared(self) -> int:
         """Characters decided in every view."""
-        return min(view.cleared for view in self._views)
+        views = self._views
+        return views[0].cleared if len(views) == 1 else min(view.cleared for view in views)
 
     @property
     def judged(self) -> int:
-        """Tokens judged in the plain view."""
-        return self._views[0].judged
+        """Tokens of the text judged in the plain view."""
+        return self._views[0].judged - self._views[0].frames
 
     def note(self, start: int, end: int) -> Note | None:
         """The worst risk of the tokens that cover [start, end). Forgets what lies before `end`."""

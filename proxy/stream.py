@@ -259,6 +259,8 @@ class ModeratedStream:
         return self.channels[delta.key].note(released.start, released.start + len(delta.text))
 
     def _block(self) -> None:
+        if all(channel.block_start is None for channel in self.channels.values()):
+            return
         for key, channel in self.channels.items():
             if channel.block_start is None or self._choices[key.choice] is _Choice.CUT:
                 continue

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvloop
 
 from bench.relay.serving import until_terminated
-from proxy.app import open_guard, record_log, running
+from proxy.app import keep_what_is_loaded, open_guard, record_log, running
 from proxy.config import load_settings
 from proxy.guard.protocol import Guard, GuardInfo, GuardStream, Health
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
@@ -78,6 +78,7 @@ async def serve(settings: Settings, guard_name: str, profile: str | None) -> Non
     guard: Guard = await open_guard(settings) if guard_name == "embedded" else StubGuard()
     try:
         async with running(settings, guard) as port:
+            keep_what_is_loaded()  # as `weir serve` does
             with profiled(profile):
                 await until_terminated(port)
     finally:
