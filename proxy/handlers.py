@@ -1,7 +1,6 @@
 """One coroutine an endpoint: request in, response out."""
 
 import asyncio
-import json
 import logging
 import uuid
 from functools import partial
@@ -13,6 +12,7 @@ from adapters.base import Failure
 from proxy.admission import Admission
 from proxy.errors import INTERNAL, SHUTTING_DOWN, ApiError, Fault, place_of, status_of
 from proxy.exchange import Ask, Exchange, Service
+from proxy.model_list import read_models
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_body import BadRequest, ChatRequest, check_headers, read_chat_request, read_object
@@ -190,7 +190,7 @@ def _check(stream: ModeratedStream) -> None:
 
 
 async def models(request: web.Request) -> web.StreamResponse:
-    """The upstream's list of models, rebuilt from the fields that name them."""
+    """The upstream's list of models."""
     service = request.app[SERVICE]
     try:
         response = await service.upstream.open(
@@ -207,25 +207,10 @@ async def models(request: web.Request) -> web.StreamResponse:
         message = f"The upstream answered with status {response.status}."
         return error_response(ApiError(response.status, message, "upstream_error"), dict(response.headers))
     try:
-        listed = _models_of(body)
-    except (ValueError, RecursionError):
+        listed = read_models(body)
+    except ValueError:
         return error_response(ApiError(502, "The upstream's list of models cannot be read.", "api_error"), {})
     return web.json_response(listed, headers=response.headers)
-
-
-def _models_of(body: bytes) -> dict[str, Any]:
-    """Raises ValueError, RecursionError."""
-    parsed = json.loads(body)
-    data = parsed.get("data") if isinstance(parsed, dict) else None
-    if not isinstance(data, list):
-        raise ValueError("no list of models")
-    keys = {"id": str, "object": str, "created": int, "owned_by": str}
-    entries = [
-        {key: entry[key] for key, kind in keys.items() if isinstance(entry.get(key), kind)}
-        for entry in data
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    ]
-    return {"object": "list", "data": entries}
 
 
 async def alive(_: web.Request) -> web.StreamResponse:
