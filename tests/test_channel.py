@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import Key, Kind
-from proxy.channel import MAX_BATCH_TOKENS, Channel, badness
+from proxy.channel import MAX_BATCH_TOKENS, Batch, Channel, badness
 from proxy.policy import Policy
 from proxy.retokenizer import encode
 from tests.driver import WORDS, Guard
@@ -60,14 +60,8 @@ def test_a_block_ends_the_judging() -> None:
     assert channel.block_start == 0
     assert channel.judged == 2
     assert list(channel.batches()) == []
-    channel.receive(next(iter(channel_with_batch())), [risk(SAFE)])  # late, and of no consequence
+    channel.receive(Batch(channel.key, channel.kind, 0, 3, [1]), [risk(SAFE)])  # late, and of no consequence
     assert channel.judged == 2
-
-
-def channel_with_batch() -> list[object]:
-    channel = channel_of()
-    channel.feed("one two")
-    return list(channel.batches())
 
 
 @given(st.lists(st.sampled_from([*WORDS, "\n", "e\u0301", "😀", "\\n", '"']), max_size=8), st.data())
@@ -95,7 +89,7 @@ def test_a_long_text_comes_in_batches() -> None:
     channel = channel_of()
     channel.feed(" word" * (MAX_BATCH_TOKENS * 2 + 5))
     channel.finish()
-    sizes = []
+    sizes: list[int] = []
     while batches := list(channel.batches()):
         [batch] = batches
         assert batch.position == sum(sizes)
