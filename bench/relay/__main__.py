@@ -121,8 +121,17 @@ def profile(bench: Bench) -> None:
 
 
 def main() -> int:
-    wanted = read_arguments()
     console = Console(highlight=False)
+    try:
+        run(read_arguments(), console)
+    except (CannotRun, PermissionError) as exc:
+        console.print(f"The benchmark cannot run: {exc}", style="red", markup=False)
+        return 1
+    return 0
+
+
+def run(wanted: argparse.Namespace, console: Console) -> None:
+    """Raises CannotRun, PermissionError."""
     load = Point("load", wanted.streams, wanted.rate)
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as name, Servers() as servers:
         folder = Path(name)
@@ -130,13 +139,12 @@ def main() -> int:
         bench = Bench(tools, folder, *places(is_realtime=wanted.realtime), load, wanted.seconds, console)
         if wanted.profile:
             profile(bench)
-            return 0
+            return
         found = measure_all(bench, start_targets(bench, servers, wanted.only), wanted.rounds)
     print_report(found, load, is_native=tools.is_native, console=console)
     console.print(f"Again: {shlex.join(['python', '-m', 'bench.relay', *sys.argv[1:]])}", style="dim")
     if wanted.json:
         wanted.json.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found))
-    return 0
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def started(command: Command, place: Place, log: Path) -> Iterator[Server]:
         line = process.stdout.readline().strip()
         if not line.isdigit():
             said = log.read_text(errors="replace").strip().splitlines()
-            raise CannotRun(f"{' '.join(map(str, command))} did not start: {said[-1] if said else 'no reason given'}")
+            raise CannotRun(f"it did not start: {said[-1] if said else 'no reason given'}")
         yield Server(process.pid, int(line))
     finally:
         stop(process)

@@ -1,0 +1,86 @@
+"""The relay benchmark counts what it sent, sees what is lost, and says ratios."""
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.relay.load import Point, Sample, measure
+from bench.relay.programs import Place, Server, Servers, Tools, build
+from bench.relay.report import Measured, print_report
+
+LOAD = Point("load", streams=10, rate=50, probes=1)
+SECONDS = 0.6
+ANYWHERE = Place()
+PYTHON = Tools(
+    [sys.executable, "-m", "bench.relay.python_load", "upstream"],
+    [sys.executable, "-m", "bench.relay.python_load", "client"],
+    is_native=False,
+)
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    with Servers() as opened:
+        yield opened
+
+
+def sample(tools: Tools, server: Server, point: Point = LOAD) -> Sample:
+    return measure(tools.client, server.port, point, pid=server.pid, place=ANYWHERE, warm=0.5, seconds=SECONDS)
+
+
+def proxy(servers: Servers, module: str, upstream: Server, folder: Path) -> Server:
+    command = [sys.executable, "-m", f"bench.relay.{module}", "--upstream", upstream.url]
+    return servers.start(command, ANYWHERE, folder / f"{module}.log")
+
+
+def is_all_there(found: Sample) -> bool:
+    """Nothing failed, and about as many chunks as were offered; the machine may be slow."""
+    offered = LOAD.streams * LOAD.rate * SECONDS
+    return found.errors == 0 and 0.4 * offered < found.chunks < 1.6 * offered and found.first_p50 > 0
+
+
+def test_everything_passes_through_both_proxies(servers: Servers, tmp_path: Path) -> None:
+    tools = build(tmp_path)
+    upstream = servers.start(tools.upstream, ANYWHERE, tmp_path / "upstream.log")
+    for module in ("passthrough", "weir_server"):
+        found = sample(tools, proxy(servers, module, upstream, tmp_path))
+        assert is_all_there(found), found
+        assert found.cpu_per_chunk is None or found.cpu_per_chunk > 1
+
+
+def test_the_tools_without_a_compiler_do_the_same(servers: Servers, tmp_path: Path) -> None:
+    upstream = servers.start(PYTHON.upstream, ANYWHERE, tmp_path / "upstream.log")
+    found = sample(PYTHON, upstream)
+    assert is_all_there(found), found
+
+
+def test_without_a_compiler_the_tools_are_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert not build(tmp_path).is_native
+
+
+def test_an_upstream_that_refuses_is_an_error_not_a_fast_proxy(servers: Servers, tmp_path: Path) -> None:
+    tools = build(tmp_path)
+    gone = Server(pid=1, port=1)
+    broken = proxy(servers, "passthrough", gone, tmp_path)
+    found = sample(tools, broken)
+    assert found.errors > 0
+    assert found.chunks == 0
+
+
+def test_the_report_gives_ratios_to_the_pass_through() -> None:
+    def one(target: str, cpu: float, first: float) -> list[Measured]:
+        found = Sample(cpu, 1.0, 1000, 100, 0, "", 50.0, 90.0, first, first * 2)
+        return [Measured(target, point, 0, found) for point in ("idle", "load", "busy")]
+
+    output = io.StringIO()
+    rows = [*one("direct", 0.0, 100.0), *one("pass-through", 0.05, 600.0), *one("weir-stub", 0.15, 1600.0)]
+    print_report(rows, LOAD, is_native=True, console=Console(file=output, width=100))
+    lines = {line.split("│")[1].strip(): line for line in output.getvalue().splitlines() if line.startswith("│")}
+    assert "1500 / 3000" in lines["weir-stub"]
+    assert "3.00" in output.getvalue()
