@@ -28,6 +28,7 @@ class Metrics:
     last_batch: int = 0  # streams in the last step
     evictions: int = 0
     evicted_tokens: int = 0
+    shared_tokens: int = 0  # of prompts, that were not computed again
     refusals: int = 0
     faults: int = 0
     restarts: int = 0
@@ -112,6 +113,7 @@ class Engine:
             last_batch=self._last_batch,
             evictions=scheduler.counters.evictions,
             evicted_tokens=scheduler.counters.evicted_tokens,
+            shared_tokens=scheduler.counters.shared_tokens,
             refusals=scheduler.counters.refusals,
             faults=scheduler.counters.faults,
             restarts=self._restarts,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from proxy.guard.cache import Cache, Change
 from proxy.guard.commands import Outcome
+from proxy.guard.prefixes import Prefixes
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.guard.turns import Turns
@@ -39,6 +40,7 @@ class Plan:
 class Counters:
     evictions: int = 0
     evicted_tokens: int = 0  # each is replayed if its stream goes on
+    shared_tokens: int = 0  # of prompts, taken over from a stream of the same owner
     refusals: int = 0
     faults: int = 0
 
@@ -53,6 +55,7 @@ class Scheduler:
         self._running = Turns()
         # Silent sequences that hold a slot, the longest silent first.
         self._idle: OrderedDict[int, Sequence] = OrderedDict()
+        self._prefixes = Prefixes()
         self._outcomes: list[Outcome] = []
 
     @property
@@ -86,6 +89,7 @@ class Scheduler:
     def close(self, sequence: Sequence) -> None:
         self.withdraw(sequence)
         self._idle.pop(sequence.id, None)
+        self._prefixes.remove(sequence)
         self.cache.drop(sequence)
 
     def fork(self, sequence: Sequence, child: Sequence) -> None:
@@ -165,6 +169,8 @@ class Scheduler:
 
     def _finish(self, sequence: Sequence, job: Job, now: float) -> None:
         sequence.job = None
+        if job.is_open:
+            self._prefixes.add(sequence)
         error = None
         if len(job.risks) != len(job.reads):
             error = GuardFault(f"{len(job.risks)} verdicts for {len(job.reads)} tokens")
@@ -193,6 +199,8 @@ class Scheduler:
         for sequence in list(waiting):
             if sequence.owner in blocked:
                 continue
+            if waiting is self._opens:
+                self._take_over(sequence)
             if self._make_room(sequence, now):
                 waiting.remove(sequence)
                 self._running.push(sequence)
@@ -200,7 +208,21 @@ class Scheduler:
                 # An owner's later, smaller opens would fit, but then its big one never does. A feed, on the
                 # other hand, mostly has its room already and need not wait for one that must grow.
                 blocked.add(sequence.owner)
+                # Who waits holds nothing: its share of another's memory would keep that from being freed.
+                sequence.computed = 0
+                self.cache.drop(sequence)
         return len(waiting) == 0
+
+    def _take_over(self, sequence: Sequence) -> None:
+        """Begin with what an open stream of the same owner has computed of the same tokens."""
+        job = sequence.job
+        if job is None or sequence.computed:
+            return
+        found = self._prefixes.find(sequence.owner, sequence.ids, job.reads[0] if job.reads else job.end)
+        if found is not None and found[0].slot is not None:
+            self.cache.share(found[0], sequence)
+            sequence.computed = found[1]
+            self.counters.shared_tokens += found[1]
 
     def _make_room(self, sequence: Sequence, now: float) -> bool:
         job = sequence.job

@@ -195,3 +195,14 @@ def test_other_shapes_of_heads_batch_the_same(tmp_path: Path) -> None:
         tickets = {n: driver.feed(streams[n], 17, texts[n][17:]) for n in range(12) if n != 4}
         for n, ticket in tickets.items():
             assert distance(driver.rows(ticket), small.reference.rows(texts[n])[17:]) < TIGHT
+
+
+def test_prompts_that_begin_alike_share_it_and_judge_the_same(small: Small) -> None:
+    driver = small.engine()
+    system = random_ids(150)
+    texts = [system + random_ids(40, seed) for seed in range(1, 5)]
+    for text in texts:
+        stream, ticket = driver.open(text[:170], read=[169], owner="key")
+        assert distance(driver.rows(ticket), small.reference.rows(text[:170], "query_")[169:]) < TIGHT
+        assert distance(driver.rows(driver.feed(stream, 170, text[170:])), small.reference.rows(text)[170:]) < TIGHT
+    assert driver.engine.metrics().shared_tokens == 3 * 150

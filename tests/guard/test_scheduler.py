@@ -85,6 +85,28 @@ def test_an_owners_open_without_room_holds_up_neither_others_nor_its_own_streams
     assert ticket in world.outcomes
 
 
+def test_a_prompt_that_begins_alike_is_computed_once_and_never_for_another_owner() -> None:
+    world = World(budget_tokens=20_000)
+    system = list(world.fresh(200))
+    first = world.open([*system, *world.fresh(50)], owner="a")
+    world.run()
+    second = world.open([*system, *world.fresh(50)], owner="a")
+    assert [chunk.start for chunk in world.step().chunks] == [200]
+    world.run()
+    stranger = world.open([*system, *world.fresh(50)], owner="b")
+    assert [chunk.start for chunk in world.step().chunks] == [0]
+    world.run()
+    for sequence in (first, second, stranger):
+        world.feed(sequence, world.fresh(5))
+    world.run()
+    for sequence in (first, second, stranger):
+        world.close(sequence)
+    assert world.scheduler.cache.held_tokens == 0
+    third = world.open(system, owner="a")
+    world.step()
+    assert third.computed == LIMITS.piece
+
+
 def test_a_stream_that_fills_the_budget_alone_grows_by_starting_over() -> None:
     world = World(budget_tokens=512)
     sequence = world.open(range(250))
@@ -175,7 +197,9 @@ def test_invariants_hold_after_every_random_plan(actions: list[tuple[str, int, i
 
 def act(world: World, alive: list[Sequence], action: str, pick: int, size: int) -> None:
     if action == "open":
-        alive.append(world.open(world.fresh(size), owner="abc"[pick % 3]))
+        # Half of them begin like a stream that is already there, often one of the same owner.
+        begin = alive[pick % len(alive)].ids[: 2 * size] if alive and pick % 2 else []
+        alive.append(world.open([*begin, *world.fresh(size)][:512], owner="abc"[pick % 3]))
     elif action == "step":
         world.step()
     elif action == "wait":
