@@ -56,6 +56,14 @@ examples:
 
 The folder has the layout of a released checkpoint; transformers opens its backbone and its tokenizer.
 """,
+    "eval": """\
+examples:
+  weir eval --guard Qwen/Qwen3Guard-Stream-0.6B --data response_loc.jsonl thinking.jsonl --picture timing.png
+  weir eval --data prompts.jsonl.gz answers.jsonl.gz --out evaluation
+
+A line of data is {"messages": [...], "label": "Unsafe"}, a line of the public Qwen3GuardTest, or
+{"prompt": "...", "response": "...", "prompt_risk": "Unsafe", "response_risk": "Safe", "spans": [0, 10]}.
+""",
 }
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -63,6 +71,7 @@ KEYS = {
     "doctor": list(FLAGS),
     "moderate": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"]
     + ["policy.mode", "policy.debounce"],
+    "eval": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
 }
 
 
@@ -119,6 +128,14 @@ def _export_embedded(arguments: argparse.Namespace) -> int:
     return run(arguments.folder, force=arguments.force)
 
 
+def _eval(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    from proxy.evaluation.command import Wanted, run
+
+    given = {key: getattr(arguments, key) for key in ("mode", "json", "picture", "out", "streams", "read_end")}
+    return run(Wanted(tuple(arguments.data), **given), settings)
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     """Raises ConfigError."""
     given: Mapping[str, Any] = vars(arguments)
@@ -148,7 +165,31 @@ def _parser() -> argparse.ArgumentParser:
     export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
     return parser
+
+
+def _add_eval(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE", help="JSON lines, .gz too")
+    command.add_argument(
+        "--mode",
+        choices=("both", "strict", "loose"),
+        default="both",
+        help="which figures to show; strict flags Controversial",
+    )
+    command.add_argument("--json", metavar="FILE", help="write the figures as JSON; - prints them instead of tables")
+    command.add_argument("--picture", type=Path, metavar="FILE", help="draw timing and risk curves as a PNG")
+    command.add_argument("--out", type=Path, metavar="DIR", help="a folder for all of it, and a line an item")
+    command.add_argument("--streams", type=_count, default=64, metavar="N", help="conversations at once; default: 64")
+    command.add_argument(
+        "--read-end", action="store_true", help="judge the two tokens that end a turn too, as the published script does"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _plain(

@@ -1,7 +1,7 @@
 """The shipped vocabulary as the tokenizer files that other programs read: tokenizer.json, tokenizer_config.json.
 
 Weir itself never reads them. They differ from `retokenizer` in one point that matters: a program that uses
-them turns the text `<|im_end|>` into the control id, where Weir keeps it nine ordinary characters.
+them turns the text `<|im_end|>` into the control id, where Weir keeps it ordinary characters.
 """
 
 from collections.abc import Iterator, Mapping

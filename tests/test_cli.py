@@ -62,7 +62,7 @@ def test_help_is_quick_and_shows_commands_and_exit_statuses() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "moderate", "doctor", "demo", "export-embedded"])
+@pytest.mark.parametrize("command", ["serve", "moderate", "doctor", "demo", "export-embedded", "eval"])
 def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
