@@ -125,3 +125,23 @@ def test_logprobs_stay_with_the_text_they_repeat() -> None:
     [first] = gate.release()
     assert isinstance(first.piece, Delta)
     assert [logprob.entry["token"] for logprob in first.piece.logprobs] == ["né", "e"]
+
+
+def test_the_end_waits_for_the_verdicts_of_what_left_ahead_of_them() -> None:
+    gate = Gate(100)
+    gate.hold(delta("hello"))
+    gate.hold(End())
+    gate.clear(CONTENT, 0, 5)
+    assert texts(gate) == ["hello"]
+    assert gate.is_empty
+    gate.clear(CONTENT, 5)
+    assert texts(gate) == ["End"]
+
+
+def test_it_is_empty_when_every_choice_is() -> None:
+    gate = Gate(100)
+    assert gate.is_empty
+    gate.hold(delta("hello"))
+    assert not gate.is_empty
+    gate.drop(0)
+    assert gate.is_empty

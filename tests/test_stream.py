@@ -349,3 +349,49 @@ def test_a_count_of_risks_that_does_not_fit_is_refused() -> None:
     [batch] = stream.tokens_to_classify()
     with pytest.raises(ValueError, match="risks for"):
         stream.receive_risks([batch], [[]])
+
+
+def test_an_end_before_every_choice_has_come_is_an_error() -> None:
+    stream, _ = stream_of(expected=Expected(choices=3))
+    drive(stream, [*answer(WORDS)[:-1], chunk({}, "stop", index=2)])
+    assert stream.outcome is Outcome.FAILED
+
+
+def test_a_break_after_every_finish_reason_is_no_failure() -> None:
+    stream, _ = stream_of()
+    sent = drive(stream, answer(WORDS)[:-1], ends=False)
+    stream.receive_break(Failure("broke"))
+    assert read(sent + judge(stream, Guard())).is_done
+    assert stream.outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("is_body", [False, True])
+@pytest.mark.parametrize("policy", [Policy(on_flag=Action.MONITOR), Policy(release=ReleaseMode.WINDOW, window=99)])
+def test_what_leaves_ahead_of_its_verdict_is_judged_before_the_end(policy: Policy, is_body: bool) -> None:
+    chunks = [body({"content": "".join(WORDS)})] if is_body else [*answer(WORDS)[:-2], DONE]  # no finish reason
+    stream, _ = stream_of(policy, is_body=is_body)
+    drive(stream, [b"".join(chunks)])
+    [channel] = stream.channels.values()
+    assert channel.cleared == channel.length
+    assert stream.outcome is Outcome.COMPLETE
+
+
+def test_a_cut_choice_does_not_end_another_whose_text_ran_ahead() -> None:
+    policy = Policy(release=ReleaseMode.WINDOW, window=10_000)
+    long = " word" * 1500
+    chunks = [chunk({"content": long}, "stop", index=1), chunk({"content": "two three"}, "stop", index=0), DONE]
+    stream, _ = stream_of(policy, expected=Expected(choices=2))
+    found = read(drive(stream, [b"".join(chunks)], Guard(words("two")), ends=False))
+    assert found.finish == {0: "content_filter", 1: "stop"}
+    assert found.texts[1, "content"] == long
+    assert found.is_done
+
+
+def test_half_a_character_of_a_cut_choice_does_not_hold_up_the_end() -> None:
+    stream, _ = stream_of(expected=Expected(choices=2))
+    half = b'data: {"choices":[{"index":0,"delta":{"content":" three \\ud83d"}}]}\n\n'
+    guard = Guard(words("two"))
+    chunks = [chunk({"content": "two two two"}), half, chunk({"content": "x"}, index=1)]
+    sent = drive(stream, [b"".join(chunks), chunk({}, "stop", index=1), DONE], guard, ends=False)
+    assert read(sent).finish == {0: "content_filter", 1: "stop"}
+    assert read(sent).is_done

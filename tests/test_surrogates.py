@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.surrogates import SurrogateJoiner, repair
+from adapters.base import Delta, Key, Kind, Logprob
+from proxy.surrogates import DeltaJoiner, SurrogateJoiner, repair
 
 ANY_TEXT = st.text(st.sampled_from(["a", "é", "😀", "\ud83d", "\ude00", "\udfff"]), max_size=12)
 
@@ -29,3 +30,18 @@ def test_any_cut_gives_the_repaired_whole(text: str, data: st.DataObject) -> Non
     parts = joiner.feed(text[:at]) + joiner.feed(text[at:]) + joiner.finish()
     assert parts == repair(text)
     parts.encode()
+
+
+def test_a_delta_that_is_repaired_loses_the_logprobs_that_repeat_it() -> None:
+    def delta(text: str) -> Delta:
+        return Delta(Key(0, "content"), Kind.CONTENT, text, extra={"id": 1}, logprobs=(Logprob(b"x", {}),))
+
+    joiner = DeltaJoiner()
+    assert joiner.finish() is None
+    whole = delta("fine")
+    assert joiner.feed(whole) is whole
+    half = joiner.feed(delta("x\ud83d"))
+    assert (half.text, half.logprobs) == ("x", ())
+    rest = joiner.finish()
+    assert rest is not None
+    assert (rest.text, rest.extra, rest.logprobs) == ("\ufffd", {}, ())
