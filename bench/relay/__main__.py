@@ -22,6 +22,7 @@ from bench.relay.report import Measured, print_profile, print_report
 IDLE = Point("idle", probes=1, think_ms=3)
 
 
+TARGETS = ("direct", "pass-through", "weir-stub", "weir-embedded")
 WARM_SECONDS = 0.7
 
 
@@ -58,7 +59,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=50, help="long answers at once")
     parser.add_argument("--rate", type=float, default=20.0, help="chunks a second of each")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
-    parser.add_argument("--only", nargs="+", metavar="TARGET", help="of direct, pass-through, weir-stub, weir-embedded")
+    parser.add_argument("--only", nargs="+", choices=TARGETS, help="measure these alone")
     parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
     parser.add_argument("--profile", action="store_true", help="show where Weir spends its time, instead of measuring")
