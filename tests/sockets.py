@@ -126,7 +126,11 @@ async def connected(url: str, *, receive_buffer: int | None = None) -> AsyncIter
     found.setblocking(False)
     if receive_buffer is not None:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await asyncio.get_running_loop().sock_connect(found, (parts.hostname, parts.port))
+    try:
+        await asyncio.get_running_loop().sock_connect(found, (parts.hostname, parts.port))
+    except OSError:
+        found.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=found, limit=1 << 16)
     try:
         yield Client(reader, writer)

@@ -1,0 +1,117 @@
+"""Start, routes, log and stop."""
+
+import asyncio
+import errno
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.app import HTTP_LINES_A_SECOND, is_loopback, policy_of, record_log, running, serve, started
+from proxy.config import load_settings
+from proxy.policy import Action, DebounceRule, Mode, ReleaseMode
+from proxy.records import Record
+from proxy.risk import Category
+from proxy.settings import LogSettings, Settings
+from tests.fakes import ScriptedGuard
+from tests.sockets import ask, connected
+
+
+def settings_of(**overrides: Any) -> Settings:
+    values = {"upstream.base_url": "http://127.0.0.1:1", "server.port": 0}
+    return load_settings(overrides=values | {k.replace("__", "."): v for k, v in overrides.items()}, environ={})
+
+
+def test_every_setting_of_the_policy_reaches_it() -> None:
+    settings = settings_of(
+        policy__name="house",
+        policy__mode="strict",
+        policy__on_flag="annotate",
+        policy__debounce=3,
+        policy__debounce_rule="any-level",
+        policy__release="window",
+        policy__window=7,
+        policy__categories={"Violent": "block"},
+    )
+    policy = policy_of(settings.policy)
+    assert (policy.name, policy.mode, policy.on_flag) == ("house", Mode.STRICT, Action.ANNOTATE)
+    assert (policy.debounce, policy.rule) == (3, DebounceRule.ANY_LEVEL)
+    assert (policy.release, policy.window) == (ReleaseMode.WINDOW, 7)
+    assert policy.categories == {Category.VIOLENT: Action.BLOCK}
+
+
+async def test_a_connection_that_says_garbage_is_told_so_and_closed(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(settings_of(), ScriptedGuard()) as port:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(HTTP_LINES_A_SECOND * 3):
+            async with connected(url) as client:
+                await client.send(b"sk-canary\r\n\r\n")
+                assert (await client.closed()).startswith(b"HTTP/1.0 400 ")
+    assert "canary" not in caplog.text
+    assert "Traceback" not in caplog.text
+    assert 1 <= len(caplog.records) <= HTTP_LINES_A_SECOND * 2
+
+
+async def test_a_head_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.app.IDLE_CONNECTION_SECONDS", 0.3)
+    async with running(settings_of(), ScriptedGuard()) as port, connected(f"http://127.0.0.1:{port}") as client:
+        async with asyncio.timeout(3):
+            await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ")
+            assert await client.closed() == b""
+
+
+async def test_a_port_that_stopped_refuses() -> None:
+    async with running(settings_of(), ScriptedGuard()) as port:
+        assert (await ask(f"http://127.0.0.1:{port}", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        await ask(f"http://127.0.0.1:{port}")
+
+
+def test_records_go_to_a_file_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "weir.log"
+    with record_log(LogSettings(file=path)):
+        for number in range(3):
+            Record(f"weir-{number}", "/v1/x", "default", "g@1").write()
+        logging.getLogger("weir.http").warning("not served: X")
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["request_id"] for line in lines[:3]] == ["weir-0", "weir-1", "weir-2"]
+    assert lines[3] == "not served: X"
+
+
+def test_a_log_level_above_info_writes_no_records(tmp_path: Path) -> None:
+    path = tmp_path / "weir.log"
+    with record_log(LogSettings(file=path, level="warning")):
+        Record("weir-1", "/v1/x", "default", "g@1").write()
+    assert path.read_text() == ""
+
+
+def test_what_is_risky_is_said_at_the_start() -> None:
+    quiet = started(settings_of(guard__model="hub/model"), ScriptedGuard(), 8080)
+    assert "http://127.0.0.1:8080/v1" in quiet
+    assert "WARNING" not in quiet
+    assert "demo grade" in started(settings_of(), ScriptedGuard(), 1)
+    assert "others can reach" in started(settings_of(server__host="::"), ScriptedGuard(), 1)
+    assert "pass unjudged" in started(settings_of(guard__on_failure="open"), ScriptedGuard(), 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x", False)]
+)
+def test_loopback_is_recognised(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_without_an_upstream_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve(load_settings(environ={})) == 2
+    assert "upstream" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: Settings) -> None:
+        raise OSError(errno.EADDRINUSE, "in use")
+
+    monkeypatch.setattr("proxy.app.serve_until_stopped", fail)
+    assert serve(settings_of(server__port=8080)) == 1
+    assert "Port 8080 of 127.0.0.1 is in use" in capsys.readouterr().err
