@@ -14,7 +14,8 @@ from proxy.errors import INTERNAL, ApiError
 from proxy.exchange import Ask, Exchange, Service
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
-from proxy.request_body import ServerSettings, read_chat_request
+from proxy.request_body import read_chat_request
+from proxy.settings import ServerSettings
 from proxy.upstream import Upstream, open_session
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
