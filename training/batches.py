@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -10,12 +11,12 @@ from torch import Tensor
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, RiskLevel
 from training.answers import NEUTRAL_PROMPTS, SYSTEM_PROMPTS
 from training.examples import Example, Stretch
-from training.vocabulary import ANSWER_FRAME, encode, turn
+from training.vocabulary import ANSWER_FRAME, byte_lengths, encode, turn
 
 IGNORED = -100
 MAX_PROMPT = 200  # tokens; of a longer prompt its start and end are kept
-LIMITS = (64, 192, 900)  # tokens of an answer
-LIMIT_CHANCES = (0.84, 0.145, 0.015)  # most are cut short for speed; a few teach the length of real answers
+LIMITS = (96, 224, 900)  # tokens of an answer
+LIMIT_CHANCES = (0.78, 0.2, 0.02)  # most are cut short for speed; a few teach the length of real answers
 RAMP = 10  # tokens until an unsafe answer's label counts in full: its first words may be harmless
 BATCH_TOKENS = 6_144
 
@@ -79,11 +80,17 @@ class Mixer:
     def _add_answer(self, sequence: Sequence, example: Example) -> None:
         sequence.ids += ANSWER_FRAME
         limit = self._rng.choices(LIMITS, LIMIT_CHANCES)[0]
-        room = limit
-        for stretch in self._stretches(example, limit):
-            ids = encode(stretch.text)[:room]
-            self._label(sequence, ids, stretch, example.weight)
-            room -= len(ids)
+        stretches = self._stretches(example, limit)
+        # Encoded as one text: a seam between stretches must not show in the ids.
+        ids = encode("".join(stretch.text for stretch in stretches))[:limit]
+        borders = list(accumulate(len(stretch.text.encode()) for stretch in stretches))
+        index, age = 0, 0
+        for token, end in zip(ids, accumulate(byte_lengths()[token] for token in ids), strict=True):
+            age += 1
+            while end > borders[index] and index < len(borders) - 1:
+                index, age = index + 1, 1
+            self._label(sequence, stretches[index], age, example.weight)
+            sequence.ids.append(token)
 
     def _stretches(self, example: Example, limit: int) -> tuple[Stretch, ...]:
         """The answer, now and then behind a harmless one, so that the model learns where an answer turns."""
@@ -99,14 +106,12 @@ class Mixer:
         return Stretch(text.rsplit(" ", 1)[0] + self._rng.choice((" ", "\n\n", ". ")), RiskLevel.SAFE)
 
     @staticmethod
-    def _label(sequence: Sequence, ids: list[int], stretch: Stretch, weight: float) -> None:
-        risk = _class_of(stretch.risk)
+    def _label(sequence: Sequence, stretch: Stretch, age: int, weight: float) -> None:
+        """The label of the next token, the `age`-th of its stretch."""
         category = RESPONSE_CATEGORIES.index(stretch.category) if stretch.category in RESPONSE_CATEGORIES else IGNORED
         is_gradual = stretch.risk is not RiskLevel.SAFE and not stretch.is_short
-        for offset in range(len(ids)):
-            ramp = min(1.0, (offset + 1) / RAMP) if is_gradual else 1.0
-            sequence.reply.append((len(sequence.ids) + offset, risk, category, weight * ramp))
-        sequence.ids += ids
+        ramp = min(1.0, age / RAMP) if is_gradual else 1.0
+        sequence.reply.append((len(sequence.ids), _class_of(stretch.risk), category, weight * ramp))
 
 
 @dataclass(slots=True)

@@ -74,7 +74,8 @@ def _labelled(examples: list[Example], kind: str) -> tuple[list[str], Tensor]:
 
 def fit(examples: list[Example], kind: str, seed: int) -> Linear:
     rng = random.Random(seed)
-    texts, labels = _labelled([e for e in examples if rng.random() < share_of(e.source)], kind)
+    drawn = [e for e in examples for _ in range(int(share_of(e.source) + rng.random()))]
+    texts, labels = _labelled(drawn, kind)
     features = [_unique(text) for text in texts]
     model = Linear()
     seen = np.bincount(np.concatenate(features), minlength=BUCKETS)

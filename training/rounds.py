@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn import functional
 
+from proxy.risk import RISK_LEVELS, RiskLevel
 from training.batches import IGNORED, Batch, Mixer, batches
 from training.data import share_of
 from training.examples import Example
@@ -20,6 +21,7 @@ from training.model import Guard
 log = logging.getLogger("training")
 
 CATEGORY_WEIGHT = 0.3
+ALARM_WEIGHT = 4.0
 SMOOTHING = 0.03  # labels are never quite sure
 WARMUP_STEPS = 100
 
@@ -48,6 +50,9 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
     risk, category, weight = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2]
     loss = functional.cross_entropy(risks, risk, reduction="none", label_smoothing=SMOOTHING)
     kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
+    # One false alarm spoils a whole answer, so the safe tokens that look unsafe count more.
+    chance = risks.detach().softmax(-1)[:, RISK_LEVELS.index(RiskLevel.UNSAFE)]
+    weight = weight * (1 + ALARM_WEIGHT * chance * (risk == RISK_LEVELS.index(RiskLevel.SAFE)))
     result: Tensor = ((loss + CATEGORY_WEIGHT * kinds) * weight).sum()
     return result
 
@@ -73,7 +78,7 @@ def _parameter_groups(guard: Guard, decay: float) -> list[dict[str, object]]:
 
 
 def _draw(examples: list[Example], rng: random.Random, limit: int | None) -> list[Example]:
-    drawn = [example for example in examples if rng.random() < share_of(example.source)]
+    drawn = [example for example in examples for _ in range(int(share_of(example.source) + rng.random()))]
     rng.shuffle(drawn)
     return drawn[:limit]
 

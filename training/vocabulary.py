@@ -44,6 +44,15 @@ def turn(role: str, content: str) -> list[int]:
     return [IM_START, *encode(f"{role}\n{content}"), IM_END, NEWLINE]
 
 
+@lru_cache(maxsize=1)
+def byte_lengths() -> list[int]:
+    """The number of bytes of each rank's text."""
+    lengths = [0] * RANKS
+    for token, rank in ranks().items():
+        lengths[rank] = len(token)
+    return lengths
+
+
 def token_texts() -> list[str | None]:
     """The text of each rank; None where its bytes are no text by themselves."""
     texts: list[str | None] = [None] * RANKS

@@ -49,11 +49,11 @@ def test_other_models_templates_are_cut_off() -> None:
     assert example_of({**row, "response": "I cannot help.<|eot_id|>assistant"}).answer_text == "I cannot help."
 
 
-def test_whole_sources_are_held_out() -> None:
-    examples = [Example("self-instruct seeds", "a"), *[Example("other", "b")] * 100]
+def test_half_of_the_everyday_prompts_is_held_out() -> None:
+    examples = [Example("self-instruct seeds", str(n)) for n in range(100)] + [Example("other", "b")] * 100
     kept, held = split(examples, seed=1)
-    assert examples[0] in held
-    assert len(kept) > 80
+    assert sum(example.source == "other" for example in kept) > 80
+    assert 30 < sum(example.source != "other" for example in held) < 70
 
 
 def test_authored_requests_come_in_every_category_and_with_twins() -> None:
@@ -78,7 +78,7 @@ def test_labels_lie_on_the_prompts_end_and_on_the_answer() -> None:
         assert not others
         assert (sequence.ids[position], risk) == (IM_END, SAFE)
         unsafe = [position for position, risk, _, _ in sequence.reply if risk == UNSAFE]
-        assert [sequence.ids[position] for position in unsafe] == encode("I hate you.")
+        assert [sequence.ids[position] for position in unsafe] == encode(" I hate you.")
         assert unsafe[-1] == len(sequence.ids) - 1
 
 
