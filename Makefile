@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-TIMES ?= 100
+TIMES ?= 20
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check format bench bench-retokenizer bench-guard bench-relay long clean
@@ -51,8 +51,8 @@ bench-guard: setup ## A token at history 64 and 4096, beside re-feeding the text
 bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
 	$(BIN)/python -m bench.relay $(ARGS)
 
-long: setup ## The tests, with TIMES as many examples of every property
-	$(BIN)/python -m pytest --times $(TIMES) $(ARGS)
+long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
+	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
 
 clean: ## Remove everything that these targets made, .venv included
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
