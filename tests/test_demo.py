@@ -23,7 +23,7 @@ async def test_the_three_conversations_come_out_right_by_the_guards_own_judgemen
     assert turned.answer[:100] in text
     assert "the prompt is blocked: Unsafe" in text
     assert prompt.answer not in text
-    assert "cut off 1 time(s)" in text
+    assert "cut off 0 time" not in text
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
