@@ -1,21 +1,36 @@
 """Weir: a streaming safety proxy for the OpenAI API.
 
-cli            `weir serve | demo | moderate | doctor`
-config         settings, read once, refused with a sentence
-app            routes, start and stop
-handlers       one coroutine an endpoint
-upstream       talk to the LLM API
-pump           the one loop that awaits
-stream         one moderated response, without I/O
-sse            bytes <-> events
-retokenizer    text -> Qwen3 tokens that later text cannot change
-conversation   a request's messages -> the guard's prompt tokens
-gate           hold pieces in order, release what was cleared
-policy         risk -> verdict, as a table
-risk           the words that guard and policy share
-errors         who is at fault, and the JSON body for it
-vocabulary/    the Qwen3 vocabulary
-guard/         the engine that runs Qwen3Guard-Stream
+The path of a request, room by room:
+
+cli, __main__    the `weir` command; doctor, moderate, demo, export, evaluation/ are its other jobs
+config, settings what can be set, read once, refused with a sentence
+app              routes, start and stop
+admission        how many requests may run, and how they end when the server stops
+handlers         one coroutine an endpoint
+request_body     a request's JSON, read strictly
+messages, conversation, prompts
+                 a request's messages -> the guard's prompt tokens -> one verdict
+exchange         one moderated request, from its prompt to its record
+upstream         talk to the LLM API; refusals and model_list read what it says beside answers
+pump             the one loop that awaits
+classifier       the guard streams of one response
+
+The pure side of an answer (no I/O, no torch):
+
+stream           one moderated response: four doors
+framing, sse     bytes <-> events
+surrogates       half characters, repaired before anyone reads them
+channel, channels, escapes
+                 one moderated text, in each of its readings; all of a response
+normalizer, splitter, pretoken, settling, retokenizer
+                 text -> Qwen3 tokens that later text cannot change
+gate             hold pieces in order, release what was cleared
+policy, reports  risk -> verdict, as tables; what is said of it
+records          one record a request
+risk, errors     the words that guard and policy share; who is at fault
+
+vocabulary/      the Qwen3 vocabulary
+guard/           the engine that runs Qwen3Guard-Stream
 """
 
 __version__ = "0.1.0"
