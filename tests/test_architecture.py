@@ -18,7 +18,7 @@ MAX_FUNCTION_LINES = 50
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
     "channel", "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets",
-    "evaluation.metrics", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports",
+    "evaluation.metrics", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports",
     "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates",
     "vocabulary",
 }  # fmt: skip
