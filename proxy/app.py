@@ -144,6 +144,8 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone, which is nothing to tell anyone
         now, lines = time.monotonic(), self._log_seconds
         if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
             lines.append(now)

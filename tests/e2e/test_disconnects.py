@@ -104,7 +104,9 @@ async def test_a_client_that_closes_only_its_sending_side_counts_as_gone() -> No
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["FIN", "RST"])
-async def test_three_of_ten_that_leave_do_not_disturb_the_others(resets: bool) -> None:
+async def test_three_of_ten_that_leave_do_not_disturb_the_others(
+    resets: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     upstream, guard = ScriptedUpstream(ANSWER, pause=0.03), ScriptedGuard()
     async with weir(upstream, guard) as server, asyncio.timeout(20):
 
@@ -124,6 +126,7 @@ async def test_three_of_ten_that_leave_do_not_disturb_the_others(resets: bool) -
     assert [b"[DONE]" in found for found in bodies] == [False] * 3 + [True] * 7
     assert all(b'" ten"' in found for found in bodies[3:])
     assert upstream.closed_early == 3
+    assert not [one for one in caplog.records if one.name == "weir.http"]
 
 
 async def test_a_body_that_stops_half_way_reaches_nobody() -> None:
