@@ -1,7 +1,7 @@
 """One moderated text: its tokens, their risks, and how much of it is cleared.
 
-A channel is read in one view or two: as it stands and, where it is JSON with escapes, as the
-escapes spell it. A character is cleared when every view has cleared it.
+A channel is read in one view or more: as it stands; where it is JSON with escapes, as the escapes
+spell it; and, if that is wanted and differs, folded. A character is cleared when every view has cleared it.
 """
 
 from collections import deque
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from adapters.base import Key, Kind, Note
 from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
+from proxy.folding import Folder
 from proxy.policy import Judge, Policy, Verdict
 from proxy.retokenizer import Retokenizer, Token
 from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
@@ -47,7 +48,7 @@ class Span:
 class View:
     """One reading of a channel, with a retokenizer, a judge and a guard stream of its own."""
 
-    def __init__(self, kind: Kind, policy: Policy, decoder: EscapeDecoder | None = None) -> None:
+    def __init__(self, kind: Kind, policy: Policy, decoder: EscapeDecoder | Folder | None = None) -> None:
         prefix = answer_frame(kind).prefix
         self._retokenizer = Retokenizer(prefix=prefix)
         self._prefix_bytes = len(prefix.encode())  # of the frame's own text, still to come as tokens
@@ -59,7 +60,8 @@ class View:
         self._pending: deque[Token] = deque()
         self._starts: deque[int] = deque(maxlen=policy.debounce)  # of the newest judged tokens
         self._tail: int | None = None  # tokens before the provisional end of a paused text
-        self._before_tail: tuple[Judge, int, deque[int]] | None = None
+        self._before_tail: tuple[Judge, int, deque[int], deque[int], int] | None = None
+        self._peeked = 0  # of the widths, the tail's own
         self._was_resumed = False
         self._is_complete = False
         self._received = 0
@@ -78,9 +80,13 @@ class View:
 
     def pause(self) -> None:
         """The channel may have ended: judge its tail as if it had, so that what follows can pass."""
-        if self._tail is None and not self._was_resumed and not self._is_complete and self._decoder is None:
-            self._tail = self.judged + len(self._pending)
-            self._pending.extend(self._retokenizer.peek())
+        if isinstance(self._decoder, EscapeDecoder) or self._was_resumed or self._is_complete or self._tail is not None:
+            return
+        text, widths = ("", []) if self._decoder is None else self._decoder.peek()
+        self._widths.extend(widths)
+        self._peeked = len(widths)
+        self._tail = self.judged + len(self._pending)
+        self._pending.extend(self._retokenizer.peek(text))
 
     def finish(self) -> None:
         if self._is_complete:
@@ -105,7 +111,8 @@ class View:
         """Judge the tokens of the last batch: (span, verdict, start of the run) for each."""
         for risk in risks:
             if self.judged == self._tail and self._before_tail is None:
-                self._before_tail = (self._judge.copy(), self._end, self._starts.copy())
+                places = (self._end, self._starts.copy(), self._widths.copy(), self._skipped)
+                self._before_tail = (self._judge.copy(), *places)
             token = self._pending.popleft()
             if self._is_frame(token):
                 self.judged += 1
@@ -137,8 +144,10 @@ class View:
         while len(self._pending) > real:
             self._pending.pop()
         if self._before_tail is not None:
-            self._judge, self._end, self._starts = self._before_tail
+            self._judge, self._end, self._starts, self._widths, self._skipped = self._before_tail
             self.judged = self._tail
+        for _ in range(self._peeked):
+            self._widths.pop()
         self._tail, self._before_tail, self._was_resumed = None, None, True
 
     def _is_frame(self, token: Token) -> bool:
@@ -173,12 +182,14 @@ class View:
 class Channel:
     """A key's text in all its views. Yields batches, takes risks, knows what is cleared and flagged."""
 
-    def __init__(self, key: Key, kind: Kind, policy: Policy) -> None:
+    def __init__(self, key: Key, kind: Kind, policy: Policy, *, folds: bool = False) -> None:
         self.key = key
         self.kind = kind
         self._policy = policy
         self._views = [View(kind, policy)]
-        self._raw: list[str] | None = [] if kind is Kind.ARGUMENTS else None
+        self._awaits_escape = kind is Kind.ARGUMENTS
+        self._folder = Folder() if folds else None  # looks for a change; the view that it opens has its own
+        self._raw: list[str] = []  # the text so far, while a view of it may have to be opened
         self._spans: deque[Span] = deque()
         self.length = 0  # characters received
         self.worst: Span | None = None
@@ -191,22 +202,39 @@ class Channel:
         self.length += len(text)
         for view in self._views:
             view.feed(text)
-        if self._raw is not None:
+        if self._awaits_escape or self._folder is not None:
             self._raw.append(text)
-            if "\\" in text:
-                self._read_escapes("".join(self._raw))
-                self._raw = None
+        if self._awaits_escape and "\\" in text:
+            self._awaits_escape = False
+            self._open(EscapeDecoder())
+        if self._folder is not None:
+            self._folder.feed(text)
+            if self._folder.has_changed:
+                self._open_folded()
 
-    def _read_escapes(self, text: str) -> None:
-        view = View(self.kind, self._policy, EscapeDecoder())
-        view.feed(text)
+    def _open(self, decoder: EscapeDecoder | Folder) -> None:
+        view = View(self.kind, self._policy, decoder)
+        view.feed("".join(self._raw))
         self._views.append(view)
+        if not self._awaits_escape and self._folder is None:
+            self._raw.clear()
+
+    def _open_folded(self) -> None:
+        self._folder = None
+        self._open(Folder())
 
     def pause(self) -> None:
+        self._look_at_end()
         for view in self._views:
             view.pause()
 
+    def _look_at_end(self) -> None:
+        # The last word may be another one when the text ends there.
+        if self._folder is not None and self._folder.would_change:
+            self._open_folded()
+
     def finish(self) -> None:
+        self._look_at_end()
         for view in self._views:
             view.finish()
 

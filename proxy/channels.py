@@ -12,8 +12,9 @@ MAX_CHANNELS = 512
 
 
 class Channels:
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, folds: bool = False) -> None:
         self._policy = policy
+        self._folds = folds
         self._joiners: dict[Key, DeltaJoiner] = {}
         self._last: dict[int, Key] = {}  # the channel of each choice that text last arrived for
         self.by_key: dict[Key, Channel] = {}
@@ -24,7 +25,7 @@ class Channels:
         if key not in self.by_key:
             if len(self.by_key) >= MAX_CHANNELS:
                 raise AdapterError(f"more than {MAX_CHANNELS} channels")
-            self.by_key[key] = Channel(key, delta.kind, self._policy)
+            self.by_key[key] = Channel(key, delta.kind, self._policy, folds=self._folds)
             self._joiners[key] = DeltaJoiner()
         if (last := self._last.get(key.choice, key)) != key:
             self.by_key[last].pause()

@@ -163,6 +163,7 @@ class Exchange:
             wants_usage=request.include_usage and request.stream,
             notice=self._settings.policy.notice,
             prompt=self._assessment,
+            folded_view=self._settings.guard.folded_view,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:

@@ -98,6 +98,11 @@ class Folder:
         fold = _folded if self._reads_as_latin() else str
         return "".join(fold(char) for char, _ in self._word), [width for _, width in self._word]
 
+    @property
+    def would_change(self) -> bool:
+        """Is the folded text another one, should it end here?"""
+        return self.has_changed or (bool(self._word) and self._reads_as_latin())
+
     def _pass(self, text: str) -> None:
         """ASCII is its own folded text; what it says of scripts matters to what follows."""
         if not text:

@@ -25,6 +25,7 @@ from proxy.channel import Batch, Span, View
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.escapes import EscapeDecoder
+from proxy.folding import Folder
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.policy import Action, Policy
 from proxy.request_body import BadRequest, read_chat_request, read_object
@@ -98,7 +99,12 @@ def read_conversation(raw: bytes, settings: Settings) -> list[dict[str, Any]]:
 
 
 async def moderate(
-    messages: Sequence[dict[str, Any]], guard: Guard, policy: Policy, *, allow_unscanned: bool = False
+    messages: Sequence[dict[str, Any]],
+    guard: Guard,
+    policy: Policy,
+    *,
+    allow_unscanned: bool = False,
+    folds: bool = False,
 ) -> Moderation:
     """Raises BadConversation, GuardError."""
     answers = len(list(takewhile(lambda message: message["role"] == "assistant", reversed(messages))))
@@ -114,7 +120,7 @@ async def moderate(
             risks.append(risk)
             deltas, dropped = _texts_of(messages[number], number) if answers else ([], 0)
             unscanned += dropped
-            texts += [await _judge(classifier, delta, number, watching) for delta in deltas]
+            texts += [await _judge(classifier, delta, number, watching, folds=folds) for delta in deltas]
     name = f"{guard.info.model}@{guard.info.revision}"
     is_flagged = policy.counts(risks[0])
     return Moderation(name, policy, risks[0], is_flagged, tuple(texts), prompts[0].dropped_turns, unscanned)
@@ -124,7 +130,8 @@ async def _moderate(messages: Sequence[dict[str, Any]], settings: Settings) -> M
     guard = await open_guard(settings)
     try:
         policy = policy_of(settings.policy)
-        return await moderate(messages, guard, policy, allow_unscanned=settings.policy.allow_unscanned)
+        allow_unscanned, folds = settings.policy.allow_unscanned, settings.guard.folded_view
+        return await moderate(messages, guard, policy, allow_unscanned=allow_unscanned, folds=folds)
     finally:
         await guard.close()
 
@@ -166,11 +173,15 @@ def _texts_of(message: Mapping[str, Any], number: int) -> tuple[list[Delta], int
     return [piece for piece in pieces if isinstance(piece, Delta)], reader.dropped
 
 
-async def _judge(classifier: Classifier, delta: Delta, number: int, policy: Policy) -> JudgedText:
-    """Judge a text as it stands and, where it holds JSON escapes, as they spell it too."""
+async def _judge(
+    classifier: Classifier, delta: Delta, number: int, policy: Policy, *, folds: bool = False
+) -> JudgedText:
+    """Judge a text as it stands and, where it holds JSON escapes, as they spell it too; and folded, if wanted."""
     views = [View(delta.kind, policy)]
     if delta.kind is Kind.ARGUMENTS and "\\" in delta.text:
         views.append(View(delta.kind, policy, EscapeDecoder()))
+    if folds:
+        views.append(View(delta.kind, policy, Folder()))
     tokens: list[Span] = []
     flags: list[int] = []
     for index, view in enumerate(views):

@@ -76,12 +76,12 @@ class Retokenizer:
         self._tail = _NO_TAIL
         return self._relength(tokens, complete) if normalizer.offsets else tokens
 
-    def peek(self) -> list[Token]:
-        """What `finish` would return now; the text may go on."""
+    def peek(self, text: str = "") -> list[Token]:
+        """What `finish` would return now, or after `text`; the text may go on."""
         other = Retokenizer()
         other._normalizer = self._normalizer.clone()
         other._tail = self._tail
-        return other.finish()
+        return other.feed(text) + other.finish()
 
     def _feed(self, text: str) -> list[Token]:
         normalizer = self._normalizer

@@ -66,6 +66,7 @@ class Expected:
     wants_usage: bool = False  # stream_options.include_usage
     notice: str = ""  # what a cut answer says in place of the rest
     prompt: Assessment | None = None
+    folded_view: bool = False  # judge what readers read over, too
 
 
 class ModeratedStream:
@@ -76,7 +77,7 @@ class ModeratedStream:
         self._expected = expected
         self._gate = Gate(MAX_HELD_CHARACTERS)
         self._choices: dict[int, _Choice] = {}
-        self._channels = Channels(policy)
+        self._channels = Channels(policy, folds=expected.folded_view)
         self._has_usage = False
         self._is_open = False
         self._has_ended = False
