@@ -168,10 +168,21 @@ class Upstream:
         return headers
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Reuses no connection on which something came that nobody asked for: it would answer the next request."""
+
+    async def _get(self, *args: Any, **options: Any) -> Any:
+        while (connection := await super()._get(*args, **options)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
 def open_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
     """A session without the defaults that bite: no cookies, no 5-minute deadline, no pool of 100."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=settings.max_connections),
+        connector=_Connector(limit=settings.max_connections),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_seconds),
         max_line_size=8190,

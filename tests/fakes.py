@@ -228,23 +228,18 @@ class RawUpstream:
 
     reply: bytes = b""
     resets: bool = False
-    stays: bool = False  # wait for the proxy to close instead
+    stays: bool = False  # wait for the next request instead
+    late: bytes = b""  # what it adds a little after each reply
     hits: int = 0
     heads: list[bytes] = field(default_factory=list)  # of the requests, as they came
     closed: asyncio.Event = field(default_factory=asyncio.Event)  # the proxy has closed a connection
     url: str = ""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.hits += 1
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.heads.append(head)
-            length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-            await reader.readexactly(int(length[1]) if length else 0)
-            writer.write(self.reply)
-            await writer.drain()
-            if self.stays:
-                await reader.read()
+            await self._answer(reader, writer)
+            while self.stays:
+                await self._answer(reader, writer)
             if self.resets:
                 linger = struct.pack("ii", 1, 0)
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -253,6 +248,18 @@ class RawUpstream:
         finally:
             self.closed.set()
             writer.transport.abort() if self.resets else writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.hits += 1
+        self.heads.append(head)
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        await reader.readexactly(int(length[1]) if length else 0)
+        writer.write(self.reply)
+        await writer.drain()
+        if self.late:
+            await asyncio.sleep(0.02)
+            writer.write(self.late)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RawUpstream"]:

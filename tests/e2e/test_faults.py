@@ -1,5 +1,6 @@
 """Whatever the upstream or the guard does, a client can tell a whole answer, a cut one and a broken one apart."""
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -421,3 +422,18 @@ async def test_a_mistake_of_ours_is_told_without_its_text() -> None:
     assert record["outcome"] == "error"
     assert record["error"].startswith("internal: ValueError at fakes.py")
     assert "canary" not in json.dumps(record)
+
+
+EVIL = framed(body({"content": "EVIL"}), "length", JSON)
+
+
+@pytest.mark.parametrize(("junk", "late"), [(EVIL, b""), (b"", EVIL), (b"", EVIL[:30]), (b"EVIL", b""), (b"\r\n", b"")])
+async def test_what_an_upstream_adds_to_an_answer_meets_nobody(junk: bytes, late: bytes) -> None:
+    good = framed(body({"content": "good"}), "length", JSON)
+    async with weir(RawUpstream(good + junk, stays=True, late=late)) as server:
+        for _ in range(4):
+            reply = await ask(server.url)
+            # A part of a head can spoil the next answer, but not become it.
+            assert reply.status in ((200, 502) if junk == b"EVIL" or late == EVIL[:30] else (200,))
+            assert b"EVIL" not in reply.raw
+            await asyncio.sleep(0.05)  # the late part comes while the connection waits for its next use
