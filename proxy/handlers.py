@@ -1,8 +1,10 @@
 """One coroutine an endpoint: request in, response out."""
 
 import asyncio
+import hashlib
 import logging
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_body import BadRequest, ChatRequest, check_headers, read_chat_request, read_object
 from proxy.sse import HEARTBEAT
 from proxy.stream import ModeratedStream, Outcome
+from proxy.upstream import CREDENTIALS
 
 HTTP_LOGGER = logging.getLogger("weir.http")
 
@@ -61,7 +64,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 async def _chat(request: web.Request, service: Service, record: Record, reply: "_Reply") -> web.StreamResponse:
     chat = await _read_chat(request, service)
     record.model, record.stream = chat.model, chat.stream
-    ask = Ask(CHAT, chat, request.headers, query=request.rel_url.raw_query_string)
+    ask = Ask(CHAT, chat, request.headers, request.rel_url.raw_query_string, owner_of(request.headers))
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()
@@ -284,6 +287,12 @@ def _weir_headers(record: Record, scanned: Scanned | None = None) -> dict[str, s
         "x-weir-policy": record.policy,
         "x-weir-scanned": scanned or record.scanned,
     }
+
+
+def owner_of(headers: Mapping[str, str]) -> str:
+    """Who pays, as the guard may know it: a hash of the credential, or nobody in particular."""
+    credential = next((headers[name] for name in CREDENTIALS if name in headers), "")
+    return hashlib.sha256(credential.encode("utf-8", "replace")).hexdigest() if credential else ""
 
 
 def _guard_name(service: Service) -> str:
