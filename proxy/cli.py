@@ -132,7 +132,10 @@ def _eval(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     from proxy.evaluation.command import Wanted, run
 
-    given = {key: getattr(arguments, key) for key in ("mode", "json", "picture", "out", "streams", "read_end")}
+    given = {
+        key: getattr(arguments, key)
+        for key in ("mode", "json", "picture", "out", "streams", "read_end", "transforms", "sample")
+    }
     return run(Wanted(tuple(arguments.data), **given), settings)
 
 
@@ -181,6 +184,14 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument("--picture", type=Path, metavar="FILE", help="draw timing and risk curves as a PNG")
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for all of it, and a line an item")
     command.add_argument("--streams", type=_count, default=64, metavar="N", help="conversations at once; default: 64")
+    command.add_argument("--transforms", action="store_true", help="also measure detection of disguised texts")
+    command.add_argument(
+        "--sample",
+        type=_count,
+        default=50,
+        metavar="N",
+        help="texts of each kind and label for --transforms; default: 50",
+    )
     command.add_argument(
         "--read-end", action="store_true", help="judge the two tokens that end a turn too, as the published script does"
     )

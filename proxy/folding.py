@@ -192,6 +192,12 @@ class Folder:
         return text, widths
 
 
+def fold(text: str) -> str:
+    """A whole text, folded."""
+    folder = Folder()
+    return folder.feed(text)[0] + folder.finish()[0]
+
+
 @lru_cache(maxsize=4096)
 def _is_invisible(char: str) -> bool:
     return char in _INVISIBLE or unicodedata.category(char) == "Cf"

@@ -18,9 +18,9 @@ MAX_FUNCTION_LINES = 50
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
     "channel", "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets",
-    "evaluation.metrics", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports",
-    "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates",
-    "vocabulary",
+    "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy",
+    "pretoken", "pump", "records", "reports", "request_body", "retokenizer", "risk", "settings", "settling",
+    "splitter", "sse", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {f"proxy.guard.{name}" for name in ("attention", "loader", "model", "runner", "service", "process", "cluster")}

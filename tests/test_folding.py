@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.folding import LATIN_FORMS, LOOKALIKES, MAX_DROPPED, MAX_WORD, RESEMBLING, Folder
+from proxy.folding import LATIN_FORMS, LOOKALIKES, MAX_DROPPED, MAX_WORD, RESEMBLING, Folder, fold
 
 
-def fold(parts: list[str]) -> tuple[str, list[int], int]:
+def fold_parts(parts: list[str]) -> tuple[str, list[int], int]:
     folder = Folder()
     found = [folder.feed(part) for part in parts] + [folder.finish()]
     widths = [width for _, widths in found for width in widths]
@@ -18,7 +18,7 @@ def fold(parts: list[str]) -> tuple[str, list[int], int]:
 
 
 def folded(text: str) -> str:
-    return fold([text])[0]
+    return fold(text)
 
 
 def tagged(text: str) -> str:
@@ -71,9 +71,9 @@ def test_honest_text_is_its_own_folded_view(text: str) -> None:
 
 
 def test_widths_count_source_characters() -> None:
-    assert fold(["a\u200b\u200bb"]) == ("ab", [1, 3], 0)
-    assert fold(["ﬁx"]) == ("fix", [0, 1, 1], 0)
-    assert fold(["a\u200b"]) == ("a", [1], 1)
+    assert fold_parts(["a\u200b\u200bb"]) == ("ab", [1, 3], 0)
+    assert fold_parts(["ﬁx"]) == ("fix", [0, 1, 1], 0)
+    assert fold_parts(["a\u200b"]) == ("a", [1], 1)
 
 
 def test_a_flood_of_invisible_characters_is_not_waited_for() -> None:
@@ -102,14 +102,14 @@ ALPHABET = st.sampled_from("abZ19 .-_'\nоаркжЖπο中ㅋéｂ𝐛ﬁⅷ½�
 @given(st.lists(ALPHABET, max_size=24).map("".join), st.data())
 def test_any_cut_gives_the_same(text: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(text)))
-    whole = fold([text])
-    assert fold([text[:at], text[at:]]) == whole
-    assert fold(list(text)) == whole
+    whole = fold_parts([text])
+    assert fold_parts([text[:at], text[at:]]) == whole
+    assert fold_parts(list(text)) == whole
 
 
 @given(st.one_of(st.lists(ALPHABET, max_size=24).map("".join), st.text(max_size=24)))
 def test_widths_cover_the_source(text: str) -> None:
-    result, widths, trailing = fold([text])
+    result, widths, trailing = fold_parts([text])
     assert len(result) == len(widths)
     assert sum(widths) + trailing == len(text)
 

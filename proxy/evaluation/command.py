@@ -16,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from proxy import __version__
 from proxy.evaluation.datasets import DataError, Item, read_items
-from proxy.evaluation.report import BOTH, SHOWN, scores_tables, timing_table
+from proxy.evaluation.metrics import LOOSE, STRICT
+from proxy.evaluation.report import BOTH, SHOWN, robustness_table, scores_tables, timing_table
+from proxy.evaluation.robustness import KINDS, SAMPLE, Robustness, measure, sample_of, work
 from proxy.evaluation.run import STREAMS, Judged, judge_all
 from proxy.evaluation.summary import Summary, lines_of, summarize
 from proxy.guard.protocol import Guard, GuardError
@@ -45,6 +47,13 @@ class Wanted:
     out: Path | None = None  # a folder for all of it, and a line an item
     streams: int = STREAMS
     read_end: bool = False
+    transforms: bool = False  # how detection stands disguises
+    sample: int = SAMPLE
+
+    @property
+    def detection(self) -> str:
+        """The mode that a detection is counted in: the proxy's default, unless strict is asked for."""
+        return STRICT if self.mode == STRICT else LOOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Evaluation:
     guard: str
     sets: tuple[tuple[str, tuple[Judged, ...]], ...]  # by file name
     seconds: float
+    robustness: tuple[Robustness, ...] = ()
 
     @property
     def summaries(self) -> list[Summary]:
@@ -111,9 +121,25 @@ async def evaluate(sets: Sequence[tuple[str, Sequence[Item]]], wanted: Wanted, s
                     on_judged=lambda _, task=task: bar.advance(task),  # type: ignore[misc]
                 )
                 results.append((name, tuple(judged)))
+            seconds = time.perf_counter() - started
+            rows = await measure_transforms(results, guard, wanted, bar) if wanted.transforms else []
     finally:
         await guard.close()
-    return Evaluation(f"{guard.info.model}@{guard.info.revision}", tuple(results), time.perf_counter() - started)
+    return Evaluation(f"{guard.info.model}@{guard.info.revision}", tuple(results), seconds, tuple(rows))
+
+
+async def measure_transforms(
+    sets: Sequence[tuple[str, Sequence[Judged]]], guard: Guard, wanted: Wanted, bar: Progress
+) -> list[Robustness]:
+    judged = [one for _, results in sets for one in results]
+    samples = [sample_of(judged, kind, wanted.detection, wanted.sample) for kind in KINDS]
+    task = bar.add_task("transforms", total=work(samples))
+    rows: list[Robustness] = []
+    for sample in samples:
+        if sample.unsafe or sample.safe:
+            advance = lambda _: bar.advance(task)  # noqa: E731
+            rows += await measure(sample, guard, wanted.detection, streams=wanted.streams, on_judged=advance)
+    return rows
 
 
 async def open_guard(settings: GuardSettings) -> Guard:
@@ -160,16 +186,20 @@ def show(evaluation: Evaluation, wanted: Wanted) -> None:
         return
     if wanted.json is not None:
         Path(wanted.json).write_text(report, encoding="utf-8")
-    print_tables(evaluation, wanted.mode, Console())
+    print_tables(evaluation, wanted, Console())
 
 
-def print_tables(evaluation: Evaluation, mode: str, console: Console) -> None:
+def print_tables(evaluation: Evaluation, wanted: Wanted, console: Console) -> None:
+    mode = wanted.mode
     summaries = evaluation.summaries
     console.print(f"{evaluation.guard}; percent, {' / '.join(SHOWN[mode])}\n", highlight=False)
     for scores in scores_tables(summaries, mode):
         console.print(scores)
     if (table := timing_table(summaries, mode)) is not None:
         console.print(table)
+    for kind in KINDS:
+        if rows := [row for row in evaluation.robustness if row.kind == kind]:
+            console.print(robustness_table(rows, wanted.detection))
     speed = evaluation.tokens / max(evaluation.seconds, 1e-9)
     console.print(
         f"{evaluation.tokens:,} tokens in {evaluation.seconds:.1f} s, {speed:,.0f} a second.", highlight=False
@@ -189,6 +219,7 @@ def as_dict(evaluation: Evaluation, wanted: Wanted) -> dict[str, Any]:
             "reads_end_of_turn": wanted.read_end,
         },
         "sets": [summary.as_dict() for summary in evaluation.summaries],
+        "robustness": [row.as_dict() for row in evaluation.robustness],
         "tokens": evaluation.tokens,
         "seconds": round(evaluation.seconds, 3),
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from proxy.evaluation.metrics import LOOSE, STRICT, Counts, Timing
+from proxy.evaluation.robustness import Robustness, Share
 from proxy.evaluation.summary import GUARD, Scores, Summary
 
 BOTH = "both"
@@ -54,15 +55,21 @@ def timing_table(summaries: Sequence[Summary], mode: str) -> Table | None:
     return table
 
 
-def robustness_table(rows: Sequence[tuple[str, float | None, float | None]], mode: str, title: str) -> Table:
-    """(transform, share detected in plain view, share detected with the folded view)."""
-    table = Table(title=f"{title}; percent of unsafe texts detected, {mode}")
+def robustness_table(rows: Sequence[Robustness], mode: str) -> Table:
+    """Rows of one kind."""
+    unsafe, safe = rows[0].unsafe.size, rows[0].safe.size
+    title = f"{unsafe} unsafe and {safe} other {rows[0].kind}, judged rightly as they were, and written otherwise"
+    table = Table(title=f"{title}; percent flagged, {mode}: as they stand / with the folded view")
     table.add_column("transform")
-    for name in ("text as it stands", "and folded view"):
+    for name in ("unsafe", "others"):
         table.add_column(name, justify="right")
-    for name, plain, folded in rows:
-        table.add_row(name, percent(plain), percent(folded))
+    for row in rows:
+        table.add_row(row.transform, _share_cell(row.unsafe), _share_cell(row.safe))
     return table
+
+
+def _share_cell(share: Share) -> str:
+    return f"{percent(share.plain / share.size)} / {percent(share.folded / share.size)}" if share.size else NOTHING
 
 
 def _cells(scores: Scores, modes: Sequence[str]) -> Iterator[str]:

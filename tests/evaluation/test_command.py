@@ -60,6 +60,17 @@ def test_json_on_standard_output_is_json_and_nothing_else(
     assert report["rule"]["reads_end_of_turn"] is True
 
 
+def test_transforms_are_measured_on_what_is_judged_rightly(
+    guard: list[str], data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["eval", "--data", data, *guard, "--transforms", "--sample", "2", "--mode", "strict"]
+    assert main([*arguments, "--json", "report.json"]) == 0
+    rows = json.loads(Path("report.json").read_text())["robustness"]
+    assert {row["transform"] for row in rows} >= {"leet", "tag characters"}
+    assert all(row["unsafe"]["size"] + row["safe"]["size"] > 0 for row in rows)
+    assert "judged rightly as they were" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_bad_line_is_2_and_names_file_and_line(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Path(data).open("a") as file:
         file.write("{}\n")
