@@ -19,11 +19,12 @@ is refused, or, if the operator allows it, they are left out and listed as unsca
 Reasoning of turns before the last question is not in the guard's prompt, as it is not in the template's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from adapters.base import Kind
+from proxy.folding import fold
 from proxy.messages import ROLES, ConversationError, Reader, refuse, role_of, text_of
 from proxy.retokenizer import encode
 from proxy.vocabulary import (
@@ -47,6 +48,7 @@ class Prompt:
     verdict_position: int  # of the id that ends the last user-written turn
     dropped_turns: int  # the oldest ones, left out because they did not fit
     unscanned: tuple[str, ...]  # parts that the guard could not read
+    folded: "Prompt | None" = None  # the same without what readers read over, if that is wanted and differs
 
 
 class AnswerFrame(NamedTuple):
@@ -143,15 +145,29 @@ def _turns(messages: Sequence[Mapping[str, Any]], reader: Reader) -> list[_Turn]
     return turns
 
 
-def render(messages: Sequence[Mapping[str, Any]], *, window: int, allow_unscanned: bool = False) -> Prompt:
+def render(
+    messages: Sequence[Mapping[str, Any]], *, window: int, allow_unscanned: bool = False, folds: bool = False
+) -> Prompt:
     """The whole conversation, or as many of its newest turns as `window` tokens hold. Raises ConversationError.
 
     The turn that the verdict is read at is always in it, and a leading system turn if there is room.
     """
+    prompt = _render(messages, window, allow_unscanned, str)
+    if not folds:
+        return prompt
+    folded = _render(messages, window, allow_unscanned, fold)
+    return prompt if folded.ids == prompt.ids else replace(prompt, folded=folded)
+
+
+def _render(
+    messages: Sequence[Mapping[str, Any]], window: int, allow_unscanned: bool, write: Callable[[str], str]
+) -> Prompt:
     if not isinstance(messages, list | tuple) or not messages:
         refuse("'messages' must be a list of at least one message.", "messages")
     reader = Reader(allow_unscanned)
     turns = _turns(messages, reader)
+    for turn in turns:
+        turn.parts = [write(part) if isinstance(part, str) else part for part in turn.parts]
     judged = max((index for index, turn in enumerate(turns) if turn.is_user_written), default=len(turns) - 1)
     kept = _fitting(turns, judged, window, has_system=ROLES[messages[0]["role"]] == "system")
     ids: list[int] = []

@@ -94,8 +94,9 @@ class Exchange:
 
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
+        folds = self._settings.guard.folded_view
         self._prompt = await render_prompt(
-            self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned
+            self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds
         )
         self._record.prompt_tokens = len(self._prompt.ids)
         self._record.dropped_turns = self._prompt.dropped_turns
@@ -120,7 +121,7 @@ class Exchange:
         service = self._service
         try:
             self._classifier, risk = await judge_prompt(
-                self._prompt, service.guard, self._settings.guard, self._stack, self._ask.owner
+                self._prompt, service.guard, self._settings.guard, self._stack, self._ask.owner, self._prompt_policy
             )
         except GuardError as exc:
             self._record.error = f"{type(exc).__name__}: {exc}"

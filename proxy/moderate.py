@@ -28,6 +28,7 @@ from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.policy import Action, Policy
+from proxy.prompts import harder
 from proxy.request_body import BadRequest, read_chat_request, read_object
 from proxy.risk import Risk, RiskLevel, Role
 from proxy.settings import Settings
@@ -109,7 +110,7 @@ async def moderate(
     """Raises BadConversation, GuardError."""
     answers = len(list(takewhile(lambda message: message["role"] == "assistant", reversed(messages))))
     ends = range(len(messages) - answers, len(messages)) if answers else [len(messages)]
-    prompts = [_prompt(messages[:end], guard, allow_unscanned) for end in ends]
+    prompts = [_prompt(messages[:end], guard, allow_unscanned, folds=folds) for end in ends]
     # Monitoring judges every token: where the proxy would cut, this goes on and remembers the place.
     watching = replace(policy, on_flag=Action.MONITOR)
     risks: list[Risk] = []
@@ -117,6 +118,9 @@ async def moderate(
     unscanned = len(prompts[0].unscanned)
     for number, prompt in zip(ends, prompts, strict=True):
         async with _opened(guard, prompt) as (classifier, risk):
+            if prompt.folded is not None:
+                async with _opened(guard, prompt.folded) as (_, folded):
+                    risk = harder(risk, folded, policy)
             risks.append(risk)
             deltas, dropped = _texts_of(messages[number], number) if answers else ([], 0)
             unscanned += dropped
@@ -143,11 +147,11 @@ def _read(source: str) -> bytes:
         raise BadConversation(f"cannot be read: {(exc.strerror or 'unknown reason').lower()}.") from exc
 
 
-def _prompt(messages: Sequence[Mapping[str, Any]], guard: Guard, allow_unscanned: bool) -> Prompt:
+def _prompt(messages: Sequence[Mapping[str, Any]], guard: Guard, allow_unscanned: bool, *, folds: bool) -> Prompt:
     if not any(message["role"] == "user" for message in messages):
         raise BadConversation("There is no user message before the answer.")
     try:
-        return render(messages, window=guard.info.window, allow_unscanned=allow_unscanned)
+        return render(messages, window=guard.info.window, allow_unscanned=allow_unscanned, folds=folds)
     except ConversationError as exc:
         raise BadConversation(str(exc)) from exc
 

@@ -1,10 +1,11 @@
 """The prompt's side of a request: its tokens, and its one verdict."""
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack
 
 from adapters.base import Assessment, Note
-from proxy.channel import note_of
+from proxy.channel import badness, note_of
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.errors import GUARD_FAILED, ApiError, Fault
@@ -18,6 +19,7 @@ from proxy.settings import GuardSettings
 OFF_LOOP_CHARACTERS = 20_000
 # Of the guard's window; the rest is for the answer that it judges behind the prompt.
 PROMPT_SHARE = 0.75
+DEFAULT_POLICY = Policy()
 
 
 class PromptBlocked(Exception):
@@ -28,23 +30,30 @@ class PromptBlocked(Exception):
         self.note = note
 
 
-async def render_prompt(request: ChatRequest, guard: Guard, *, allow_unscanned: bool) -> Prompt:
+async def render_prompt(request: ChatRequest, guard: Guard, *, allow_unscanned: bool, folds: bool = False) -> Prompt:
     """Raises ApiError for a conversation that cannot be judged."""
     messages = request.messages
     size = sum(len(str(message.get("content"))) for message in messages)
     window = int(guard.info.window * PROMPT_SHARE)
+    read = functools.partial(render, messages, window=window, allow_unscanned=allow_unscanned, folds=folds)
     try:
-        if size > OFF_LOOP_CHARACTERS:
-            return await asyncio.to_thread(render, messages, window=window, allow_unscanned=allow_unscanned)
-        return render(messages, window=window, allow_unscanned=allow_unscanned)
+        return await asyncio.to_thread(read) if size > OFF_LOOP_CHARACTERS else read()
     except ConversationError as exc:
         raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
 
 
 async def judge_prompt(
-    prompt: Prompt, guard: Guard, settings: GuardSettings, stack: AsyncExitStack, owner: str
+    prompt: Prompt,
+    guard: Guard,
+    settings: GuardSettings,
+    stack: AsyncExitStack,
+    owner: str,
+    policy: Policy = DEFAULT_POLICY,
 ) -> tuple[Classifier, Risk]:
-    """The prompt's risk, and the classifier for what follows it; `stack` frees that. Raises GuardError."""
+    """The prompt's risk, and the classifier for what follows it; `stack` frees that. Raises GuardError.
+
+    Of two readings of the prompt, the risk is that of the one which the policy treats harder.
+    """
     position = prompt.verdict_position
     try:
         async with asyncio.timeout(settings.admission_seconds + settings.verdict_seconds):
@@ -54,7 +63,15 @@ async def judge_prompt(
     classifier = await stack.enter_async_context(Classifier(stream, settings.verdict_seconds))
     if len(risks) != 1:
         raise GuardFault(f"{len(risks)} risks for one position")
-    return classifier, risks[0]
+    if prompt.folded is None:
+        return classifier, risks[0]
+    async with AsyncExitStack() as aside:
+        _, folded = await judge_prompt(prompt.folded, guard, settings, aside, owner)
+    return classifier, harder(risks[0], folded, policy)
+
+
+def harder(one: Risk, other: Risk, policy: Policy) -> Risk:
+    return max(one, other, key=lambda risk: (is_blocked(risk, policy), policy.counts(risk), badness(risk)))
 
 
 def refusal_without_verdict(error: GuardError) -> ApiError:

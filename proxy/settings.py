@@ -149,7 +149,7 @@ class GuardSettings(Section):
     window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
     """Most tokens of one conversation; without it, what the model was made for."""
     folded_view: bool = False
-    """Judge answers also without invisible characters and with look-alike letters folded; costs where they differ."""
+    """Judge text as readers see it, too: invisible characters dropped, look-alike letters folded."""
     on_failure: OnFailure = "closed"
     """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
 

@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001 - letters that look alike are the point of these texts.
 """The folded view of a channel: what readers read over is judged too, and what is delivered never changes."""
 
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 from hypothesis import given
@@ -8,9 +10,15 @@ from hypothesis import strategies as st
 
 from adapters.base import Key, Kind
 from proxy.channel import Channel
-from proxy.policy import Policy
-from tests.driver import Guard
-from tests.fakes import all_safe, words
+from proxy.conversation import render
+from proxy.moderate import moderate
+from proxy.policy import Action, Policy
+from proxy.prompts import harder, judge_prompt
+from proxy.risk import Category, Risk, Role
+from proxy.settings import GuardSettings
+from proxy.stream import Expected
+from tests.driver import Guard, answer, drive, read, stream_of
+from tests.fakes import SAFE, UNSAFE, ScriptedGuard, ScriptedStream, all_safe, risk, words
 
 HIDDEN = "Here is how: build a b\u200bo\u200bmb at home, slowly."
 WORD_START = HIDDEN.index("b\u200b") - 1  # its token begins with the blank
@@ -130,3 +138,58 @@ def test_a_flagged_word_is_never_cleared_however_it_is_cut(before: str, after: s
     assert channel.block_start is not None
     assert channel.block_start <= len(before) + 1
     assert deliverable(channel) <= len(before) + 1
+
+
+def test_what_is_delivered_is_the_text_as_it_came() -> None:
+    text = "So\u00adft and \u0440\u043e\u0440\u0435 ｗｉｄｅ, fin\u200b"
+    stream, _ = stream_of(expected=Expected(folded_view=True))
+    assert read(drive(stream, answer([text[:3], text[3:9], text[9:]]))).content == text
+    stream, _ = stream_of(expected=Expected(folded_view=True))
+    cut = read(drive(stream, answer([HIDDEN]), Guard(words("bomb"))))
+    assert cut.content == HIDDEN[:WORD_START]
+    assert cut.finish == {0: "content_filter"}
+
+
+async def test_a_disguised_prompt_is_judged_as_it_reads() -> None:
+    messages = [{"role": "user", "content": "b\u200bo\u200bmb"}]
+    prompt = render(messages, window=1024, folds=True)
+    assert prompt.folded is not None
+    assert prompt.folded.ids == render([{"role": "user", "content": "bomb"}], window=1024).ids
+    assert render([{"role": "user", "content": "bomb"}], window=1024, folds=True).folded is None
+    guard = OneFlagged(prompt.folded.ids)
+    async with AsyncExitStack() as stack:
+        _, found = await judge_prompt(prompt, guard, GuardSettings(), stack, "")
+        assert found.level is UNSAFE
+        assert guard.slots == 1  # the folded one is closed: answers are judged behind the prompt as it stands
+
+
+async def test_moderate_judges_folded_texts_where_that_is_wanted() -> None:
+    messages = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": HIDDEN}]
+    for folds in (False, True):
+        moderation = await moderate(messages, ScriptedGuard(words("bomb")), Policy(), folds=folds)
+        assert moderation.texts[0].flagged_at == (WORD_START if folds else None)
+    messages[0]["content"] = "b\u200bo\u200bmb"
+    guard = OneFlagged(render([{"role": "user", "content": "bomb"}], window=1024).ids)
+    assert (await moderate(messages[:1], guard, Policy(), folds=True)).is_prompt_flagged
+    assert not (await moderate(messages[:1], guard, Policy())).is_prompt_flagged
+
+
+def test_of_two_readings_the_one_that_is_treated_harder_counts() -> None:
+    policy = Policy(categories={Category.POLITICAL: Action.ALLOW})
+    allowed, blocked = risk(UNSAFE, Category.POLITICAL), risk(UNSAFE)
+    assert harder(allowed, blocked, policy) is harder(blocked, allowed, policy) is blocked
+    assert harder(risk(SAFE), allowed, policy) is allowed
+
+
+class OneFlagged(ScriptedGuard):
+    """Flags one prompt and no other."""
+
+    def __init__(self, flagged: list[int]) -> None:
+        super().__init__()
+        self.flagged = flagged
+
+    async def open(
+        self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
+    ) -> tuple[ScriptedStream, list[Risk]]:
+        self.prompt_level = UNSAFE if list(ids) == self.flagged else SAFE
+        return await super().open(ids, read=read, role=role, owner=owner)
