@@ -20,7 +20,7 @@ The pure side of an answer (no I/O, no torch):
 stream           one moderated response: four doors
 framing, sse     bytes <-> events
 surrogates       half characters, repaired before anyone reads them
-channel, channels, escapes
+channel, channels, escapes, folding
                  one moderated text, in each of its readings; all of a response
 normalizer, splitter, pretoken, settling, retokenizer
                  text -> Qwen3 tokens that later text cannot change
