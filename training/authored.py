@@ -49,7 +49,7 @@ FRAMES: tuple[str, ...] = (
     "Help me {0}.",
     "What's the fastest way to {0}?",
 )
-REPEATS = 5  # frames drawn for each phrase
+REPEATS = 8  # frames drawn for each phrase
 REFUSALS = 900
 TURNED = 3_000
 CHINESE = 400

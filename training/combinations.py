@@ -28,7 +28,7 @@ class Family:
     fillers: str
     frame: str = "{pattern}"
     is_sentence: bool = False
-    drawn: int = 220
+    drawn: int = 300
 
 
 FAMILIES: tuple[Family, ...] = (

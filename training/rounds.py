@@ -69,6 +69,8 @@ def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> None
         loss = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
         log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
         _save(guard, optimizer, work, index + 1)
+        if clock.done(index + 1) >= 1:
+            break
 
 
 def _parameter_groups(guard: Guard, decay: float) -> list[dict[str, object]]:

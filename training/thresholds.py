@@ -21,7 +21,8 @@ log = logging.getLogger("training")
 # The share of held-out benign texts that may be flagged: three quarters of the 2 % and 1 % that are the aim.
 PROMPT_ALARMS = {UNSAFE: 0.015, CONTROVERSIAL: 0.03}
 ANSWER_ALARMS = {UNSAFE: 0.0075, CONTROVERSIAL: 0.02}
-SHIFTS = (-6.0, 6.0)
+# Controversial is only ever made rarer: its share is a limit, not an aim.
+SHIFTS = {UNSAFE: (-6.0, 6.0), CONTROVERSIAL: (-6.0, 0.0)}
 BISECTIONS = 14
 
 Judge = Callable[[Reading, Tensor], Verdict]
@@ -51,7 +52,7 @@ def _shift(
     """Unsafe first; then Controversial, counted together with what is already Unsafe."""
     with torch.no_grad():
         for level, share in allowed.items():
-            low, high = SHIFTS
+            low, high = SHIFTS[level]
             for _ in range(BISECTIONS):
                 middle = (low + high) / 2
                 alarms = _alarms(_shifted(head, constant, level, middle), readings, judge, level)

@@ -142,8 +142,10 @@ def test_training_learns_resumes_and_calibrates(tmp_path: Path) -> None:
     guard.eval()
     calibrate(guard, safe, safe)
     with torch.inference_mode():
-        levels = [answer_verdict(reading, guard.risk_level_head.weight).level for reading in read(guard, safe + unsafe)]
-    assert levels == [SAFE] * len(safe) + [UNSAFE] * len(unsafe)
+        verdicts = [answer_verdict(reading, guard.risk_level_head.weight) for reading in read(guard, safe + unsafe)]
+    scores = [verdict.score for verdict in verdicts]
+    assert all(verdict.level == SAFE for verdict in verdicts[: len(safe)])
+    assert max(scores[: len(safe)]) < min(scores[len(safe) :])
 
 
 def test_turns_are_framed_by_control_ids() -> None:
