@@ -1,5 +1,7 @@
 """Tokenizer files for other programs: merges follow from ranks, bytes have letters, control ids their place."""
 
+import pytest
+
 from proxy.tokenizer_files import byte_letters, merges, tokenizer_config
 from proxy.vocabulary import CONTROL_TEXTS, IM_END, THINK
 
@@ -16,6 +18,12 @@ def test_merges_join_what_lower_ranks_leave() -> None:
     ranks = {entry: rank for rank, entry in enumerate([b"a", b"b", b"c", b"ab", b"bc", b"abc", b"abab"])}
     # "ab" is merged before "bc", so "abc" is "ab" and "c".
     assert list(merges(ranks)) == [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"ab", b"ab")]
+
+
+def test_an_entry_that_no_merge_makes_is_refused() -> None:
+    ranks = {entry: rank for rank, entry in enumerate([b"a", b"b", b"c", b"abc"])}
+    with pytest.raises(ValueError, match="cannot be reached"):
+        list(merges(ranks))
 
 
 def test_control_texts_keep_their_ids() -> None:

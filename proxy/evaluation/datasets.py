@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.risk import RiskLevel
+from proxy.surrogates import repair
 
 GZIP_MAGIC = b"\x1f\x8b"
 LEVELS = {str(level).lower(): level for level in RiskLevel}
@@ -84,6 +85,8 @@ def _read_items(path: Path) -> Iterator[Item]:
             yield read_item(json.loads(line), path.name, number)
         except json.JSONDecodeError as exc:
             raise DataError(f"{path}, line {number}: not JSON: {exc.msg} (column {exc.colno}).") from exc
+        except RecursionError as exc:
+            raise DataError(f"{path}, line {number}: nested too deep.") from exc
         except _Fault as exc:
             raise DataError(f"{path}, line {number}: {exc}.") from exc
 
@@ -139,9 +142,9 @@ def _read_pair(row: Mapping[str, Any], file: str, line: int) -> Item:
     response = row.get("response")
     if response is not None and not isinstance(response, str):
         raise _Fault('"response" must be a string or null')
-    messages: list[Mapping[str, Any]] = [{"role": "user", "content": row["prompt"]}]
+    messages: list[Mapping[str, Any]] = [{"role": "user", "content": repair(row["prompt"])}]
     if response is not None:
-        messages.append(_taken_apart({"role": "assistant", "content": response}))
+        messages.append(_taken_apart({"role": "assistant", "content": repair(response)}))
     return Item(
         file,
         line,
@@ -159,7 +162,10 @@ def _message(message: object, where: str) -> Mapping[str, Any]:
         raise _Fault(f'"{where}.role" must be one of {", ".join(ROLES)}')
     if not isinstance(message.get("content"), str):
         raise _Fault(f'"{where}.content" must be a string')
-    kept = {key: message[key] for key in ("role", "content", "reasoning_content") if message.get(key) is not None}
+    if not isinstance(message.get("reasoning_content", ""), str | None):
+        raise _Fault(f'"{where}.reasoning_content" must be a string')
+    keys = [key for key in ("role", "content", "reasoning_content") if message.get(key) is not None]
+    kept = {key: repair(message[key]) for key in keys}  # half a character has no tokens
     return _taken_apart(kept) if kept["role"] == "assistant" else kept
 
 

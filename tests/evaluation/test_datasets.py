@@ -87,6 +87,7 @@ def test_gzip_and_a_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> 
         ({"message": [1]}, r'"message\[0\]" must be an object'),
         ({"message": [{"role": "bot", "content": ""}]}, r'"message\[0\].role" must be one of system, '),
         ({"message": [{"role": "user", "content": None}]}, r'"message\[0\].content" must be a string'),
+        ({"message": [CHAT[0] | {"reasoning_content": 1}]}, r'"message\[0\].reasoning_content" must be a string'),
         ({"message": CHAT, "label": "bad"}, '"label" must be Safe, Unsafe or Controversial, not "bad"'),
         ({"message": CHAT, "label": 1}, "not 1"),
         ({"message": CHAT, "unsafe_start_index": 4}, "must be whole numbers"),
@@ -108,6 +109,7 @@ def test_a_wrong_line_is_named_with_its_number(tmp_path: Path, row: Any, words: 
     ("data", "words"),
     [
         (b'{"prompt": }', r"line 1: not JSON: Expecting value \(column 12\)"),
+        (b"[" * 100_000, "line 1: nested too deep"),
         (b"\n\n", "there are no lines"),
         (b'{"prompt": "x"}', "no line has a label"),
         (b'{"prompt": "\xff"}', "not UTF-8 at byte 12"),
@@ -119,6 +121,12 @@ def test_a_wrong_file_is_named(tmp_path: Path, data: bytes, words: str) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match=rf"data\.jsonl.*{words}"):
         read_items(path)
+
+
+def test_half_a_character_is_replaced_by_one_that_has_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(r'{"prompt": "a\ud800b", "response": "\udc00", "prompt_risk": "Safe"}')
+    assert [message["content"] for message in read_items(path)[0].messages] == ["a\ufffdb", "\ufffd"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

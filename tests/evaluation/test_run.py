@@ -10,7 +10,7 @@ from proxy.evaluation.datasets import Item, Span
 from proxy.evaluation.metrics import Flag
 from proxy.evaluation.run import judge, judge_all, token_span
 from proxy.guard.loader import load_guard
-from proxy.guard.protocol import GuardError, GuardFault
+from proxy.guard.protocol import GuardError, GuardFault, SequenceTooLong
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GuardSettings
 from proxy.retokenizer import encode
@@ -103,6 +103,10 @@ async def test_what_does_not_fit_the_window_is_skipped_and_says_so() -> None:
     [judged] = await judge_all([long], ScriptedGuard(window=64))
     assert (judged.prompt, judged.answer) == (None, None)
     assert "64 tokens" in judged.skipped
+    asked = Item("data.jsonl", 1, ({"role": "user", "content": "word " * 300},), prompt_risk=RiskLevel.SAFE)
+    assert "64 tokens" in (await judge(asked, ScriptedGuard(window=64))).skipped
+    refusing = ScriptedGuard(fails_after=-1, error=SequenceTooLong("300 tokens"))
+    assert (await judge(asked, refusing)).skipped == "300 tokens"
 
 
 @pytest.mark.parametrize("fault", [{"fails_after": 2}, {"short_by": 1}])
