@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import tiktoken
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from bench.texts import TEXTS
@@ -114,11 +115,8 @@ def row(name: str, text: str, arguments: argparse.Namespace, encoding: tiktoken.
     again = least(1, lambda: encode_again(encoding, stream))
     characters, delays = waiting(whole)
     return [
-        name,
-        f"{fresh / len(unseen):.1f}",
-        f"{fresh / feed(unseen):.1f}",
-        f"{warm / len(stream):.1f}",
-        f"{warm / feed(stream):.1f}",
+        f"{fresh / len(unseen):.1f} ({fresh / feed(unseen):.1f})",
+        f"{warm / len(stream):.1f} ({warm / feed(stream):.1f})",
         f"{again / len(stream):.0f}",
         f"{again / warm:.0f}x",
         spread(characters),
@@ -135,23 +133,19 @@ def main() -> None:
     ranks = vocabulary.load().ranks
     encoding = tiktoken.Encoding("bench", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
     feed(["warm up"])
-    table = Table(title=f"Re-tokenizing deltas of 3-5 characters, microseconds ({platform.machine()}, one core)")
-    for title in (
-        "text",
-        "unseen/delta",
-        "unseen/token",
-        "warm/delta",
-        "warm/token",
-        "whole text again/delta",
-        "ratio",
-    ):
-        table.add_column(title, justify="left" if title == "text" else "right")
-    table.add_column("characters held\nmean / p99 / max", justify="right")
-    table.add_column("deltas waited\nmean / p99 / max", justify="right")
-    for name, text in TEXTS.items():
-        table.add_row(*row(name, text, arguments, encoding))
+    speed = Table(title=f"Deltas of 3-5 characters, microseconds a delta (a token); {platform.machine()}, one core")
+    for title in ("text", "unseen", "warm", "whole text again", "ratio to warm"):
+        speed.add_column(title, justify="left" if title == "text" else "right")
+    held = Table(title="Held back, mean / p99 / max")
+    for title in ("text", "characters", "deltas waited"):
+        held.add_column(title, justify="left" if title == "text" else "right")
+    for name, text in track(TEXTS.items(), "texts", transient=True):
+        measured = row(name, text, arguments, encoding)
+        speed.add_row(name, *measured[:4])
+        held.add_row(name, *measured[4:])
     console = Console()
-    console.print(table)
+    console.print(speed)
+    console.print(held)
     console.print(
         "unseen: the second half of a text after the first, caches emptied before it. warm: the whole text again "
         f"and again, {arguments.deltas} deltas; beside it the same stream encoded anew at each delta.\n"
