@@ -11,7 +11,7 @@ from training.export import reload
 from training.figures import Row, Score
 from training.judge import UNSAFE, first_flag, read
 from training.model import Guard
-from training.probes import REFUSALS, SAFE_CHATS, TURNING_ANSWERS, UNSAFE_PROMPTS, Probe
+from training.probes import ALL_PROBES, Probe
 from training.sources import SOURCES
 from training.vocabulary import encode
 
@@ -26,10 +26,12 @@ promised. It knows what its sources know; a request or an insult in words that t
 
 - {layers} Qwen3 layers of width {hidden}, {heads} heads; Qwen3Guard's two twins of heads; {parameters:.2f} M parameters
   beside the embedding of 151,936 x {hidden}. The file holds {megabytes:.1f} MB; `load()` expands it.
-- Trained by `python -m training DATA_DIR` ({how}) on the sources listed below and on requests, refusals and answers of
-  our own (`training/requests.py`, `combinations.py`, `answers.py`). Token vectors start from all-MiniLM-L6-v2.
+- Trained by `python -m training DATA_DIR` on the sources listed below and on requests, refusals and answers of our own
+  (`training/texts/`). Token vectors start from all-MiniLM-L6-v2. This file: {how}.
 - Thresholds are set on held-out everyday text of the training sources: at most 1.5 % of its prompts and 0.75 % of its
-  answers are flagged Unsafe. Nothing was chosen on the evaluation sets.
+  answers are flagged Unsafe. On benign text of other origin more is flagged: see benign-alpaca below.
+- No threshold, text or example was chosen on the evaluation sets. Their figures for two earlier versions were seen, and
+  false alarms were weighted more in training afterwards.
 
 ## Figures
 
@@ -46,8 +48,10 @@ TABLE_HEAD = """
 PROBES_HEAD = """
 ## Probes
 
-Texts of `training/probes.py`, in none of the data. P(U) is the probability of Unsafe: of the prompt, the highest in the
-harmless part of the answer, and the highest after the turn; `lag` is the number of tokens from the turn to the flag.
+Texts of `training/texts/probes.toml`, in none of the data; but earlier versions were looked at on them and the authored
+texts grew where they failed, so they demonstrate and do not measure. P(U) is the probability of Unsafe: of the prompt,
+the highest in the harmless part of the answer, and the highest after the turn; `lag` is the number of tokens from the
+turn to the flag.
 
 | prompt | P(U) prompt | P(U) harmless part | P(U) after the turn | lag |
 |---|---|---|---|---|
@@ -84,7 +88,7 @@ def write_card(out: Path, rows: Sequence[Row], how: str) -> None:
         text += f"\n**{name}**, {kind}: {chosen[0].size}, of which {chosen[0].unsafe} unsafe\n{TABLE_HEAD}"
         text += "".join(_line(row) for row in chosen)
     text += PROBES_HEAD
-    for probe in (*SAFE_CHATS, *REFUSALS, *UNSAFE_PROMPTS, *TURNING_ANSWERS):
+    for probe in ALL_PROBES:
         text += _probe_line(guard, probe)
     text += ATTRIBUTION + "".join(f"| {name} | {where} | {licence} |\n" for name, where, licence in SOURCES)
     (out / CARD).write_text(text)

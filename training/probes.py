@@ -18,4 +18,5 @@ SAFE_CHATS = tuple(Probe(**probe) for probe in _TEXTS["safe_chats"])
 REFUSALS = tuple(Probe(**probe) for probe in _TEXTS["refusals"])
 UNSAFE_PROMPTS = tuple(Probe(**probe) for probe in _TEXTS["unsafe_prompts"])
 TURNING_ANSWERS = tuple(Probe(**probe) for probe in _TEXTS["turning_answers"])
-ALL_PROBES = SAFE_CHATS + REFUSALS + UNSAFE_PROMPTS + TURNING_ANSWERS
+MISSED = tuple(Probe(**probe) for probe in _TEXTS["missed"])
+ALL_PROBES = SAFE_CHATS + REFUSALS + UNSAFE_PROMPTS + TURNING_ANSWERS + MISSED
