@@ -22,7 +22,9 @@ HEAD = """# The embedded guard (demo grade)
 A small model of Qwen3Guard-Stream's architecture and vocabulary that ships inside Weir, so that it runs, demonstrates
 and tests itself with no network, no GPU and no account. **It is demo grade: it is no protection.** For real use give
 Weir `Qwen/Qwen3Guard-Stream-0.6B`, 4B or 8B. English only: what it does with other languages is measured below, not
-promised. It knows what its sources know; a request or an insult in words that they do not use passes.
+promised. It knows what its sources know; a request or an insult in words that they do not use passes. It was trained on
+short texts: the five turning answers below are caught behind up to 470 tokens of harmless text, and none of them behind
+950 or more.
 
 - {layers} Qwen3 layers of width {hidden}, {heads} heads; Qwen3Guard's two twins of heads; {parameters:.2f} M parameters
   beside the embedding of 151,936 x {hidden}. The file holds {megabytes:.1f} MB; `load()` expands it.
