@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from proxy.guard import embedded
 from proxy.guard.loader import CheckpointError, load_guard
 from proxy.guard.protocol import GuardUnavailable
 from tests.guard.checkpoints import random_tensors, small_checkpoint, small_config, write_checkpoint
@@ -156,7 +155,6 @@ def test_unknown_dtype_and_device_are_refused(tmp_path: Path) -> None:
         load_guard(folder, device="abacus")
 
 
-@pytest.mark.skipif(not (embedded.FOLDER / embedded.WEIGHTS).is_file(), reason="no embedded guard in this checkout")
 def test_the_embedded_guard_loads() -> None:
     loaded = load_guard("embedded")
     assert loaded.info.model == "embedded"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from proxy.guard import Qwen3GuardStream, embedded
+from proxy.guard import Qwen3GuardStream
 from proxy.guard.protocol import GuardFault, SequenceTooLong
 from tests.guard.checkpoints import random_ids, small_checkpoint
 from tests.guard.driver import Small, with_nan
@@ -34,7 +34,6 @@ def model_card_loop(model: Qwen3GuardStream, token_ids: torch.Tensor) -> list[di
     return results
 
 
-@pytest.mark.skipif(not (embedded.FOLDER / embedded.WEIGHTS).is_file(), reason="no embedded guard in this checkout")
 def test_the_model_cards_loop_runs_on_the_embedded_guard() -> None:
     model = Qwen3GuardStream.from_pretrained(
         "embedded", device_map="auto", torch_dtype=torch.float32, trust_remote_code=True
