@@ -35,6 +35,8 @@ RESPONSE_HEADERS = re.compile(
 # A header's value passes where it reads as an id, a number or a date, not as prose.
 HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
 
+# What one read returns at the most: the event loop reads, tokenizes and encodes it in a few milliseconds.
+MAX_READ_BYTES = 16 << 10
 # An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
 MAX_ERROR_BYTES = 64 << 10
 ERROR_SECONDS = 5.0
@@ -59,12 +61,12 @@ class UpstreamResponse:
             # aiohttp would withhold what came before the break, and the answer may be complete in it.
             self._break = found
             content.set_exception(None)  # type: ignore[arg-type]
-            if rest := content.read_nowait():
-                return rest
         try:
-            if self._break is not None:
-                raise self._break
-            return await content.readany()
+            if self._break is None:
+                return await content.read(MAX_READ_BYTES)
+            if rest := content.read_nowait(MAX_READ_BYTES):
+                return rest
+            raise self._break
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -12,7 +12,7 @@ import pytest
 
 from proxy.errors import Fault
 from proxy.settings import UpstreamSettings
-from proxy.upstream import Pulse, Upstream, UpstreamResponse, open_session, reader
+from proxy.upstream import MAX_READ_BYTES, Pulse, Upstream, UpstreamResponse, open_session, reader
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 
 
@@ -193,3 +193,16 @@ async def test_a_client_that_takes_a_beat_slowly_is_not_the_upstreams_silence() 
 
     read = reading(Source(0.1, 0.0), Pulse(0.05, beat), idle_seconds=0.2)
     assert await read() == b"x"
+
+
+@pytest.mark.parametrize("cut_at", [None, 900_000])
+async def test_a_burst_is_read_in_steps_that_do_not_hold_up_the_loop(cut_at: int | None) -> None:
+    body = b"x" * 1_000_000
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
+    async with answered(head + body[:cut_at]) as response:
+        sizes = []
+        with suppress(Fault):
+            while chunk := await response.read():
+                sizes.append(len(chunk))
+    assert max(sizes) <= MAX_READ_BYTES
+    assert sum(sizes) == len(body[:cut_at])
