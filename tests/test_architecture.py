@@ -23,7 +23,10 @@ PURE = {
     "splitter", "sse", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
-TORCH = {f"proxy.guard.{name}" for name in ("attention", "loader", "model", "runner", "service", "process", "cluster")}
+TORCH = {
+    f"proxy.guard.{name}"
+    for name in ("answers", "attention", "loader", "model", "runner", "service", "process", "cluster")
+}
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
 LATE = {
     "openai",

@@ -1,24 +1,28 @@
-"""What a door asks of the engine, one message each, and what comes back."""
+"""What a door asks of the engine, one message each, and what comes back. They travel as msgpack arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import msgspec
 
 from proxy.guard.protocol import GuardError
-from proxy.risk import Risk, Role
+from proxy.risk import Role
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Frozen and positional: a field more or less is a new version of the wire."""
+
+
+class Open(Message, frozen=True):
+    """A new stream with these tokens. `is_alone`: a step with it died before, so it may not harm others again."""
+
     ticket: int
     stream: int
     ids: list[int]
-    reads: Sequence[int]
+    reads: list[int]
     role: Role
     owner: str
+    is_alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(Message, frozen=True):
     """Append `ids` at `position`; tokens from there on, if any, are taken back first."""
 
     ticket: int
@@ -28,8 +32,7 @@ class Feed:
     role: Role = Role.ASSISTANT
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(Message, frozen=True):
     """A new stream with the first `position` tokens of another."""
 
     stream: int
@@ -37,26 +40,23 @@ class Fork:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Message, frozen=True):
     """Nobody waits for the stream's question any more."""
 
     stream: int
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Message, frozen=True):
     stream: int
 
 
 Command = Open | Feed | Fork | Cancel | Close
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The answer to an Open or a Feed: one risk a position asked, or the error instead."""
+class Outcome(msgspec.Struct, frozen=True):
+    """The answer to an Open or a Feed: a row a position asked (see `rows`), or the error instead."""
 
     ticket: int
-    risks: list[Risk]
+    rows: bytes = b""
     error: GuardError | None = None

@@ -64,11 +64,11 @@ class Engine:
                 return self._feed(command, now)
             case Fork():
                 self._fork(command, now)
-            case Cancel(stream, ticket):
+            case Cancel(stream=stream, ticket=ticket):
                 sequence = self._sequences.get(stream)
                 if sequence is not None and sequence.job is not None and sequence.job.ticket == ticket:
                     self._scheduler.withdraw(sequence)
-            case Close(stream):
+            case Close(stream=stream):
                 sequence = self._sequences.pop(stream, None)
                 if sequence is not None:
                     self._scheduler.close(sequence)
@@ -134,7 +134,7 @@ class Engine:
     def _feed(self, command: Feed, now: float) -> Outcome | None:
         sequence = self._sequences.get(command.stream)
         if sequence is None or command.position > len(sequence.ids):
-            return Outcome(command.ticket, [], GuardUnavailable("the engine does not know this stream"))
+            return Outcome(command.ticket, error=GuardUnavailable("the engine does not know this stream"))
         self._scheduler.withdraw(sequence)
         sequence.truncate(command.position)
         sequence.ids += command.ids

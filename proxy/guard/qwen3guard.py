@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 from proxy.guard.commands import Close, Command, Feed, Open
 from proxy.guard.engine import Engine
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
-from proxy.guard.protocol import GuardFault, SequenceTooLong
+from proxy.guard.protocol import SequenceTooLong
+from proxy.guard.rows import read_rows
 from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Risk, Role
@@ -96,7 +97,7 @@ class Qwen3GuardStream:
         if stream_state is None:
             stream_state = StreamState(ticket)
             self._fits(len(ids))
-            command = Open(ticket, ticket, ids, range(len(ids)), asked, "")
+            command = Open(ticket, ticket, ids, list(range(len(ids))), asked, "")
         else:
             self._fits(stream_state.position + len(ids))
             command = Feed(ticket, stream_state.number, stream_state.position, ids, asked)
@@ -128,9 +129,7 @@ class Qwen3GuardStream:
             if isinstance(command, Open):
                 self._engine.apply(Close(command.stream), 0.0)
             raise outcome.error
-        if len(outcome.risks) != len(command.ids):
-            raise GuardFault(f"{len(outcome.risks)} verdicts for {len(command.ids)} tokens")
-        return outcome.risks
+        return read_rows(outcome.rows, len(command.ids), command.role)
 
 
 def _device(device_map: Any) -> str:

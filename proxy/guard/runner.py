@@ -1,4 +1,4 @@
-"""A plan's chunks -> tensors -> risks: the only place where streams meet memory and model."""
+"""A plan's chunks -> tensors -> rows: the only place where streams meet memory and model."""
 
 import os
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from proxy.guard.answers import read_answers
 from proxy.guard.attention import Attention, Placed, Slab, place
 from proxy.guard.cache import Change, Grow, Move, Retire, Scrub
-from proxy.guard.model import GuardModel, Heads
-from proxy.guard.protocol import GuardError, GuardFault
+from proxy.guard.model import GuardModel
+from proxy.guard.protocol import GuardError
 from proxy.guard.sequence import Chunk
-from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Category, Risk, Role
 
 FALLBACK_BUDGET_BYTES = 2 << 30
 
@@ -49,12 +49,11 @@ class Runner:
             for change in changes:
                 self._change(change)
 
-    def run(self, chunks: Sequence[Chunk]) -> list[list[Risk] | GuardError]:
-        """One answer a chunk: a risk for each of its reads, or a GuardFault when its numbers are not finite."""
+    def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
+        """One answer a chunk: a row for each of its reads, or a GuardFault when its numbers are not finite."""
         with torch.inference_mode():
             placed = place(chunks)
-            hidden = self._forward(placed)
-            answers = self._answer(hidden, placed)
+            answers = read_answers(self.model, self._forward(placed), placed)
         by_chunk = {id(at.chunk): answer for at, answer in zip(placed, answers, strict=True)}
         return [by_chunk[id(chunk)] for chunk in chunks]
 
@@ -82,67 +81,3 @@ class Runner:
         return self.model.forward(
             torch.tensor(ids, device=device), torch.tensor(positions, device=device), max(positions), attend
         )
-
-    def _answer(self, hidden: Tensor, placed: list[Placed]) -> list[list[Risk] | GuardError]:
-        rows: dict[Role, list[int]] = {Role.ASSISTANT: [], Role.USER: []}
-        for at in placed:
-            offset = at.first - at.chunk.start
-            rows[at.chunk.job.role] += [offset + position for position in at.chunk.reads]
-        # One copy to the host: both roles' rows, and a number that is finite only if all of `hidden` is.
-        parts = [hidden.sum(dtype=torch.float32).view(1)]
-        heads = {Role.ASSISTANT: self.model.response, Role.USER: self.model.prompt}
-        for role, wanted in rows.items():
-            if wanted:
-                parts.append(self._probabilities(hidden, wanted, heads[role]).flatten())
-        flat: list[float] = torch.cat(parts).tolist()
-        checked = flat[0] - flat[0] == 0.0
-        finite = [True] * len(placed) if checked else _finite_chunks(hidden, placed)
-        response = _Rows(flat, 1, self.model.response.width, RESPONSE_CATEGORIES)
-        skip = len(rows[Role.ASSISTANT]) * self.model.response.width
-        prompt = _Rows(flat, 1 + skip, self.model.prompt.width, PROMPT_CATEGORIES)
-        readers = {Role.ASSISTANT: response, Role.USER: prompt}
-        return [
-            readers[at.chunk.job.role].take(len(at.chunk.reads), is_finite)
-            for at, is_finite in zip(placed, finite, strict=True)
-        ]
-
-    def _probabilities(self, hidden: Tensor, rows: list[int], heads: Heads) -> Tensor:
-        if len(rows) != len(hidden):
-            hidden = hidden[torch.tensor(rows, device=hidden.device)]
-        return self.model.probabilities(hidden, heads)
-
-
-class _Rows:
-    """Reads risks off the flat list of numbers that came from the device."""
-
-    def __init__(self, flat: list[float], start: int, width: int, categories: tuple[Category, ...]) -> None:
-        self._flat, self._at, self._width, self._categories = flat, start, width, categories
-
-    def take(self, count: int, is_finite: bool) -> list[Risk] | GuardError:
-        end = self._at + count * self._width
-        starts, self._at = range(self._at, end, self._width), end
-        if not is_finite:
-            return GuardFault("the guard's numbers are not finite")
-        risks = [_risk(self._flat[at : at + self._width], self._categories) for at in starts]
-        # A NaN is unequal to itself, so it also shows in the sum of both distributions.
-        if any(not 1.98 < sum(risk.levels) + sum(risk.categories) < 2.02 for risk in risks):
-            return GuardFault("the guard's probabilities do not sum to one")
-        return risks
-
-
-def _risk(row: list[float], names: tuple[Category, ...]) -> Risk:
-    levels, categories = tuple(row[:3]), tuple(row[3:])
-    probability, category_probability = max(levels), max(categories)
-    return Risk(
-        RISK_LEVELS[levels.index(probability)],
-        names[categories.index(category_probability)],
-        probability,
-        category_probability,
-        levels,
-        categories,
-    )
-
-
-def _finite_chunks(hidden: Tensor, placed: list[Placed]) -> list[bool]:
-    finite: list[bool] = torch.isfinite(hidden).all(dim=-1).tolist()
-    return [all(finite[at.first : at.first + at.chunk.count]) for at in placed]

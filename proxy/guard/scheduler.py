@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from proxy.guard.cache import Cache, Change
 from proxy.guard.commands import Outcome
 from proxy.guard.prefixes import Prefixes
-from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded
+from proxy.guard.protocol import GuardError, GuardOverloaded
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.guard.turns import Turns
-from proxy.risk import Risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +105,15 @@ class Scheduler:
         changes, self.cache.journal = self.cache.journal, []
         return Plan(changes, chunks)
 
-    def commit(self, plan: Plan, answers: Ordered[list[Risk] | GuardError], now: float) -> None:
-        """Take over one answer a chunk: its risks, or why it has none."""
+    def commit(self, plan: Plan, answers: Ordered[bytes | GuardError], now: float) -> None:
+        """Take over one answer a chunk: its rows, or why it has none."""
         for chunk, answer in zip(plan.chunks, answers, strict=True):
             sequence, job = chunk.sequence, chunk.job
             if isinstance(answer, GuardError):
                 self.fail(sequence, answer)
                 continue
             sequence.computed = chunk.start + chunk.count
-            job.risks.extend(answer)
+            job.rows += answer
             # Who was in a crash stays alone to its end: its batch may not pay for it twice.
             job.is_alone = job.crashes > 0
             if sequence.computed >= job.end:
@@ -126,7 +125,7 @@ class Scheduler:
         if sequence.job is None:
             return
         self.counters.faults += 1
-        self._outcomes.append(Outcome(sequence.job.ticket, [], error))
+        self._outcomes.append(Outcome(sequence.job.ticket, error=error))
         self.withdraw(sequence)
         if sequence.slot is not None:
             for holder in sequence.slot.holders:
@@ -157,9 +156,9 @@ class Scheduler:
                 job.crashes += 1
                 job.is_alone = True
             if job.crashes > 1:
-                self._outcomes.append(Outcome(job.ticket, [], error))
+                self._outcomes.append(Outcome(job.ticket, error=error))
             else:
-                job.risks.clear()
+                job.rows.clear()
                 self.submit(sequence, job)
 
     def outcomes(self) -> list[Outcome]:
@@ -171,10 +170,7 @@ class Scheduler:
         sequence.job = None
         if job.is_open:
             self._prefixes.add(sequence)
-        error = None
-        if len(job.risks) != len(job.reads):
-            error = GuardFault(f"{len(job.risks)} verdicts for {len(job.reads)} tokens")
-        self._outcomes.append(Outcome(job.ticket, job.risks, error))
+        self._outcomes.append(Outcome(job.ticket, bytes(job.rows)))
         self._rest(sequence, now)
 
     def _rest(self, sequence: Sequence, now: float) -> None:
@@ -190,7 +186,7 @@ class Scheduler:
             if sequence.job is not None and sequence.job.arrived < oldest:
                 self.counters.refusals += 1
                 error = GuardOverloaded(f"no room in the key-value cache for {len(sequence.ids)} tokens")
-                self._outcomes.append(Outcome(sequence.job.ticket, [], error))
+                self._outcomes.append(Outcome(sequence.job.ticket, error=error))
                 self.close(sequence)
 
     def _admit(self, waiting: Turns, now: float) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 
 from proxy.guard.cache import Slot
-from proxy.risk import Risk, Role
+from proxy.risk import Role
 
 
 @dataclass(eq=False, slots=True)
@@ -17,7 +17,7 @@ class Job:
     role: Role
     arrived: float  # seconds, the engine's clock
     is_open: bool = False  # the first question of a sequence waits for admission
-    risks: list[Risk] = field(default_factory=list)
+    rows: bytearray = field(default_factory=bytearray)  # one a read so far; see `rows`
     is_alone: bool = False  # a batch with it failed: it runs in a step of its own
     crashes: int = 0  # engine restarts it has been through
 

@@ -17,7 +17,6 @@ from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import (
     GuardError,
-    GuardFault,
     GuardInfo,
     GuardOverloaded,
     GuardTimeout,
@@ -25,6 +24,7 @@ from proxy.guard.protocol import (
     Health,
     SequenceTooLong,
 )
+from proxy.guard.rows import read_rows
 from proxy.guard.runner import Runner
 from proxy.guard.settings import Canary, GuardSettings, default_threads
 from proxy.risk import Risk, Role
@@ -71,7 +71,7 @@ class LocalGuard:
         self._info = replace(loaded.info, window=window)
         self._engine = Engine(runner, window=window, budget_bytes=budget, limits=self._settings.limits)
         self._streams: dict[int, LocalStream] = {}
-        self._waiting: dict[int, tuple[asyncio.Future[list[Risk]], float]] = {}  # ticket -> its future, its deadline
+        self._waiting: dict[int, tuple[asyncio.Future[bytes], float]] = {}  # ticket -> its future, its deadline
         self._outbox: list[Command] = []
         self._last_number = 0
         self._failure: GuardUnavailable | None = None
@@ -103,7 +103,8 @@ class LocalGuard:
         reads = sorted(set(read))
         try:
             command = Open(self.number(), stream.id, kept, reads, role, owner)
-            risks = await self.ask(command, self._settings.open_seconds)
+            rows = await self.ask(command, self._settings.open_seconds)
+            risks = read_rows(rows, len(reads), role)
         except BaseException:
             await stream.close()
             raise
@@ -172,11 +173,11 @@ class LocalGuard:
             self._loop.call_soon(self._flush)
         self._outbox.append(command)
 
-    async def ask(self, command: Open | Feed, seconds: float) -> list[Risk]:
+    async def ask(self, command: Open | Feed, seconds: float) -> bytes:
         """Put a question to the engine; forget it there when nobody waits any more."""
         if self._failure is not None:
             raise self._failure
-        future: asyncio.Future[list[Risk]] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[command.ticket] = (future, self._loop.time() + seconds)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -208,7 +209,7 @@ class LocalGuard:
             if future is None or future.done():
                 continue
             if outcome.error is None:
-                future.set_result(outcome.risks)
+                future.set_result(outcome.rows)
             else:
                 future.set_exception(outcome.error)
 
@@ -271,11 +272,10 @@ class LocalStream:
             return []
         self._ticket = ticket = self._guard.number()
         try:
-            risks = await self._guard.ask(Feed(ticket, self.id, position, kept), self._guard.verdict_seconds)
+            rows = await self._guard.ask(Feed(ticket, self.id, position, kept), self._guard.verdict_seconds)
         finally:
             self._ticket = None
-        if len(risks) != len(kept):
-            raise GuardFault(f"{len(risks)} verdicts for {len(kept)} tokens")
+        risks = read_rows(rows, len(kept), Role.ASSISTANT)
         self._ids += kept
         return risks
 

@@ -12,6 +12,7 @@ from proxy.guard.commands import Close, Command, Feed, Fork, Open, Outcome
 from proxy.guard.engine import Engine
 from proxy.guard.loader import LoadedGuard, load_guard
 from proxy.guard.model import Attend, GuardModel
+from proxy.guard.rows import read_rows, row_bytes
 from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits
 from proxy.risk import Risk, Role
@@ -39,12 +40,13 @@ class Driver:
         self.engine = Engine(runner, window=window, budget_bytes=budget, limits=limits)
         self.now = 100.0
         self.answers: dict[int, Outcome] = {}
+        self._roles: dict[int, Role] = {}
         self._number = 0
 
     def open(self, ids: list[int], read: Sequence[int] = (), owner: str = "") -> tuple[int, int]:
         """The stream's number, and the ticket of its answer."""
         stream, ticket = self._next(), self._next()
-        self._apply(Open(ticket, stream, ids, read, Role.USER, owner))
+        self._apply(Open(ticket, stream, ids, list(read), Role.USER, owner))
         return stream, ticket
 
     def feed(self, stream: int, position: int, ids: list[int]) -> int:
@@ -71,9 +73,12 @@ class Driver:
         self.run()
         outcome = self.answers[ticket]
         assert outcome.error is None, outcome.error
-        return rows_of(outcome.risks)
+        role = self._roles[ticket]
+        return rows_of(read_rows(outcome.rows, len(outcome.rows) // row_bytes(role), role))
 
     def _apply(self, command: Command) -> None:
+        if isinstance(command, Open | Feed):
+            self._roles[command.ticket] = command.role
         outcome = self.engine.apply(command, self.now)
         if outcome is not None:
             self.answers[outcome.ticket] = outcome

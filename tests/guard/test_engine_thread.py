@@ -7,6 +7,7 @@ from proxy.guard.commands import Close, Feed, Open, Outcome
 from proxy.guard.engine import Engine
 from proxy.guard.engine_thread import EngineThread
 from proxy.guard.protocol import GuardUnavailable
+from proxy.guard.rows import read_rows
 from proxy.guard.runner import Runner
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids
@@ -34,7 +35,7 @@ def test_commands_of_one_batch_are_taken_in_order_and_answered(small: Small) -> 
     thread.submit([Feed(2, 9, 30, ids[30:]), Feed(3, 9, 30, ids[30:])])
     (outcome,) = answers.get(timeout=10)
     assert outcome.ticket == 3, "a newer question of a stream replaces the one before it"
-    assert distance(rows_of(outcome.risks), small.reference.rows(ids)[30:]) < 1e-5
+    assert distance(rows_of(read_rows(outcome.rows, 10, Role.ASSISTANT)), small.reference.rows(ids)[30:]) < 1e-5
     thread.submit([Close(9), Feed(4, 9, 40, [1])])
     assert isinstance(answers.get(timeout=10)[0].error, GuardUnavailable)
     thread.stop(10)

@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from proxy.guard.cache import Grow, Move, Retire, Scrub, Slot
-from proxy.guard.protocol import GuardFault
+from proxy.guard.protocol import GuardError, GuardFault
+from proxy.guard.rows import read_rows, row_bytes
 from proxy.guard.runner import Runner
 from proxy.guard.sequence import Chunk, Job, Sequence
-from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Role
+from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Risk, Role
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import Small, distance, rows_of, with_nan
 
@@ -20,6 +21,11 @@ def chunk(ids: list[int], index: int, reads: list[int], role: Role, start: int =
     return Chunk(sequence, Job(index, len(ids), reads, role, 0.0), start, len(ids) - start, reads)
 
 
+def risks_of(answer: bytes | GuardError, role: Role = Role.ASSISTANT) -> list[Risk]:
+    assert isinstance(answer, bytes)
+    return read_rows(answer, len(answer) // row_bytes(role), role)
+
+
 def test_each_role_reads_its_own_heads_in_one_step(small: Small) -> None:
     runner = Runner(small.loaded.model)
     runner.prepare([Grow(0, 4, 128)])
@@ -31,8 +37,9 @@ def test_each_role_reads_its_own_heads_in_one_step(small: Small) -> None:
             chunk(second, 1, list(range(7)), Role.ASSISTANT),
         ]
     )
-    assert not any(isinstance(answer, GuardFault) for answer in answers)
-    risks = [answer for answer in answers if isinstance(answer, list)]
+    risks = [
+        risks_of(answer, role) for answer, role in zip(answers, (Role.USER, Role.USER, Role.ASSISTANT), strict=True)
+    ]
     prompt = small.reference.rows(first, "query_")
     assert distance(rows_of(risks[0]), small.reference.rows(third, "query_")[8:]) < 1e-5
     assert distance(rows_of(risks[1]), [prompt[3], prompt[19]]) < 1e-5
@@ -50,18 +57,16 @@ def test_moved_memory_goes_on_where_it_was_and_scrubbed_memory_is_zero(small: Sm
     runner.run([chunk(ids[:20], 3, [], Role.ASSISTANT)])
     runner.prepare([Move((0, 3), (1, 1), 20), Scrub(0, 3), Move((1, 1), (0, 0), 20), Retire(1)])
     (answer,) = runner.run([chunk(ids, 0, list(range(20, 30)), Role.ASSISTANT, start=20)])
-    assert isinstance(answer, list)
-    assert distance(rows_of(answer), small.reference.rows(ids)[20:]) < 1e-5
+    assert distance(rows_of(risks_of(answer)), small.reference.rows(ids)[20:]) < 1e-5
     (again,) = runner.run([chunk(ids, 3, [29], Role.ASSISTANT, start=20)])
-    assert isinstance(again, list)
-    assert distance(rows_of(again), small.reference.rows(ids)[29:]) > 1e-3
+    assert distance(rows_of(risks_of(again)), small.reference.rows(ids)[29:]) > 1e-3
 
 
 def test_chunks_without_reads_answer_nothing_and_bad_ones_fail_alone(small: Small) -> None:
     runner = Runner(with_nan(small.loaded.model, 7))
     runner.prepare([Grow(0, 4, 128)])
     answers = runner.run([chunk([1, 2], 0, [], Role.USER), chunk([1, 7], 1, [], Role.USER)])
-    assert answers[0] == []
+    assert answers[0] == b""
     assert isinstance(answers[1], GuardFault)
 
 

@@ -52,7 +52,7 @@ def test_silent_streams_give_their_memory_up_and_are_replayed() -> None:
     ticket = world.feed(first, [7])
     world.run()
     assert world.outcomes[ticket].error is None
-    assert len(world.outcomes[ticket].risks) == 1
+    assert world.outcomes[ticket].rows == SAFE
     assert world.scheduler.counters.evictions == 2
 
 
@@ -148,7 +148,7 @@ def test_after_a_crash_everything_is_replayed_but_its_step_only_once() -> None:
         plan = world.scheduler.plan(world.now)
         assert len(plan.chunks) == 1
         world.memory.run(plan)
-    world.scheduler.commit(plan, [[SAFE]], world.now)
+    world.scheduler.commit(plan, [SAFE], world.now)
     world.run()
     errors = [world.outcomes[ticket].error for ticket in tickets]
     assert sum(error is not None for error in errors) == 1
@@ -164,7 +164,7 @@ def test_a_withdrawn_question_has_no_outcome_and_its_stream_goes_on() -> None:
     ticket = world.feed(sequence, [1], position=5)
     world.run()
     assert gone not in world.outcomes
-    assert len(world.outcomes[ticket].risks) == 1
+    assert world.outcomes[ticket].rows == SAFE
 
 
 ACTIONS = st.lists(

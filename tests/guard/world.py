@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from proxy.guard.cache import Cache, Change, Grow, Move, Retire, Scrub
 from proxy.guard.commands import Outcome
 from proxy.guard.protocol import GuardError
+from proxy.guard.rows import write_rows
 from proxy.guard.scheduler import Limits, Plan, Scheduler
 from proxy.guard.sequence import Job, Sequence
-from proxy.risk import Category, Risk, RiskLevel, Role
+from proxy.risk import Role
 
 LIMITS = Limits(piece=64, short=8, step=32, admission_seconds=5.0, idle_seconds=2.0)
-SAFE = Risk(RiskLevel.SAFE, Category.VIOLENT, 1.0, 1.0, (1.0, 0.0, 0.0), (1.0,))
+SAFE = write_rows([[1.0, 0.0, 0.0, 1.0, *[0.0] * 7]], Role.ASSISTANT)
 
 
 class Memory:
@@ -19,7 +20,7 @@ class Memory:
     def __init__(self) -> None:
         self.slabs: dict[int, list[list[int]]] = {}
 
-    def run(self, plan: Plan) -> list[list[Risk] | GuardError]:
+    def run(self, plan: Plan) -> list[bytes | GuardError]:
         for change in plan.changes:
             self._change(change)
         written = set()
@@ -32,7 +33,7 @@ class Memory:
             assert tokens[: chunk.start] == chunk.sequence.ids[: chunk.start], "not this stream's past"
             assert chunk.start + chunk.count <= slot.capacity
             tokens[chunk.start :] = chunk.sequence.ids[chunk.start : chunk.start + chunk.count]
-        return [[SAFE] * len(chunk.reads) for chunk in plan.chunks]
+        return [SAFE * len(chunk.reads) for chunk in plan.chunks]
 
     def _change(self, change: Change) -> None:
         match change:

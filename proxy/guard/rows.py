@@ -1,0 +1,51 @@
+"""Rows: what the guard's heads say of tokens, as plain bytes. No torch here.
+
+A row is float32 in the machine's byte order: the probabilities of the 3 risk levels, then those of the
+categories (8 for an assistant token, 9 for a user token), in the order of `risk`.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+
+from proxy.guard.protocol import GuardFault
+from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Category, Risk, Role
+
+LEVELS = len(RISK_LEVELS)
+CATEGORIES: dict[Role, tuple[Category, ...]] = {Role.USER: PROMPT_CATEGORIES, Role.ASSISTANT: RESPONSE_CATEGORIES}
+FORMATS = {role: Struct(f"={LEVELS + len(names)}f") for role, names in CATEGORIES.items()}
+# What rounding leaves of two distributions that each sum to one.
+SUMS = (1.98, 2.02)
+
+
+def row_bytes(role: Role) -> int:
+    return FORMATS[role].size
+
+
+def write_rows(rows: Sequence[Sequence[float]], role: Role) -> bytes:
+    """The reverse of `read_rows`, for guards that have lists."""
+    return b"".join(FORMATS[role].pack(*row) for row in rows)
+
+
+def read_rows(rows: bytes, count: int, role: Role) -> list[Risk]:
+    """`count` risks. Raises GuardFault for another number of rows, and for what is no pair of distributions."""
+    fields = FORMATS[role]
+    if len(rows) != count * fields.size:
+        raise GuardFault(f"{len(rows) / fields.size:g} verdicts for {count} tokens")
+    names = CATEGORIES[role]
+    return [_risk(row, names) for row in fields.iter_unpack(rows)]
+
+
+def _risk(row: tuple[float, ...], names: tuple[Category, ...]) -> Risk:
+    # A NaN is unequal to itself, so it shows in the sum wherever it is.
+    if not SUMS[0] < sum(row) < SUMS[1]:
+        raise GuardFault("the guard's probabilities do not sum to one")
+    levels, categories = row[:LEVELS], row[LEVELS:]
+    probability, category_probability = max(levels), max(categories)
+    return Risk(
+        RISK_LEVELS[levels.index(probability)],
+        names[categories.index(category_probability)],
+        probability,
+        category_probability,
+        levels,
+        categories,
+    )

@@ -1,0 +1,35 @@
+import pytest
+
+from proxy.guard.protocol import GuardFault
+from proxy.guard.rows import read_rows, row_bytes, write_rows
+from proxy.risk import Category, RiskLevel, Role
+
+ROW = [0.125, 0.625, 0.25, 0.0, 0.0, 0.0, 0.25, 0.5, 0.0, 0.25, 0.0]
+
+
+def test_a_row_is_a_risk_with_its_most_probable_classes() -> None:
+    (risk,) = read_rows(write_rows([ROW], Role.ASSISTANT), 1, Role.ASSISTANT)
+    assert (risk.level, risk.probability) == (RiskLevel.UNSAFE, 0.625)
+    assert (risk.category, risk.category_probability) == (Category.PII, 0.5)
+    assert [*risk.levels, *risk.categories] == ROW
+
+
+def test_rows_of_a_prompt_are_one_category_wider() -> None:
+    assert row_bytes(Role.USER) == row_bytes(Role.ASSISTANT) + 4
+    (risk,) = read_rows(write_rows([[1.0, 0.0, 0.0, *[0.0] * 8, 1.0]], Role.USER), 1, Role.USER)
+    assert risk.category is Category.JAILBREAK
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_another_number_of_rows_is_a_fault(count: int) -> None:
+    with pytest.raises(GuardFault, match=f"1 verdicts for {count} tokens"):
+        read_rows(write_rows([ROW], Role.ASSISTANT), count, Role.ASSISTANT)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 2.0, -1.0])
+@pytest.mark.parametrize("at", [0, 2, 3, 10])
+def test_what_is_no_distribution_is_a_fault(wrong: float, at: int) -> None:
+    row = ROW.copy()
+    row[at] = wrong
+    with pytest.raises(GuardFault, match="do not sum to one"):
+        read_rows(write_rows([row], Role.ASSISTANT), 1, Role.ASSISTANT)
