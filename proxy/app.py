@@ -25,8 +25,7 @@ from proxy.config import ConfigError, require_upstream
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.exchange import Service
 from proxy.guard.protocol import Guard, GuardError
-from proxy.guard.service import start_guard
-from proxy.guard.settings import GuardSettings as EngineSettings
+from proxy.guards import open_guard
 from proxy.handlers import (
     ADMISSION,
     CHAT,
@@ -185,21 +184,6 @@ async def serve_until_stopped(settings: Settings) -> None:
         await guard.close()
 
 
-async def open_guard(settings: Settings) -> Guard:
-    """The guard that the settings name, loaded and warm. Raises GuardError."""
-    wanted = settings.guard
-    running = EngineSettings(
-        threads=wanted.threads,
-        window=wanted.window,
-        kv_bytes=wanted.kv_bytes,
-        verdict_seconds=wanted.verdict_seconds,
-        open_seconds=wanted.admission_seconds + wanted.verdict_seconds,
-    )
-    return await start_guard(
-        wanted.model, revision=wanted.revision, device=wanted.device, dtype=wanted.dtype, settings=running
-    )
-
-
 def started(settings: Settings, guard: Guard, port: int) -> str:
     """What `weir serve` says once it listens."""
     host = settings.server.host
@@ -209,7 +193,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
         f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
         f"{settings.policy.on_flag}, {settings.policy.release}",
     ]
-    if settings.guard.model == "embedded":
+    if guard.info.model == "embedded":
         lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
         if not is_loopback(host):
             lines.append(f"WARNING: a demo-grade guard answers on {host}, which others can reach.")

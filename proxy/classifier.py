@@ -43,6 +43,11 @@ class Classifier:
         self._stack = AsyncExitStack()
         self.lags = Lags()
 
+    @property
+    def slides(self) -> int:
+        """How often the guard's window slid over a text that had outgrown it."""
+        return sum(stream.slides for stream, _ in self._streams.values())
+
     async def __aenter__(self) -> "Classifier":
         self._stack.push_async_callback(self._prompt.close)
         return self

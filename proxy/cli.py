@@ -49,6 +49,14 @@ examples:
   weir demo
   weir demo --stay      # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
 """,
+    "guard": """\
+examples:
+  weir guard serve --guard Qwen/Qwen3Guard-Stream-0.6B --guard-address unix:/run/weir/guard.sock
+  WEIR_GUARD__TOKEN=... weir guard serve --guard-address tcp://10.0.0.7:9400
+  weir serve --guard-address unix:/run/weir/guard.sock --upstream https://api.openai.com/v1
+
+`weir serve` starts a guard of its own unless it is given an address; one guard can serve many of them.
+""",
     "export-embedded": """\
 examples:
   weir export-embedded guard
@@ -71,6 +79,7 @@ KEYS = {
     "doctor": list(FLAGS),
     "moderate": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"]
     + ["policy.mode", "policy.debounce"],
+    "guard": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
     "eval": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
 }
 
@@ -122,6 +131,13 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(is_staying=arguments.stay)
 
 
+def _guard(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    from proxy.guards import serve_guard
+
+    return serve_guard(settings)
+
+
 def _export_embedded(arguments: argparse.Namespace) -> int:
     from proxy.export import run
 
@@ -165,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
     demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
     demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
+    guard = add("guard", _guard, "Serve a guard to proxies elsewhere.")
+    guard.add_argument("action", choices=("serve",), help="serve: until stopped")
     export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")

@@ -59,6 +59,7 @@ FLAGS: dict[str, str] = {
     "guard.device": "--device",
     "guard.dtype": "--dtype",
     "guard.threads": "--threads",
+    "guard.address": "--guard-address",
     "guard.on_failure": "--on-failure",
     "policy.mode": "--mode",
     "policy.on_flag": "--on-flag",
@@ -72,7 +73,7 @@ FLAGS: dict[str, str] = {
 }
 
 # Their values are never repeated in a message.
-SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url")})
+SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token")})
 
 Name = tuple[str, ...]
 SECTIONS = {name: field.annotation for name, field in Settings.model_fields.items()}

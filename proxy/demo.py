@@ -16,7 +16,8 @@ from aiohttp import web
 from rich.console import Console
 from rich.text import Text
 
-from proxy.app import open_guard, running
+from proxy.app import running
+from proxy.guards import open_guard
 from proxy.settings import GuardSettings, ServerSettings, Settings, UpstreamSettings
 
 STYLES = {"Safe": "green", "Controversial": "yellow", "Unsafe": "bold red"}

@@ -17,10 +17,11 @@ from aiohttp import http_parser
 from rich.console import Console
 from rich.text import Text
 
-from proxy.app import is_loopback, open_guard, policy_of
+from proxy.app import is_loopback, policy_of
 from proxy.config import ConfigError
 from proxy.errors import Fault
 from proxy.guard.protocol import Guard, GuardError
+from proxy.guards import open_guard
 from proxy.moderate import moderate
 from proxy.settings import Settings
 from proxy.upstream import Upstream, open_session
@@ -122,7 +123,7 @@ def about_settings(settings: Settings) -> Iterator[Finding]:
     if settings.guard.on_failure == "open":
         todo = 'Set [guard] on_failure = "closed" unless unjudged answers are acceptable.'
         yield Finding(Status.WARN, "settings", "while the guard fails, answers pass unjudged", todo)
-    if settings.guard.model == "embedded":
+    if settings.guard.model == "embedded" and settings.guard.address is None:
         is_reachable = not is_loopback(settings.server.host)
         said = "the embedded guard is demo grade" + (", and others can reach this server" if is_reachable else "")
         yield Finding(Status.WARN, "settings", said, "Pass --guard Qwen/Qwen3Guard-Stream-0.6B, or larger.")

@@ -251,6 +251,7 @@ class Exchange:
     def _settle_record(self) -> None:
         record, stream = self._record, self._stream
         if self._classifier is not None:
+            record.window_slides = self._classifier.slides
             record.guard_lag_p50_seconds = self._classifier.lags.median
             record.guard_lag_max_seconds = self._classifier.lags.max
         if stream is None:

@@ -20,13 +20,14 @@ from rich.text import Text
 
 from adapters.base import AdapterError, Delta, Event, Kind, Options
 from adapters.openai_chat_body import ChatBody
-from proxy.app import open_guard, policy_of
+from proxy.app import policy_of
 from proxy.channel import Batch, Span, View
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
+from proxy.guards import open_guard
 from proxy.policy import Action, Policy
 from proxy.prompts import harder
 from proxy.request_body import BadRequest, read_chat_request, read_object
@@ -131,7 +132,7 @@ async def moderate(
 
 
 async def _moderate(messages: Sequence[dict[str, Any]], settings: Settings) -> Moderation:
-    guard = await open_guard(settings)
+    guard = await open_guard(settings, may_fork=False)
     try:
         policy = policy_of(settings.policy)
         allow_unscanned, folds = settings.policy.allow_unscanned, settings.guard.folded_view

@@ -87,6 +87,7 @@ class Record:
     scanned: Scanned = Scanned.NONE
     prompt_tokens: int = 0
     dropped_turns: int = 0
+    window_slides: int = 0  # how often an answer outgrew the guard's window: judged on, with less of its past in mind
     unscanned_parts: tuple[str, ...] = ()
     prompt: Note | None = None
     prompt_flagged: bool = False

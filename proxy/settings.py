@@ -21,6 +21,7 @@ from proxy.risk import Category
 
 MIB = 1 << 20
 DAY_SECONDS = 86_400
+ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 POLICY_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"  # it goes into a header
 
@@ -140,6 +141,16 @@ class GuardSettings(Section):
     """Number format of the weights."""
     threads: Annotated[Count, Field(ge=1, le=1024)] | None = None
     """Threads of the engine on a CPU; without it, torch's own choice."""
+    process: bool = True
+    """Run the engine in a process of its own, which is replaced should it die or hang; false: in a thread."""
+    address: (
+        Annotated[str, _spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
+    ) = None
+    """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
+    token: SecretStr | None = None
+    """What a guard on a TCP address wants to hear."""
+    hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
+    """An engine's process that is silent for longer is killed and replaced."""
     verdict_seconds: Seconds = 10.0
     """Deadline of a verdict; one that is late counts as a failure."""
     admission_seconds: Seconds = 5.0

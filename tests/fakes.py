@@ -81,10 +81,11 @@ class ScriptedGuard:
     fed: list[list[int]] = field(default_factory=list)  # the ids of each stream when it was closed
     tokens: int = 0
     window: int = 32768
+    name: str = "scripted"
 
     @property
     def info(self) -> GuardInfo:
-        return GuardInfo("scripted", "0", self.window)
+        return GuardInfo(self.name, "0", self.window)
 
     async def open(
         self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
@@ -124,6 +125,8 @@ class ScriptedGuard:
 
 
 class ScriptedStream:
+    slides = 0
+
     def __init__(self, guard: ScriptedGuard, ids: list[int]) -> None:
         self._guard = guard
         self._ids = ids

@@ -91,8 +91,9 @@ def test_what_is_risky_is_said_at_the_start() -> None:
     quiet = started(settings_of(guard__model="hub/model"), ScriptedGuard(), 8080)
     assert "http://127.0.0.1:8080/v1" in quiet
     assert "WARNING" not in quiet
-    assert "demo grade" in started(settings_of(), ScriptedGuard(), 1)
-    assert "others can reach" in started(settings_of(server__host="::"), ScriptedGuard(), 1)
+    embedded = ScriptedGuard(name="embedded")
+    assert "demo grade" in started(settings_of(guard__address="unix:/run/weir/guard.sock"), embedded, 1)
+    assert "others can reach" in started(settings_of(server__host="::"), embedded, 1)
     assert "pass unjudged" in started(settings_of(guard__on_failure="open"), ScriptedGuard(), 1)
 
 

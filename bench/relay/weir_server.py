@@ -46,6 +46,8 @@ class StubGuard:
 
 
 class StubStream:
+    slides = 0
+
     def __init__(self, position: int) -> None:
         self.position = position
 

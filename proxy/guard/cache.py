@@ -19,6 +19,10 @@ SLOTS_PER_SLAB = 64
 SLAB_BYTES = 32 << 20
 
 
+class OutOfMemory(Exception):
+    """The device has less memory than the budget says."""
+
+
 class Holder(Protocol):
     """Whoever keeps tokens in a slot."""
 

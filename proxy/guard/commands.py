@@ -1,9 +1,16 @@
 """What a door asks of the engine, one message each, and what comes back. They travel as msgpack arrays."""
 
+from typing import Annotated
+
 import msgspec
 
 from proxy.guard.protocol import GuardError
 from proxy.risk import Role
+
+# A door's own numbers, for streams and tickets: 40 bits. An engine with many doors puts theirs above them.
+NUMBER_BITS = 40
+Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << NUMBER_BITS)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -11,23 +18,28 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Open(Message, frozen=True):
-    """A new stream with these tokens. `is_alone`: a step with it died before, so it may not harm others again."""
+    """A new stream with these tokens, or one that the engine lost.
 
-    ticket: int
-    stream: int
+    `is_replay`: it was let in already, so it is never refused. `is_alone`: an engine died in a step with it, so it
+    may not harm others again.
+    """
+
+    ticket: Number
+    stream: Number
     ids: list[int]
     reads: list[int]
     role: Role
     owner: str
+    is_replay: bool = False
     is_alone: bool = False
 
 
 class Feed(Message, frozen=True):
     """Append `ids` at `position`; tokens from there on, if any, are taken back first."""
 
-    ticket: int
-    stream: int
-    position: int
+    ticket: Number
+    stream: Number
+    position: Count
     ids: list[int]
     role: Role = Role.ASSISTANT
 
@@ -35,20 +47,20 @@ class Feed(Message, frozen=True):
 class Fork(Message, frozen=True):
     """A new stream with the first `position` tokens of another."""
 
-    stream: int
-    child: int
-    position: int
+    stream: Number
+    child: Number
+    position: Count
 
 
 class Cancel(Message, frozen=True):
     """Nobody waits for the stream's question any more."""
 
-    stream: int
-    ticket: int
+    stream: Number
+    ticket: Number
 
 
 class Close(Message, frozen=True):
-    stream: int
+    stream: Number
 
 
 Command = Open | Feed | Fork | Cancel | Close

@@ -3,35 +3,16 @@
 It knows no clock: `now` comes with every call, in seconds of any steady clock.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass
 
-from proxy.guard.cache import Cache
+from proxy.guard.cache import Cache, OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
-from proxy.guard.protocol import GuardError, GuardFault, GuardUnavailable
+from proxy.guard.metrics import Metrics
+from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
 from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits, Plan, Scheduler
 from proxy.guard.sequence import Job, Sequence
-
-
-@dataclass(slots=True)
-class Metrics:
-    """What the engine has done so far, and what it holds now."""
-
-    streams: int = 0
-    queue_depth: int = 0
-    kv_held_bytes: int = 0  # of slots that streams hold
-    kv_slab_bytes: int = 0  # taken from the device
-    kv_budget_bytes: int = 0
-    steps: int = 0
-    tokens: int = 0
-    last_batch: int = 0  # streams in the last step
-    evictions: int = 0
-    evicted_tokens: int = 0
-    shared_tokens: int = 0  # of prompts, that were not computed again
-    refusals: int = 0
-    faults: int = 0
-    restarts: int = 0
 
 
 class Engine:
@@ -44,6 +25,8 @@ class Engine:
         self._scheduler = Scheduler(self._new_cache(), limits or Limits())
         self._plan: Plan | None = None  # the step under way; still set after a crash
         self._is_blocked = False
+        # Called with every plan that is about to run, and with None once it has: what a crash is put down to.
+        self.on_plan: Callable[[Plan | None], None] | None = None
         self._steps = self._tokens = self._last_batch = self._restarts = 0
 
     @property
@@ -54,6 +37,11 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return self._scheduler.has_jobs
+
+    @property
+    def steps(self) -> int:
+        """Steps that have come to their end."""
+        return self._steps
 
     def apply(self, command: Command, now: float) -> Outcome | None:
         """Take one command; an outcome comes at once only for a question that cannot be asked."""
@@ -77,7 +65,12 @@ class Engine:
     def step(self, now: float) -> list[Outcome]:
         """Run one batch. What a batch raises is put down to its culprit; any other error is a crash."""
         self._plan = plan = self._scheduler.plan(now)
-        self._runner.prepare(plan.changes)
+        if self.on_plan is not None:
+            self.on_plan(plan)
+        try:
+            self._runner.prepare(plan.changes)
+        except OutOfMemory as exc:
+            return self._shrink(exc)
         if plan.chunks:
             try:
                 answers = self._runner.run(plan.chunks)
@@ -89,7 +82,20 @@ class Engine:
                 self._last_batch = len(plan.chunks)
                 self._tokens += sum(chunk.count for chunk in plan.chunks)
         self._plan = None
+        if self.on_plan is not None:
+            self.on_plan(None)
         self._is_blocked = not plan.chunks
+        return self._scheduler.outcomes()
+
+    def _shrink(self, error: OutOfMemory) -> list[Outcome]:
+        """The device holds less than the budget: go on with what it gave. All streams stay; new ones wait for room."""
+        budget = self._runner.held_bytes
+        if budget < self.window * self._runner.kv_bytes_per_token:
+            raise error
+        self._budget_bytes = budget
+        # Nobody is to blame, so this is no crash of the step's streams.
+        self._plan = None
+        self.restart(GuardOverloaded(str(error)))
         return self._scheduler.outcomes()
 
     def restart(self, error: GuardError) -> None:
@@ -125,16 +131,25 @@ class Engine:
         )
 
     def _open(self, command: Open, now: float) -> Outcome | None:
+        if fault := self._fault_of(command.ids, 0, command.reads):
+            return Outcome(command.ticket, error=GuardFault(fault))
+        if command.stream in self._sequences:
+            self.apply(Close(command.stream), now)
         sequence = Sequence(command.stream, command.owner, list(command.ids))
         self._sequences[command.stream] = sequence
-        job = Job(command.ticket, len(command.ids), sorted(set(command.reads)), command.role, now, is_open=True)
+        reads = sorted(set(command.reads))
+        job = Job(command.ticket, len(command.ids), reads, command.role, now, not command.is_replay, is_first=True)
+        if command.is_alone:
+            job.is_alone, job.crashes = True, 1
         self._scheduler.submit(sequence, job)
         return None
 
     def _feed(self, command: Feed, now: float) -> Outcome | None:
         sequence = self._sequences.get(command.stream)
         if sequence is None or command.position > len(sequence.ids):
-            return Outcome(command.ticket, error=GuardUnavailable("the engine does not know this stream"))
+            return Outcome(command.ticket, error=UnknownStream("the engine does not know this stream"))
+        if fault := self._fault_of(command.ids, command.position, ()):
+            return Outcome(command.ticket, error=GuardFault(fault))
         self._scheduler.withdraw(sequence)
         sequence.truncate(command.position)
         sequence.ids += command.ids
@@ -142,10 +157,22 @@ class Engine:
         self._scheduler.submit(sequence, Job(command.ticket, len(sequence.ids), reads, command.role, now))
         return None
 
+    def _fault_of(self, ids: list[int], position: int, reads: Ordered[int]) -> str | None:
+        """What is wrong with a question. Doors check too; but on a GPU an id out of range is the end of the engine."""
+        if position < 0 or position + len(ids) > self.window:
+            return f"{position + len(ids)} tokens; the guard's window holds {self.window}"
+        if ids and not 0 <= min(ids) <= max(ids) < self._runner.vocabulary:
+            return f"token ids must be within 0 ... {self._runner.vocabulary - 1}"
+        if reads and not 0 <= min(reads) <= max(reads) < len(ids):
+            return f"verdicts asked outside of {len(ids)} tokens"
+        return None
+
     def _fork(self, command: Fork, now: float) -> None:
         parent = self._sequences.get(command.stream)
         if parent is None:
             return  # the child's first feed reports it
+        if command.child in self._sequences:
+            self.apply(Close(command.child), now)
         child = Sequence(command.child, parent.owner, parent.ids[: command.position])
         child.computed = min(parent.computed, command.position)
         child.used_at = now

@@ -20,6 +20,10 @@ class GuardUnavailable(GuardError):
     """The engine is not running, not ready, or died and could not be replaced in time."""
 
 
+class UnknownStream(GuardUnavailable):
+    """The engine does not have this stream: it must be opened again with all its tokens."""
+
+
 class GuardOverloaded(GuardError):
     """Admission refused: no room in the key-value cache within the waiting time."""
 
@@ -33,7 +37,7 @@ class GuardFault(GuardError):
 
 
 class SequenceTooLong(GuardError):
-    """More tokens than the guard's window holds."""
+    """A prompt of more tokens than the guard's window holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class GuardInfo:
 
     model: str  # "Qwen3Guard-Stream-0.6B", "embedded", or a folder's name
     revision: str  # the hub commit, or a short hash of the weights
-    window: int  # tokens that one stream may hold
+    window: int  # tokens of one prompt at most; a stream that grows beyond it slides
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class GuardStream(Protocol):
     @property
     def position(self) -> int:
         """Tokens fed so far, the prompt's included."""
+
+    @property
+    def slides(self) -> int:
+        """How often the text outgrew the guard's window, so that the guard went on with less of the past."""
 
     async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
         """Feed `ids` as tokens `position`, `position + 1`, ...; return one assistant risk for each.

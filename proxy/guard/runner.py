@@ -8,7 +8,7 @@ from torch import Tensor
 
 from proxy.guard.answers import read_answers
 from proxy.guard.attention import Attention, Placed, Slab, place
-from proxy.guard.cache import Change, Grow, Move, Retire, Scrub
+from proxy.guard.cache import Change, Grow, Move, OutOfMemory, Retire, Scrub
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError
 from proxy.guard.sequence import Chunk
@@ -22,6 +22,15 @@ class Runner:
     def __init__(self, model: GuardModel) -> None:
         self.model = model
         self._slabs: dict[int, Slab] = {}
+
+    @property
+    def vocabulary(self) -> int:
+        return self.model.architecture.vocabulary
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the slabs."""
+        return sum(slab.memory.nbytes for slab in self._slabs.values())
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -40,11 +49,22 @@ class Runner:
         """How many threads an operation may use. To be called in the thread that runs the engine."""
         torch.set_num_threads(count)
 
+    @staticmethod
+    def use_one_thread() -> None:
+        """For a process that will be forked: it must have no pool of threads."""
+        torch.set_num_threads(1)
+
+    @staticmethod
+    def has_gpu() -> bool:
+        """Whether `device = "auto"` means a GPU. Does not touch it, so that the process can still be forked."""
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        return torch.cuda.is_available()
+
     def reset(self) -> None:
         self._slabs.clear()
 
     def prepare(self, changes: Sequence[Change]) -> None:
-        """Bring memory to where the plan expects it."""
+        """Bring memory to where the plan expects it. Raises OutOfMemory when the device has none left."""
         with torch.inference_mode():
             for change in changes:
                 self._change(change)
@@ -60,7 +80,10 @@ class Runner:
     def _change(self, change: Change) -> None:
         match change:
             case Grow(slab, slots, capacity):
-                self._slabs[slab] = Slab(self.model, slots, capacity)
+                try:
+                    self._slabs[slab] = Slab(self.model, slots, capacity)
+                except (RuntimeError, MemoryError) as exc:  # torch's own kinds of the former differ by device
+                    raise OutOfMemory(f"no memory for {slots} streams of {capacity} tokens: {exc}") from exc
             case Retire(slab):
                 del self._slabs[slab]
             case Scrub(slab, index):

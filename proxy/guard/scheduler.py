@@ -168,7 +168,7 @@ class Scheduler:
 
     def _finish(self, sequence: Sequence, job: Job, now: float) -> None:
         sequence.job = None
-        if job.is_open:
+        if job.is_first:
             self._prefixes.add(sequence)
         self._outcomes.append(Outcome(job.ticket, bytes(job.rows)))
         self._rest(sequence, now)
@@ -195,8 +195,7 @@ class Scheduler:
         for sequence in list(waiting):
             if sequence.owner in blocked:
                 continue
-            if waiting is self._opens:
-                self._take_over(sequence)
+            self._take_over(sequence)
             if self._make_room(sequence, now):
                 waiting.remove(sequence)
                 self._running.push(sequence)

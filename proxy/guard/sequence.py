@@ -16,7 +16,8 @@ class Job:
     reads: Ordered[int]  # positions to answer, ascending
     role: Role
     arrived: float  # seconds, the engine's clock
-    is_open: bool = False  # the first question of a sequence waits for admission
+    is_open: bool = False  # a new stream waits for admission, and may be refused
+    is_first: bool = False  # the first question of a sequence: its beginning is offered to those that come later
     rows: bytearray = field(default_factory=bytearray)  # one a read so far; see `rows`
     is_alone: bool = False  # a batch with it failed: it runs in a step of its own
     crashes: int = 0  # engine restarts it has been through

@@ -30,6 +30,7 @@ class GuardSettings:
     verdict_seconds: float = 5.0  # from feeding tokens to their verdicts
     open_seconds: float = 30.0  # from opening to the prompt's verdict, waiting for room included
     health_seconds: float = 5.0
+    hang_seconds: float = 15.0  # an engine in a process of its own that is silent for longer is replaced
     limits: Limits = field(default_factory=Limits)
     canaries: tuple[Canary, ...] = (Canary(),)
 

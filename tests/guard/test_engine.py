@@ -1,9 +1,13 @@
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from proxy.guard.protocol import GuardFault, GuardUnavailable
+from proxy.guard.cache import Change, Grow, OutOfMemory
+from proxy.guard.engine import Engine
+from proxy.guard.protocol import GuardFault, GuardOverloaded, GuardUnavailable
+from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import Driver, Poisoned, Small, distance, with_nan
@@ -206,3 +210,47 @@ def test_prompts_that_begin_alike_share_it_and_judge_the_same(small: Small) -> N
         assert distance(driver.rows(ticket), small.reference.rows(text[:170], "query_")[169:]) < TIGHT
         assert distance(driver.rows(driver.feed(stream, 170, text[170:])), small.reference.rows(text)[170:]) < TIGHT
     assert driver.engine.metrics().shared_tokens == 3 * 150
+
+
+class SmallDevice(Runner):
+    """Holds less than it says."""
+
+    limit_bytes = 1 << 62
+
+    def prepare(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Grow):
+                wanted = change.slots * change.capacity * self.kv_bytes_per_token
+                if self.held_bytes + wanted > self.limit_bytes:
+                    raise OutOfMemory("the device has no memory left")
+            super().prepare([change])
+
+
+def test_a_device_that_is_smaller_than_its_budget_costs_no_stream(small: Small) -> None:
+    driver = small.engine(budget_tokens=1 << 15)
+    runner = SmallDevice(small.loaded.model)
+    driver.engine = Engine(runner, window=512, budget_bytes=1 << 15 << 8, limits=Limits(admission_seconds=0.05))
+    runner.limit_bytes = 4096 * runner.kv_bytes_per_token
+    ids = random_ids(300)
+    streams = [driver.open(ids[:200], owner=str(number)) for number in range(30)]
+    driver.run()
+    errors = [driver.answers[ticket].error for _, ticket in streams]
+    admitted = [stream for (stream, _), error in zip(streams, errors, strict=True) if error is None]
+    assert len(admitted) >= 8
+    assert all(error is None or isinstance(error, GuardOverloaded) for error in errors)
+    assert runner.held_bytes <= runner.limit_bytes
+    for stream in admitted[:8]:
+        assert distance(driver.rows(driver.feed(stream, 200, ids[200:])), small.reference.rows(ids)[200:]) < TIGHT
+    driver.close(*(stream for stream, _ in streams))
+    assert driver.engine.metrics().kv_held_bytes == 0
+    assert driver.engine.metrics().kv_budget_bytes <= runner.limit_bytes
+
+
+def test_a_device_without_room_for_one_window_is_a_crash(small: Small) -> None:
+    driver = small.engine(budget_tokens=1 << 15)
+    runner = SmallDevice(small.loaded.model)
+    driver.engine = Engine(runner, window=512, budget_bytes=1 << 15 << 8)
+    runner.limit_bytes = 0
+    driver.open([1, 2, 3])
+    with pytest.raises(OutOfMemory):
+        driver.run()

@@ -115,6 +115,6 @@ class World:
         self._tickets += 1
         # A prompt is read at its end only, so that its beginning may be another's.
         reads = range(max(start, len(sequence.ids) - 1) if is_open else start, len(sequence.ids))
-        job = Job(self._tickets, len(sequence.ids), reads, Role.ASSISTANT, self.now, is_open=is_open)
+        job = Job(self._tickets, len(sequence.ids), reads, Role.ASSISTANT, self.now, is_open=is_open, is_first=is_open)
         self.scheduler.submit(sequence, job)
         return self._tickets

@@ -1,0 +1,254 @@
+"""The guard's own process: loads the model once, runs the engine in a child, and replaces one that died or hangs.
+
+    python -m proxy.guard.supervisor < config      # what `process.ProcessGuard` starts
+
+`weir guard serve` runs the same in the foreground. It holds the listening sockets, so that doors which
+connect while an engine is replaced only wait. On a CPU the child is forked with the weights in place: a new
+engine takes milliseconds. On a GPU each child loads for itself, since a process that has touched a GPU cannot
+be forked. Ends when its standard input does, or on SIGTERM.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from proxy.guard.black_box import BlackBox
+from proxy.guard.engine_loop import EngineDead, EngineLoop
+from proxy.guard.loader import LoadedGuard, load_guard
+from proxy.guard.protocol import GuardUnavailable
+from proxy.guard.runner import Runner
+from proxy.guard.server import EngineServer
+from proxy.guard.service import build_engine
+from proxy.guard.settings import GuardSettings
+
+# How often the engine's beat is looked at.
+WATCH_SECONDS = 0.1
+# Between the death of an engine that has done no step and the next one: it would only die again at once.
+BACKOFF_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
+BACKLOG = 128
+ENGINE_DEAD = 3  # exit status of a child whose engine kept crashing
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the process is told on its standard input, as one line of JSON."""
+
+    model: str
+    settings: GuardSettings
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "cpu"
+    path: str = ""  # of a unix socket
+    host: str = ""  # or a TCP address, and the token that its peers must know
+    port: int = 0
+    token: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the process says on its standard output, once: its guard is loaded, or why it is not."""
+
+    error: str = ""
+    port: int = 0
+
+
+class Supervisor:
+    def __init__(self, config: Config, report: Callable[[Report], None], lifeline: int | None) -> None:
+        """`lifeline` is a descriptor whose end is ours too."""
+        self._config, self._report, self._lifeline = config, report, lifeline
+        self._box = BlackBox()
+        self._listeners: dict[socket.socket, str] = {}
+        self._loaded: LoadedGuard | None = None
+        self._suspects: dict[int, list[int]] = {}
+        self._child = 0
+        self._child_ends: list[int] = []
+        self._failures = 0
+
+    def run(self) -> int:
+        """Returns the exit status."""
+        try:
+            return self._run()
+        finally:
+            for listener in self._listeners:
+                listener.close()
+
+    def _run(self) -> int:
+        config = self._config
+        try:
+            self._listen()
+            if not is_on_gpu(config.device):
+                self._loaded = self.load()
+        except (GuardUnavailable, OSError, ValueError) as exc:
+            self._report(Report(error=str(exc)))
+            return 1
+        if self._loaded is not None:
+            self._say_ready()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+        try:
+            self._watch()
+        except (SystemExit, KeyboardInterrupt):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # asked twice, it still ends only once
+        finally:
+            self._kill()
+            if config.path:
+                Path(config.path).unlink(missing_ok=True)
+        return 0
+
+    def load(self) -> LoadedGuard:
+        """Raises CheckpointError."""
+        config = self._config
+        Runner.use_one_thread()  # a pool of threads would not survive the fork
+        return load_guard(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
+
+    def _listen(self) -> None:
+        config = self._config
+        if config.path:
+            _remove_dead_socket(config.path)
+            # Whoever may open the socket may have anything judged and learn how; nobody else may.
+            mask = os.umask(0o177)
+            try:
+                listener = socket.socket(socket.AF_UNIX)
+                self._listeners[listener] = ""
+                listener.bind(config.path)
+            finally:
+                os.umask(mask)
+            listener.listen(BACKLOG)
+        if config.host:
+            if not config.token:
+                raise ValueError("an engine on a TCP address needs a token")
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+            self._listeners[listener] = config.token
+
+    def _say_ready(self) -> None:
+        ports = [one.getsockname()[1] for one in self._listeners if one.family != socket.AF_UNIX]
+        self._report(Report(port=ports[0] if ports else 0))
+
+    def _watch(self) -> None:
+        """Keep one engine running until nobody wants it any more."""
+        while True:
+            if not self._child:
+                time.sleep(BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)])
+                self._fork()
+            awake = [*self._child_ends, *([] if self._lifeline is None else [self._lifeline])]
+            if self._lifeline in select.select(awake, [], [], WATCH_SECONDS)[0] and not os.read(self._lifeline, 4096):
+                return
+            self._look()
+
+    def _look(self) -> None:
+        if self._box.silent_seconds > self._config.settings.hang_seconds:
+            print("weir: the guard's engine hangs and is replaced", file=sys.stderr, flush=True)
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+        else:
+            pid, status = os.waitpid(self._child, os.WNOHANG)
+            if not pid:
+                return
+            print(f"weir: the guard's engine died ({_cause(status)}) and is replaced", file=sys.stderr, flush=True)
+        self._child = 0
+        while self._child_ends:
+            os.close(self._child_ends.pop())
+        self._suspects = self._box.suspects()
+        self._failures = 0 if self._box.steps else self._failures + 1
+
+    def _fork(self) -> None:
+        self._box.clear()
+        parent = os.getpid()
+        self._child = os.fork()
+        if self._child:
+            if hasattr(os, "pidfd_open"):  # Linux: readable as soon as the child is dead
+                self._child_ends = [os.pidfd_open(self._child)]
+            return
+        status = 1
+        try:
+            status = self._serve(parent)
+        except KeyboardInterrupt:
+            status = 0
+        except BaseException as exc:
+            # The child must never go on in the parent's code, whatever happened.
+            print(f"weir: the guard's engine: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+
+    def _serve(self, parent: int) -> int:
+        """The child: an engine behind the sockets. Returns its exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        is_first = self._loaded is None
+        try:
+            loaded = self._loaded or self.load()
+            engine, info, setup = build_engine(loaded, self._config.settings)
+        except (GuardUnavailable, ValueError) as exc:
+            self._report(Report(error=str(exc)))
+            raise
+        setup()
+        vocabulary = loaded.model.architecture.vocabulary
+        server = EngineServer(EngineLoop(engine), info, vocabulary, self._listeners, self._box, self._suspects)
+        if is_first:
+            self._say_ready()
+        try:
+            server.serve(lambda: os.getppid() == parent)
+        except EngineDead as dead:
+            print(f"weir: {dead.reason}", file=sys.stderr, flush=True)
+            return ENGINE_DEAD
+        return 0
+
+    def _kill(self) -> None:
+        if self._child:
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+            self._child = 0
+
+
+def is_on_gpu(device: str) -> bool:
+    """Whether the model must be loaded by the child, and never here."""
+    return device != "cpu" and (device != "auto" or Runner.has_gpu())
+
+
+def _remove_dead_socket(path: str) -> None:
+    """What a process that was killed has left. A socket at which somebody listens stays, and so does a file."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except OSError:
+            pass  # binding will say what is wrong
+
+
+def _end(*_: object) -> None:
+    raise SystemExit
+
+
+def _cause(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return f"status {os.waitstatus_to_exitcode(status)}"
+
+
+def run(kind: type[Supervisor] = Supervisor) -> int:
+    """A supervisor for the parent that wrote its config to standard input, and lives as long as that stays open."""
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
+    out = sys.stdout.buffer
+
+    def report(what: Report) -> None:
+        out.write(msgspec.json.encode(what) + b"\n")
+        out.flush()
+
+    return kind(config, report, sys.stdin.fileno()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,81 @@
+"""The guard that the settings name: in a thread, in a process of its own, or one that somebody else serves."""
+
+import os
+import re
+import sys
+
+import msgspec
+
+from proxy.guard.client import Address
+from proxy.guard.process import CONNECT_SECONDS, attach_guard, start_process_guard
+from proxy.guard.protocol import Guard
+from proxy.guard.service import start_guard
+from proxy.guard.settings import GuardSettings as EngineSettings
+from proxy.guard.supervisor import Config, Report, Supervisor
+from proxy.settings import GuardSettings, Settings
+
+# A plain way to start a process with the model in place; where it is missing the engine runs in a thread.
+CAN_FORK = hasattr(os, "fork")
+
+
+async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
+    """Loaded and warm. `may_fork = False` is for short work: no process is started for it. Raises GuardError."""
+    wanted, engine = settings.guard, engine_settings(settings.guard)
+    if wanted.address is not None:
+        seconds = min(CONNECT_SECONDS, engine.open_seconds)
+        return await attach_guard(address_of(wanted.address), _token(wanted), engine, seconds)
+    if wanted.process and may_fork and CAN_FORK:
+        return await start_process_guard(config_of(wanted))
+    return await start_guard(
+        wanted.model, revision=wanted.revision, device=wanted.device, dtype=wanted.dtype, settings=engine
+    )
+
+
+def serve_guard(settings: Settings) -> int:
+    """Run the guard of the settings for proxies elsewhere, until a signal comes. Returns the exit status."""
+    wanted = settings.guard
+    if wanted.address is None:
+        print("weir guard serve needs --guard-address: unix:PATH, or tcp://HOST:PORT with a token.", file=sys.stderr)
+        return 2
+    if not CAN_FORK:
+        print("weir guard serve needs a system that can fork processes.", file=sys.stderr)
+        return 2
+    address = address_of(wanted.address)
+    place = {"path": address.path, "host": address.host, "port": address.port, "token": _token(wanted)}
+    if address.host and not place["token"]:
+        print("A guard on a TCP address needs a token: set WEIR_GUARD__TOKEN here and at the proxies.", file=sys.stderr)
+        return 2
+
+    def report(what: Report) -> None:
+        said = f"The guard cannot be started: {what.error}" if what.error else f"weir guard: ready at {address}"
+        print(said, file=sys.stderr, flush=True)
+
+    return Supervisor(msgspec.structs.replace(config_of(wanted), **place), report, lifeline=None).run()
+
+
+def config_of(wanted: GuardSettings) -> Config:
+    return Config(wanted.model, engine_settings(wanted), wanted.revision, wanted.dtype, wanted.device)
+
+
+def engine_settings(wanted: GuardSettings) -> EngineSettings:
+    return EngineSettings(
+        threads=wanted.threads,
+        window=wanted.window,
+        kv_bytes=wanted.kv_bytes,
+        verdict_seconds=wanted.verdict_seconds,
+        open_seconds=wanted.admission_seconds + wanted.verdict_seconds,
+        hang_seconds=wanted.hang_seconds,
+    )
+
+
+def address_of(text: str) -> Address:
+    """`settings.GuardSettings.address` in parts."""
+    if text.startswith("unix:"):
+        return Address(path=text.removeprefix("unix:"))
+    found = re.fullmatch(r"tcp://(\[.+\]|[^:]+):(\d+)", text)
+    assert found is not None  # the settings refuse anything else
+    return Address(host=found[1].strip("[]"), port=int(found[2]))
+
+
+def _token(wanted: GuardSettings) -> str:
+    return "" if wanted.token is None else wanted.token.get_secret_value()
