@@ -1,0 +1,75 @@
+"""The guard's engine dies under open streams: the client sees a pause, and the very same answer (I5)."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from proxy.guard.process import ProcessGuard
+from proxy.guard.settings import GuardSettings
+from proxy.guard.supervisor import Config
+from tests.driver import DONE, chunk
+from tests.fakes import ScriptedUpstream
+from tests.servers import weir
+from tests.sockets import ask
+from tests.wire import finish_reason_of, text_of
+from training.probes import TURNING_ANSWERS
+
+CLIENTS = 50
+ENGINE_DEATHS = 10
+NOTICE = {"policy__notice": ""}
+
+
+@asynccontextmanager
+async def embedded() -> AsyncIterator[ProcessGuard]:
+    guard = ProcessGuard(Config("embedded", GuardSettings(threads=1, verdict_seconds=20.0)))
+    await guard.start()
+    try:
+        yield guard
+    finally:
+        await guard.close()
+
+
+def turning(rng: random.Random, pause: float) -> ScriptedUpstream:
+    """An answer that turns, in pieces of any size."""
+    probe = TURNING_ANSWERS[2]
+    text, pieces = probe.answer + probe.turn, []
+    while text:
+        size = rng.randint(1, 12)
+        pieces.append(chunk({"content": text[:size]}))
+        text = text[size:]
+    return ScriptedUpstream([*pieces, chunk({}, "stop"), DONE], pause=pause)
+
+
+async def test_clients_get_the_same_answer_though_the_engine_dies_again_and_again() -> None:
+    rng = random.Random(5)
+    async with embedded() as guard, weir(turning(rng, 0.02), guard, **NOTICE) as server:
+        expected = await ask(server.url, stream=True)
+        cut = text_of(expected.body)
+        assert finish_reason_of(expected.body) == "content_filter"
+        assert cut.startswith(TURNING_ANSWERS[2].answer[:40])
+        async with asyncio.TaskGroup() as group:
+            replies = [group.create_task(ask(server.url, stream=True)) for _ in range(CLIENTS)]
+            for _ in range(ENGINE_DEATHS):
+                await asyncio.sleep(rng.random() * 0.15)
+                await kill_engine(guard)
+        for reply in (task.result() for task in replies):
+            assert reply.is_complete
+            assert text_of(reply.body) == cut
+            assert finish_reason_of(reply.body) == "content_filter"
+        assert guard.streams == 0
+        assert guard.epoch > ENGINE_DEATHS
+
+
+async def kill_engine(guard: ProcessGuard) -> None:
+    """Back when the next engine has answered those who were in the step that died."""
+    epoch = guard.epoch
+    engines = await asyncio.to_thread(
+        subprocess.run, ["pgrep", "-P", str(guard.pid)], capture_output=True, check=True, text=True
+    )
+    os.kill(int(engines.stdout.split()[0]), signal.SIGKILL)
+    while guard.epoch == epoch or guard.has_suspects:  # noqa: ASYNC110 (numbers that the loop changes)
+        await asyncio.sleep(0.005)
