@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from proxy.guard import embedded
 from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
+from proxy.guard.int8 import Int8Matrix
 from proxy.guard.model import GuardModel, Heads, Layer, foldable
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
 
@@ -31,6 +32,7 @@ HASH_BLOCK_BYTES = 1 << 20
 # Tensors that other programs need and this one does not.
 IGNORED = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 FLOATS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8 = "int8"
 
 
 class CheckpointError(GuardUnavailable):
@@ -61,11 +63,15 @@ def load_guard(
 
     `revision` pins the hub commit, branch or tag; for a folder it is the expected start of the weights' SHA-256.
     `dtype` is "auto" (bfloat16 where the device computes it natively and the checkpoint is in it, else
-    float32), "float32", "bfloat16" or "float16". `device` is "cpu", "cuda", "cuda:1", or "auto".
+    float32), "float32", "bfloat16", "float16", or "int8": float32 with 8-bit matrices, on a CPU.
+    `device` is "cpu", "cuda", "cuda:1", or "auto".
     Raises CheckpointError.
     """
-    if dtype not in FLOATS:
-        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}")
+    if dtype not in (*FLOATS, INT8):
+        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join((*FLOATS, INT8))}")
+    target = _device(device)
+    if dtype == INT8 and target.type != "cpu":
+        raise CheckpointError(f"dtype int8 is for a CPU; on {target} use bfloat16")
     with ExitStack() as files:
         checkpoint = _open(model, revision, files)
         try:
@@ -74,9 +80,11 @@ def load_guard(
             raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
         _check(checkpoint, tensor_shapes(architecture))
         try:
-            built = _build(architecture, checkpoint, FLOATS[dtype], _device(device))
+            built = _build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], target)
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
+    if dtype == INT8:
+        built.layers = [_rounded(layer) for layer in built.layers]
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
 
 
@@ -256,6 +264,13 @@ def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str)
         gate_up=gate_up,
         down=read(layer + "mlp.down_proj.weight"),
     )
+
+
+def _rounded(layer: Layer) -> Layer:
+    """The layer with its matrices in 8 bits."""
+    matrices = (layer.qkv, layer.output, layer.gate_up, layer.down)
+    qkv, output, gate_up, down = (Int8Matrix(matrix) for matrix in matrices if isinstance(matrix, Tensor))
+    return replace(layer, qkv=qkv, output=output, gate_up=gate_up, down=down)
 
 
 def _device(name: str) -> torch.device:

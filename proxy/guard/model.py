@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from proxy.guard.architecture import Architecture
+from proxy.guard.int8 import Int8Matrix, Matrix
 
 # (layer, q [T, heads, head_dim], k [T, kv_heads, head_dim], v [T, kv_heads, head_dim]) -> [T, heads * head_dim].
 # q is already scaled by head_dim ** -0.5.
@@ -28,14 +29,14 @@ class Layer:
     """
 
     input_norm: Tensor | None  # [hidden]; None: multiplied into qkv (see `foldable`)
-    qkv: Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]
+    qkv: Matrix  # [(heads + 2 * kv_heads) * head_dim, hidden]
     qkv_bias: Tensor | None
     qk_norm: Tensor  # [heads + kv_heads, head_dim], float32, times head_dim ** 0.5; q's rows carry the softmax scale
-    output: Tensor  # [hidden, heads * head_dim]
+    output: Matrix  # [hidden, heads * head_dim]
     output_bias: Tensor | None
     post_norm: Tensor | None  # [hidden]; None: multiplied into gate_up
-    gate_up: Tensor  # [2 * intermediate, hidden]
-    down: Tensor  # [hidden, intermediate]
+    gate_up: Matrix  # [2 * intermediate, hidden]
+    down: Matrix  # [hidden, intermediate]
 
 
 def foldable(dtype: torch.dtype) -> bool:
@@ -115,7 +116,7 @@ class GuardModel:
         shape = self.architecture
         qk_heads = shape.heads + shape.kv_heads
         normed = self._normed(hidden, layer.input_norm)
-        qkv = functional.linear(normed, layer.qkv, layer.qkv_bias).view(-1, qk_heads + shape.kv_heads, shape.head_dim)
+        qkv = _linear(normed, layer.qkv, layer.qkv_bias).view(-1, qk_heads + shape.kv_heads, shape.head_dim)
         # Norm and rotation in float32 whatever the weights are: two cheap ops that rounding would hurt most.
         qk = qkv[:, :qk_heads].float()
         qk = qk / torch.hypot(torch.linalg.vector_norm(qk, dim=-1, keepdim=True), self._head_floor) * layer.qk_norm
@@ -124,12 +125,12 @@ class GuardModel:
         mixed = attend(index, qk[:, : shape.heads], qk[:, shape.heads :], qkv[:, qk_heads:])
         if layer.output_bias is not None:
             hidden = hidden + layer.output_bias
-        return torch.addmm(hidden, mixed, layer.output.t())
+        return _add_linear(hidden, mixed, layer.output)
 
     def _feed_forward(self, layer: Layer, hidden: Tensor) -> Tensor:
         normed = self._normed(hidden, layer.post_norm)
-        gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
-        return torch.addmm(hidden, functional.silu(gate).mul_(up), layer.down.t())
+        gate, up = _linear(normed, layer.gate_up).chunk(2, dim=-1)
+        return _add_linear(hidden, functional.silu(gate).mul_(up), layer.down)
 
     def _normed(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
         if weight is None:
@@ -143,3 +144,11 @@ class GuardModel:
         frequencies = 1.0 / (shape.rope_theta**exponents) / shape.rope_factor
         angles = torch.outer(torch.arange(length).float(), frequencies)
         return torch.complex(angles.cos(), angles.sin()).unsqueeze(1).to(self.embedding.device)
+
+
+def _linear(inputs: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
+    return matrix(inputs, bias) if isinstance(matrix, Int8Matrix) else functional.linear(inputs, matrix, bias)
+
+
+def _add_linear(hidden: Tensor, inputs: Tensor, matrix: Matrix) -> Tensor:
+    return hidden + matrix(inputs) if isinstance(matrix, Int8Matrix) else torch.addmm(hidden, inputs, matrix.t())

@@ -17,7 +17,8 @@ def test_shards_and_a_single_file_give_the_same_weights(tmp_path: Path) -> None:
     tensors = random_tensors(CONFIG)
     one = load_guard(str(write_checkpoint(tmp_path / "one", tensors, CONFIG)))
     three = load_guard(str(write_checkpoint(tmp_path / "three", tensors, CONFIG, shards=3)))
-    assert torch.equal(one.model.layers[1].qkv, three.model.layers[1].qkv)
+    assert torch.equal(one.model.layers[1].qk_norm, three.model.layers[1].qk_norm)
+    assert torch.equal(one.model.final_norm, three.model.final_norm)
     assert torch.equal(one.model.prompt.output, three.model.prompt.output)
     assert one.info.model == "one"
     assert one.info.window == 1024
