@@ -25,7 +25,7 @@ PURE = {
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {
     f"proxy.guard.{name}"
-    for name in ("answers", "attention", "loader", "model", "runner", "service", "process", "cluster")
+    for name in ("answers", "attention", "loader", "model", "random_weights", "runner", "service", "process", "cluster")
 }
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
 LATE = {

@@ -64,19 +64,23 @@ def load_guard(
     float32), "float32", "bfloat16" or "float16". `device` is "cpu", "cuda", "cuda:1", or "auto".
     Raises CheckpointError.
     """
+    with ExitStack() as files:
+        return build_guard(_open(model, revision, files), dtype, find_device(device))
+
+
+def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> LoadedGuard:
+    """Check a checkpoint and read its weights onto the device. Raises CheckpointError."""
     if dtype not in FLOATS:
         raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}")
-    with ExitStack() as files:
-        checkpoint = _open(model, revision, files)
-        try:
-            architecture = read_architecture(checkpoint.config)
-        except ConfigError as exc:
-            raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
-        _check(checkpoint, tensor_shapes(architecture))
-        try:
-            built = _build(architecture, checkpoint, FLOATS[dtype], _device(device))
-        except (SafetensorError, OSError) as exc:
-            raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
+    try:
+        architecture = read_architecture(checkpoint.config)
+    except ConfigError as exc:
+        raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
+    _check(checkpoint, tensor_shapes(architecture))
+    try:
+        built = _build(architecture, checkpoint, FLOATS[dtype], device)
+    except (SafetensorError, OSError) as exc:
+        raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
 
 
@@ -258,7 +262,8 @@ def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str)
     )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """A device by name, or the best there is for "auto". Raises CheckpointError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
