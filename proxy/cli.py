@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from proxy import __version__
+from proxy.benchmark.options import EXAMPLES as BENCH_EXAMPLES
+from proxy.benchmark.options import add_options, count, wanted_of
 from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
 
 DESCRIPTION = "Weir: a streaming safety proxy for the OpenAI API. Every token is judged before it reaches the client."
@@ -72,18 +74,7 @@ examples:
 A line of data is {"messages": [...], "label": "Unsafe"}, a line of the public Qwen3GuardTest, or
 {"prompt": "...", "response": "...", "prompt_risk": "Unsafe", "response_risk": "Safe", "spans": [0, 10]}.
 """,
-    "bench": """\
-examples:
-  weir bench guard                                    # the guard of weir.toml, or the embedded one
-  weir bench guard --quick                            # a first impression
-  weir bench guard --guard random-0.6b --device cuda --only steps capacity --contexts 512 8000 --json
-  weir bench guard --guard Qwen/Qwen3Guard-Stream-0.6B --only tokens --histories 64 4096
-
-random-tiny, random-0.6b, random-4b and random-8b are guards of those sizes with random weights: as fast
-as the real ones, without a download. Beside Weir the model card's own algorithm and a cache a stream are
-measured where transformers is installed. Capacity is the most streams, each with tokens arriving at 30
-to 60 a second, whose verdicts lag at most 20 ms at the 95th percentile.
-""",
+    "bench": BENCH_EXAMPLES,
 }
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -94,23 +85,6 @@ KEYS = {
     "guard": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
     "eval": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
     "bench": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
-}
-
-
-# Sizes of `bench`, as its `Wanted` calls them.
-BENCH_LISTS = {
-    "only": "tables to measure; default: all",
-    "streams": "streams in a step",
-    "chunks": "tokens that each of them feeds",
-    "histories": "tokens before one more token",
-    "contexts": "tokens before a capacity measurement",
-}
-BENCH_VALUES = {
-    "history": "tokens before a step",
-    "seconds": "how long a capacity measurement's load lasts; default: 10",
-    "seeds": "how many such loads must be carried; default: 2",
-    "quick": "fewer and shorter measurements",
-    "json": "print JSON instead of tables",
 }
 
 
@@ -187,9 +161,9 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    from proxy.benchmark.command import Wanted, run
+    from proxy.benchmark.command import run
 
-    return run(Wanted(**{key: getattr(arguments, key) for key in (*BENCH_LISTS, *BENCH_VALUES)}), settings.guard)
+    return run(wanted_of(arguments), settings.guard)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -224,23 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
-    _add_bench(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
+    add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
     return parser
-
-
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", choices=["guard"], help="what to measure")
-    for key, description in BENCH_LISTS.items():
-        if key == "only":
-            tables = ["tokens", "steps", "door", "capacity"]
-            command.add_argument("--only", nargs="+", choices=tables, help=description)
-        else:
-            command.add_argument(f"--{key}", nargs="+", type=_count, metavar="N", help=description)
-    for key, description in BENCH_VALUES.items():
-        if key in ("quick", "json"):
-            command.add_argument(f"--{key}", action="store_true", help=description)
-        else:
-            command.add_argument(f"--{key}", type=_count, metavar="N", help=description)
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:
@@ -254,11 +213,11 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write the figures as JSON; - prints them instead of tables")
     command.add_argument("--picture", type=Path, metavar="FILE", help="draw timing and risk curves as a PNG")
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for all of it, and a line an item")
-    command.add_argument("--streams", type=_count, default=64, metavar="N", help="conversations at once; default: 64")
+    command.add_argument("--streams", type=count, default=64, metavar="N", help="conversations at once; default: 64")
     command.add_argument("--transforms", action="store_true", help="also measure detection of disguised texts")
     command.add_argument(
         "--sample",
-        type=_count,
+        type=count,
         default=50,
         metavar="N",
         help="texts of each kind and label for --transforms; default: 50",
@@ -266,12 +225,6 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--read-end", action="store_true", help="judge the two tokens that end a turn too, as the published script does"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _plain(

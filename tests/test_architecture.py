@@ -17,9 +17,9 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
-    "benchmark.arrivals", "benchmark.figures", "benchmark.search", "channel", "channels", "config",
-    "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms",
-    "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
+    "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
+    "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics",
+    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
     "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}

@@ -1,27 +1,17 @@
 """Finds how many streams are carried: a rough search with short loads, then one by the protocol around its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from proxy.benchmark.arrivals import SHARE, Lags, Load, make_load
 from proxy.benchmark.figures import Capacity
 from proxy.benchmark.search import Search
+from proxy.benchmark.sizes import Pace
 from proxy.benchmark.ways import NoRoom
 
-# No machine that the benchmark knows of carries more.
-MOST_STREAMS = 8192
 ROUGH_SECONDS = 2.5
 
 Play = Callable[[Load], Lags]
 OnTrial = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long a load is, and how many different ones a count of streams must carry."""
-
-    seconds: float = 10.0
-    seeds: int = 2
 
 
 class Trials:

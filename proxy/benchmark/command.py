@@ -6,104 +6,50 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from proxy.app import event_loop_factory
-from proxy.benchmark.capacity import Pace
 from proxy.benchmark.figures import Figures
-from proxy.benchmark.measure import Bench, Sizes, Tell
+from proxy.benchmark.guards import engine_settings, load, open_guard
+from proxy.benchmark.measure import Bench, Tell
+from proxy.benchmark.options import Wanted
 from proxy.benchmark.report import remarks, tables
-from proxy.benchmark.ways import LIMITS
-from proxy.guard.loader import LoadedGuard, load_guard
-from proxy.guard.protocol import Guard, GuardError
-from proxy.guard.random_weights import random_guard
-from proxy.guard.service import LocalGuard
-from proxy.guard.settings import GuardSettings as EngineSettings
+from proxy.benchmark.sizes import Sizes
+from proxy.guard.protocol import GuardError
 from proxy.guard.settings import default_threads
+from proxy.guard.supervisor import Config
+from proxy.guards import CAN_FORK
 from proxy.settings import GuardSettings
 
 FAILED, BAD_INPUT = 1, 2
-RANDOM = "random-"  # and a shape: a guard with random weights
-# Nobody's answer waits for the benchmark's streams; what is too slow shall be measured, not end as an error.
-PATIENCE_SECONDS = 3600.0
-QUICK = Sizes(streams=(1, 64), chunks=(1, 8), contexts=(512, 2048), pace=Pace(2.0, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the flags of `weir bench guard` say; None: not given."""
-
-    only: list[str] | None = None
-    streams: list[int] | None = None
-    chunks: list[int] | None = None
-    history: int | None = None
-    histories: list[int] | None = None
-    contexts: list[int] | None = None
-    seconds: float | None = None
-    seeds: int | None = None
-    quick: bool = False
-    json: bool = False
-
-    @property
-    def sizes(self) -> Sizes:
-        base = QUICK if self.quick else Sizes()
-        pace = Pace(self.seconds or base.pace.seconds, self.seeds or base.pace.seeds)
-        given: dict[str, Any] = {
-            "tables": self.only,
-            "streams": self.streams,
-            "chunks": self.chunks,
-            "history": self.history,
-            "histories": self.histories,
-            "contexts": self.contexts,
-        }
-        return replace(base, pace=pace, **{name: value for name, value in given.items() if value is not None})
 
 
 def run(wanted: Wanted, settings: GuardSettings) -> int:
     """Measure and show; returns the exit status."""
     sizes, threads = wanted.sizes, settings.threads or default_threads()
+    in_process = CAN_FORK and (settings.process if wanted.process is None else wanted.process)
+    running = engine_settings(threads, settings.window, settings.kv_bytes)
+    config = Config(settings.model, running, settings.revision, settings.dtype, settings.device)
     try:
-        loaded = load(settings)
+        loaded = load(config)
         if sizes.longest > loaded.info.window:
             reason = f"{sizes.longest} tokens are needed; the guard's window holds {loaded.info.window}."
             print(reason, file=sys.stderr)
             return BAD_INPUT
-        running = engine_settings(settings, threads)
         with progress() as tell, asyncio.Runner(loop_factory=event_loop_factory()) as loop:
-            figures = Bench(loaded, running, sizes, lambda: open_guard(loaded, running), tell).run(loop)
+            bench = Bench(loaded, running, sizes, lambda: open_guard(config, loaded, in_process=in_process), tell)
+            figures = bench.run(loop)
     except GuardError as exc:
         print(f"There are no figures: {exc}.", file=sys.stderr)
         return FAILED
-    figures.about["repeat"] = command(sizes, settings, threads, figures.about["dtype"])
+    process = "--process" if in_process else "--no-process"
+    figures.about["engine_at_the_door"] = "process" if in_process else "thread"
+    figures.about["repeat"] = f"{command(sizes, settings, threads, figures.about['dtype'])} {process}"
     show(figures, as_json=wanted.json)
     return 0
-
-
-def load(settings: GuardSettings) -> LoadedGuard:
-    """Raises CheckpointError."""
-    if settings.model.startswith(RANDOM):
-        return random_guard(settings.model.removeprefix(RANDOM), device=settings.device, dtype=settings.dtype)
-    return load_guard(settings.model, revision=settings.revision, device=settings.device, dtype=settings.dtype)
-
-
-async def open_guard(loaded: LoadedGuard, settings: EngineSettings) -> Guard:
-    """What stands behind the door that is measured."""
-    return LocalGuard(loaded, settings)
-
-
-def engine_settings(settings: GuardSettings, threads: int) -> EngineSettings:
-    return EngineSettings(
-        threads=threads,
-        window=settings.window,
-        kv_bytes=settings.kv_bytes,
-        verdict_seconds=PATIENCE_SECONDS,
-        open_seconds=PATIENCE_SECONDS,
-        limits=LIMITS,
-    )
 
 
 def command(sizes: Sizes, settings: GuardSettings, threads: int, dtype: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from proxy.benchmark.arrivals import Lags, Load, percentile
 from proxy.benchmark.figures import DoorSpeed
+from proxy.benchmark.sizes import PROMPT_TOKENS, WARM_ROUNDS
 from proxy.benchmark.ways import NoRoom, some_ids
 from proxy.guard.protocol import Guard, GuardOverloaded, GuardStream
+from proxy.guard.service import LocalGuard
 
-PROMPT_TOKENS = 64
-WARM_ROUNDS = 3
 ENOUGH_SECONDS = 5.0
 
 
@@ -81,7 +81,8 @@ async def measure_speed(guard: Guard, vocabulary: int, *, streams: int, chunk: i
         await door.close()
     tokens, ordered = streams * chunk * rounds, sorted(taken)
     p50, p95, p99 = (percentile(ordered, fraction) * 1e3 for fraction in (0.5, 0.95, 0.99))
-    return DoorSpeed(streams, chunk, tokens / seconds, tokens / core_seconds, p50, p95, p99)
+    of_cpu = tokens / core_seconds if isinstance(guard, LocalGuard) else None
+    return DoorSpeed(streams, chunk, tokens / seconds, of_cpu, p50, p95, p99)
 
 
 async def _talk(door: Door, vocabulary: int, chunk: int, rounds: int) -> list[float]:

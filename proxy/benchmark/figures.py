@@ -43,7 +43,8 @@ class DoorSpeed:
     streams: int
     chunk: int
     tokens_a_second: float
-    tokens_a_core_second: float  # of the process's CPU time, which a busy machine does not distort
+    # Of CPU time, which a busy machine does not distort; None: the engine is in a process of its own.
+    tokens_a_core_second: float | None
     p50_ms: float  # from asking to the verdict
     p95_ms: float
     p99_ms: float

@@ -2,63 +2,34 @@
 
 import asyncio
 import importlib.util
-import math
 import os
 import platform
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from proxy import __version__
-from proxy.benchmark.arrivals import LIMIT_SECONDS, RATES, Lags, Load
-from proxy.benchmark.capacity import MOST_STREAMS, Pace, Play, find_capacity
-from proxy.benchmark.door import PROMPT_TOKENS, WARM_ROUNDS, Door, measure_speed, median_of
+from proxy.benchmark.arrivals import LIMIT_SECONDS, Lags, Load
+from proxy.benchmark.capacity import Play, find_capacity
+from proxy.benchmark.door import Door, measure_speed, median_of
 from proxy.benchmark.figures import DoorSpeed, Figures
 from proxy.benchmark.queueing import play
-from proxy.benchmark.timing import IN_A_ROW, ROUNDS, time_steps, time_tokens
+from proxy.benchmark.sizes import DOOR_STREAMS, DOOR_TOKENS, LONE_TOKENS, STEP_ROUNDS, Sizes
+from proxy.benchmark.timing import time_steps, time_tokens
 from proxy.benchmark.ways import EngineWay, NoRoom, Way
 from proxy.guard.loader import LoadedGuard
 from proxy.guard.protocol import Guard
 from proxy.guard.runner import Runner
 from proxy.guard.settings import GuardSettings, default_threads
 
-TABLES = ("tokens", "steps", "door", "capacity")
 DOOR = "weir at the door"
-DOOR_STREAMS, DOOR_TOKENS, LONE_TOKENS = 64, 128, 300
 REPEATS = 3  # of a speed at the door
-STEP_ROUNDS = 60
 MEAN_RATE = 45.0  # tokens a second of a stream
 
 OpenGuard = Callable[[], Coroutine[None, None, Guard]]
 MakeWay = Callable[[int], Way]  # from a context
 Tell = Callable[[str, int, int], None]  # a table, how many of its parts are done, of how many
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What is measured."""
-
-    tables: Sequence[str] = TABLES
-    streams: Sequence[int] = (1, 8, 64, 256)
-    chunks: Sequence[int] = (1, 4, 8)
-    history: int = 512  # before a step
-    histories: Sequence[int] = (64, 4096)  # before one more token
-    contexts: Sequence[int] = (512, 1024, 2048, 4096, 8000)  # before a capacity
-    pace: Pace = field(default_factory=Pace)
-    most_streams: int = MOST_STREAMS
-
-    @property
-    def longest(self) -> int:
-        """Tokens that the guard's window must hold."""
-        most = {
-            "tokens": max(self.histories) + 2 * ROUNDS * IN_A_ROW,
-            "steps": self.history + max(self.chunks),
-            "door": PROMPT_TOKENS + max(LONE_TOKENS, DOOR_TOKENS, WARM_ROUNDS * max(self.chunks)),
-            "capacity": max(self.contexts) + math.ceil(self.pace.seconds * RATES[1]) + 1,
-        }
-        return max(most[table] for table in self.tables)
 
 
 class Bench:

@@ -53,9 +53,9 @@ def door_table(figures: Figures) -> Table:
     table = _table("At the service's door", ("streams x tokens", "p50 ms", "p95 ms", "tokens/s", "a core-s", *others))
     for row in figures.door:
         times = (f"{value:.2f}" for value in (row.p50_ms, row.p95_ms))
-        rates = (f"{row.tokens_a_second:,.0f}", f"{row.tokens_a_core_second:,.0f}")
+        of_cpu = NOTHING if row.tokens_a_core_second is None else f"{row.tokens_a_core_second:,.0f}"
         ratios = (_ratio(row.tokens_a_second * alone[name] / 1e3) for name in others)
-        table.add_row(f"{row.streams} x {row.chunk}", *times, *rates, *ratios)
+        table.add_row(f"{row.streams} x {row.chunk}", *times, f"{row.tokens_a_second:,.0f}", of_cpu, *ratios)
     if others:
         table.caption = "last columns: how many times their tokens/s, one stream at a time, token by token"
     return table
@@ -81,6 +81,7 @@ def remarks(figures: Figures, command: str) -> Iterator[str]:
     yield f"guard {about['guard']}: {about['shape']}, {about['dtype']}, on {about['device']}"
     versions = ", ".join(f"{name} {about[name]}" for name in ("weir", "python", "torch", "transformers") if about[name])
     yield f"{versions}; {about['cores']} cores, {about['threads']} threads, load before {about['load_before']}"
+    yield f"at the door: the engine in a {about['engine_at_the_door']}"
     yield from figures.skipped
     yield f"repeat: {command}"
 

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 
 from proxy.benchmark.arrivals import percentile
 from proxy.benchmark.figures import StepTime, TokenTime
+from proxy.benchmark.sizes import IN_A_ROW, ROUNDS
 from proxy.benchmark.ways import EngineWay, Way
 
-ROUNDS = 15
-# In a row each round: the first call after another way's finds its memory cold, and is not counted.
-IN_A_ROW = 4
 # What took this long has been measured often enough.
 ENOUGH_SECONDS = 3.0
 FEWEST_ROUNDS = 3

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.guard.commands import Close, Command, Feed, Open, Outcome
-from proxy.guard.engine import Engine
 from proxy.guard.loader import LoadedGuard
 from proxy.guard.protocol import GuardError, GuardOverloaded
-from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits
-from proxy.guard.settings import GuardSettings, default_threads
+from proxy.guard.service import build_engine
+from proxy.guard.settings import GuardSettings
 from proxy.risk import Role
 
 # The benchmark decides which streams live: none gives way to another, and none waits long for room.
@@ -44,16 +43,6 @@ def some_ids(count: int, vocabulary: int, seed: int) -> list[int]:
     return random.Random(seed).choices(range(vocabulary), k=count)
 
 
-def build_engine(loaded: LoadedGuard, settings: GuardSettings) -> Engine:
-    """An engine for this thread, as the service makes it."""
-    runner = Runner(loaded.model)
-    budget = settings.kv_bytes or runner.default_budget_bytes()
-    shape = loaded.model.architecture
-    window = min(shape.window, settings.window or shape.window, budget // runner.kv_bytes_per_token)
-    runner.use_threads(settings.threads or default_threads())
-    return Engine(runner, window=window, budget_bytes=budget, limits=settings.limits)
-
-
 class EngineWay:
     """All streams at once, each step with whatever waits."""
 
@@ -61,7 +50,8 @@ class EngineWay:
 
     def __init__(self, loaded: LoadedGuard, settings: GuardSettings, context: int) -> None:
         self.step_seconds: list[float] = []
-        self._engine = build_engine(loaded, settings)
+        self._engine, _, use_this_thread = build_engine(loaded, settings)
+        use_this_thread()
         self._vocabulary = loaded.model.architecture.vocabulary
         self._context = context
         self._positions: list[int] = []

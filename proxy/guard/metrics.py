@@ -87,7 +87,9 @@ class Metrics(msgspec.Struct, frozen=True):
     batch_tokens: Histogram = Histogram()
     queue: Histogram = Histogram()  # questions without an answer at the start of a step, its own included
     step_seconds: Histogram = Histogram()
-    lag_seconds: Histogram = Histogram()  # of a stream's next tokens, from reaching the engine to their verdicts
+    # Of a stream's next tokens, from the turn that took them to their verdicts. What arrives during a step is taken
+    # after it: the door's own lag may be longer by that step.
+    lag_seconds: Histogram = Histogram()
     open_seconds: Histogram = Histogram()  # the same of prompts
 
     def as_dict(self) -> dict[str, Any]:

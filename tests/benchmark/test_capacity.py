@@ -3,8 +3,9 @@
 import pytest
 
 from proxy.benchmark.arrivals import Lags, Load
-from proxy.benchmark.capacity import Pace, find_capacity
+from proxy.benchmark.capacity import find_capacity
 from proxy.benchmark.figures import Capacity
+from proxy.benchmark.sizes import Pace
 from proxy.benchmark.ways import NoRoom
 
 

@@ -5,12 +5,12 @@ import shlex
 
 import pytest
 
-from proxy.benchmark.command import Wanted, command
-from proxy.benchmark.measure import Sizes
+from proxy.benchmark.command import command
+from proxy.benchmark.sizes import Sizes
 from proxy.cli import main
 from proxy.settings import GuardSettings
 
-TINY = ["bench", "guard", "--guard", "random-tiny", "--device", "cpu", "--threads", "1"]
+TINY = ["bench", "guard", "--guard", "random-tiny", "--device", "cpu", "--threads", "1", "--no-process"]
 SMALL = ["--streams", "2", "--chunks", "1", "--history", "10", "--histories", "10", "20"]
 
 
@@ -31,14 +31,7 @@ def test_json_on_standard_output_is_json_and_nothing_else(capsys: pytest.Capture
     assert [row["history"] for row in found["tokens"]] == [10, 20]
     assert found["about"]["repeat"].startswith("weir bench guard --guard random-tiny")
     assert found["about"]["cores"] >= 1
-
-
-def test_flags_win_over_the_quick_sizes() -> None:
-    quick = Wanted(quick=True).sizes
-    assert quick.pace.seconds < Sizes().pace.seconds
-    assert Wanted(quick=True, seconds=7.0, contexts=[99]).sizes.contexts == [99]
-    assert Wanted(quick=True, seconds=7.0).sizes.pace.seconds == 7.0
-    assert Wanted().sizes == Sizes()
+    assert found["about"]["engine_at_the_door"] == "thread"
 
 
 def test_a_command_names_what_settings_said() -> None:

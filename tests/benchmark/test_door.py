@@ -67,6 +67,7 @@ async def test_speeds_count_tokens_and_their_time() -> None:
         assert (speed.streams, speed.chunk) == (3, 2)
         assert 0 < speed.p50_ms <= speed.p95_ms <= speed.p99_ms
         assert speed.tokens_a_second > 0
+        assert speed.tokens_a_core_second is not None
         assert speed.tokens_a_core_second > 0
         assert guard.streams == 0
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from proxy.benchmark.capacity import Pace
 from proxy.benchmark.figures import Figures
-from proxy.benchmark.measure import DOOR, Bench, Sizes, first_guess
+from proxy.benchmark.measure import DOOR, Bench, first_guess
+from proxy.benchmark.sizes import Pace, Sizes
 from proxy.benchmark.ways import LIMITS, EngineWay
 from proxy.guard.protocol import Guard
 from proxy.guard.random_weights import random_guard
@@ -57,11 +57,6 @@ def test_steps_that_find_no_room_are_left_out_and_said() -> None:
     figures, _ = measured(Sizes(tables=("steps",), streams=(2, 50), chunks=(1,), history=200), settings)
     assert [row.streams for row in figures.steps] == [2]
     assert figures.skipped[0].startswith("steps of 50 streams: no room")
-
-
-def test_the_longest_text_is_that_of_the_tables_asked_for() -> None:
-    assert Sizes(tables=("steps",), history=100, chunks=(5,)).longest == 105
-    assert Sizes(tables=("capacity",), contexts=(10, 8000), pace=Pace(2.0, 1)).longest == 8121
 
 
 def test_the_first_guess_is_a_count() -> None:

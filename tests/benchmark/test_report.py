@@ -10,6 +10,7 @@ from proxy.benchmark.report import remarks, tables
 ABOUT = {
     "weir": "0.1.0", "guard": "tiny@seed-0", "shape": "hidden 64, 2 layers", "dtype": "float32", "device": "cpu (X)",
     "threads": 1, "cores": 2, "load_before": 0.5, "python": "3.11", "torch": "2.13", "transformers": None,
+    "engine_at_the_door": "thread",
 }  # fmt: skip
 
 
@@ -54,4 +55,5 @@ def test_remarks_name_the_machine_the_gaps_and_the_command() -> None:
     lines = list(remarks(Figures(ABOUT, skipped=["no transformers"]), "weir bench guard --quick"))
     assert lines[0] == "guard tiny@seed-0: hidden 64, 2 layers, float32, on cpu (X)"
     assert lines[1] == "weir 0.1.0, python 3.11, torch 2.13; 2 cores, 1 threads, load before 0.5"
-    assert lines[2:] == ["no transformers", "repeat: weir bench guard --quick"]
+    assert lines[2] == "at the door: the engine in a thread"
+    assert lines[3:] == ["no transformers", "repeat: weir bench guard --quick"]
