@@ -19,8 +19,9 @@ MAX_FUNCTION_LINES = 50
 PURE = {
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
     "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics",
-    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
-    "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates", "vocabulary",
+    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records",
+    "reports", "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
+    "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {

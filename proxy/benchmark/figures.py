@@ -26,6 +26,7 @@ class StepTime:
     p95_ms: float
     p99_ms: float
     tokens_a_second: float
+    tokens_a_core_second: float  # of CPU time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class TokenTime:
 
     history: int
     ms: dict[str, float]
+    core_ms: dict[str, float]  # of CPU time, which a busy machine distorts less
 
 
 @dataclass(frozen=True, slots=True)

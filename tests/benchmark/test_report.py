@@ -25,10 +25,12 @@ def shown(figures: Figures, width: int = 80) -> str:
 def test_tables_fit_80_columns_and_say_ratios() -> None:
     figures = Figures(
         tokens=[
-            TokenTime(64, {"weir": 1.0, "cache": 2.0, "re-feed": 4.0}),
-            TokenTime(4096, {"weir": 2.0, "cache": 5.0, "re-feed": 400.0}),
+            TokenTime(64, {"weir": 1.0, "cache": 2.0, "re-feed": 4.0}, {"weir": 0.5, "cache": 0.7, "re-feed": 3.0}),
+            TokenTime(
+                4096, {"weir": 2.0, "cache": 5.0, "re-feed": 400.0}, {"weir": 1.0, "cache": 3.5, "re-feed": 300.0}
+            ),
         ],
-        steps=[StepTime(64, 8, 512, 10.0, 12.0, 15.5, 51200.4)],
+        steps=[StepTime(64, 8, 512, 10.0, 12.0, 15.5, 51200.4, 52300.0)],
         door=[DoorSpeed(64, 8, 20000.0, 11000.0, 20.0, 25.0, 30.0)],
         capacity=[
             Capacity(512, "weir", 300, 19.5, "lag"),
@@ -37,7 +39,19 @@ def test_tables_fit_80_columns_and_say_ratios() -> None:
         ],
     )
     said = shown(figures)
-    for part in ("2.00 (2.0x)", "400.00 (200x)", "100x", "51,200", "15.50", "20,000", "11,000", "40x", "80x"):
+    for part in (
+        "2.00 (2.0x)",
+        "400.00 (200x)",
+        "300.00 (300x)",
+        "100x",
+        "51,200",
+        "52,300",
+        "15.50",
+        "20,000",
+        "11,000",
+        "40x",
+        "80x",
+    ):
         assert part in said
     for part in ("300 (19.5 ms)", "3* (18.0 ms)", "40+ (19.0 ms)"):
         assert part in said

@@ -33,6 +33,7 @@ def test_a_tokens_time_is_that_of_a_call() -> None:
     assert 1 <= found.ms["quick"] < found.ms["slow"]
     assert found.ms["slow"] >= 4
     assert quick.calls == slow.calls == 12
+    assert found.core_ms["slow"] < found.ms["slow"]  # sleeping costs no CPU time
 
 
 def test_a_call_that_takes_long_is_not_repeated() -> None:
@@ -46,5 +47,6 @@ def test_steps_are_timed_from_the_same_history_on() -> None:
     found = time_steps(way, streams=4, chunk=3, history=30, rounds=5)
     assert (found.streams, found.chunk, found.history) == (4, 3, 30)
     assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms
+    assert found.tokens_a_core_second > 0
     assert 0 < found.tokens_a_second < 4 * 3 / (found.p50_ms / 2e3)
     way.close()
