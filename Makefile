@@ -45,8 +45,9 @@ bench: bench-retokenizer bench-guard bench-relay ## All benchmarks, as ratios
 bench-retokenizer: setup ## Microseconds a token, beside re-encoding the whole text
 	$(BIN)/python -m bench.retokenizer $(ARGS)
 
-bench-guard: setup ## A token at history 64 and 4096, beside re-feeding the text
-	$(BIN)/python -m bench.guard $(ARGS)
+# As in the README; ARGS="--contexts 512 1024 2048 4096 8000" measures all of the protocol, ARGS=--quick little.
+bench-guard: setup ## Token times, steps, speed and capacity, beside two other ways of running the guard
+	$(BIN)/weir bench guard --guard embedded --device cpu --threads 1 --contexts 512 4096 $(ARGS)
 
 bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
 	$(BIN)/python -m bench.relay $(ARGS)

@@ -2,7 +2,7 @@
 
 The path of a request, room by room:
 
-cli, __main__    the `weir` command; doctor, moderate, demo, export, evaluation/ are its other jobs
+cli, __main__    the `weir` command; doctor, moderate, demo, export, evaluation/, benchmark/ are its other jobs
 config, settings what can be set, read once, refused with a sentence
 app              routes, start and stop
 admission        how many requests may run, and how they end when the server stops

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from proxy import __version__
+from proxy.benchmark.options import EXAMPLES as BENCH_EXAMPLES
+from proxy.benchmark.options import add_options, count, wanted_of
 from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
 
 DESCRIPTION = "Weir: a streaming safety proxy for the OpenAI API. Every token is judged before it reaches the client."
@@ -72,6 +74,7 @@ examples:
 A line of data is {"messages": [...], "label": "Unsafe"}, a line of the public Qwen3GuardTest, or
 {"prompt": "...", "response": "...", "prompt_risk": "Unsafe", "response_risk": "Safe", "spans": [0, 10]}.
 """,
+    "bench": BENCH_EXAMPLES,
 }
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -81,6 +84,7 @@ KEYS = {
     + ["policy.mode", "policy.debounce"],
     "guard": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
     "eval": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
+    "bench": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
 }
 
 
@@ -155,6 +159,13 @@ def _eval(arguments: argparse.Namespace) -> int:
     return run(Wanted(tuple(arguments.data), **given), settings)
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    from proxy.benchmark.command import run
+
+    return run(wanted_of(arguments), settings.guard)
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     """Raises ConfigError."""
     given: Mapping[str, Any] = vars(arguments)
@@ -187,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
+    add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
     return parser
 
 
@@ -201,11 +213,11 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write the figures as JSON; - prints them instead of tables")
     command.add_argument("--picture", type=Path, metavar="FILE", help="draw timing and risk curves as a PNG")
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for all of it, and a line an item")
-    command.add_argument("--streams", type=_count, default=64, metavar="N", help="conversations at once; default: 64")
+    command.add_argument("--streams", type=count, default=64, metavar="N", help="conversations at once; default: 64")
     command.add_argument("--transforms", action="store_true", help="also measure detection of disguised texts")
     command.add_argument(
         "--sample",
-        type=_count,
+        type=count,
         default=50,
         metavar="N",
         help="texts of each kind and label for --transforms; default: 50",
@@ -213,12 +225,6 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--read-end", action="store_true", help="judge the two tokens that end a turn too, as the published script does"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _plain(

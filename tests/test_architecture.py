@@ -17,20 +17,22 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
-    "channel", "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets",
-    "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy",
-    "pretoken", "pump", "records", "reports", "request_body", "retokenizer", "risk", "settings", "settling",
-    "splitter", "sse", "stream", "surrogates", "vocabulary",
+    "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
+    "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics",
+    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records",
+    "reports", "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
+    "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {
-    f"proxy.guard.{name}"
-    for name in ("answers", "attention", "int8", "loader", "model", "runner", "service", "process", "cluster")
-}
+    f"proxy.guard.{name}" for name in ("answers", "attention", "int8", "loader", "model", "random_weights", "runner")
+} | {"proxy.benchmark.baselines"}
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
 LATE = {
     "openai",
     "proxy.app",
+    "proxy.benchmark.baselines",
+    "proxy.benchmark.command",
     "proxy.demo",
     "proxy.doctor",
     "proxy.evaluation.command",

@@ -62,7 +62,7 @@ def test_help_is_quick_and_shows_commands_and_exit_statuses() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "moderate", "doctor", "demo", "export-embedded", "eval"])
+@pytest.mark.parametrize("command", ["serve", "moderate", "doctor", "demo", "export-embedded", "eval", "bench"])
 def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -81,7 +81,18 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["srve"], ["serve", "--prot", "1"], ["serve", "--por", "1"], ["moderate"], ["demo", "--port", "1"]],
+    [
+        [],
+        ["srve"],
+        ["serve", "--prot", "1"],
+        ["serve", "--por", "1"],
+        ["moderate"],
+        ["demo", "--port", "1"],
+        ["bench"],
+        ["bench", "relay"],
+        ["bench", "guard", "--streams", "0"],
+        ["bench", "guard", "--only", "speed"],
+    ],
 )
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -1,14 +1,17 @@
 """The engine: take commands, step (plan, run, commit), give outcomes. One thread owns it.
 
-It knows no clock: `now` comes with every call, in seconds of any steady clock.
+It asks no clock for the time: `now` comes with every call, in seconds of any steady clock. It only
+measures how long its own steps take.
 """
 
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
+from dataclasses import asdict
 
 from proxy.guard.cache import Cache, OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
-from proxy.guard.metrics import Metrics
+from proxy.guard.metrics import Arrivals, Metrics, StepRecorder
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
 from proxy.guard.runner import Runner
 from proxy.guard.scheduler import Limits, Plan, Scheduler
@@ -27,7 +30,8 @@ class Engine:
         self._is_blocked = False
         # Called with every plan that is about to run, and with None once it has: what a crash is put down to.
         self.on_plan: Callable[[Plan | None], None] | None = None
-        self._steps = self._tokens = self._last_batch = self._restarts = 0
+        self._record = StepRecorder()
+        self._restarts = 0
 
     @property
     def is_blocked(self) -> bool:
@@ -41,7 +45,7 @@ class Engine:
     @property
     def steps(self) -> int:
         """Steps that have come to their end."""
-        return self._steps
+        return self._record.steps
 
     def apply(self, command: Command, now: float) -> Outcome | None:
         """Take one command; an outcome comes at once only for a question that cannot be asked."""
@@ -64,6 +68,7 @@ class Engine:
 
     def step(self, now: float) -> list[Outcome]:
         """Run one batch. What a batch raises is put down to its culprit; any other error is a crash."""
+        started, queue = time.perf_counter(), self._scheduler.queue_depth
         self._plan = plan = self._scheduler.plan(now)
         if self.on_plan is not None:
             self.on_plan(plan)
@@ -78,13 +83,13 @@ class Engine:
                 self._scheduler.isolate(plan, GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
             else:
                 self._scheduler.commit(plan, answers, now)
-                self._steps += 1
-                self._last_batch = len(plan.chunks)
-                self._tokens += sum(chunk.count for chunk in plan.chunks)
+                self._record.step(plan.chunks, queue, time.perf_counter() - started)
         self._plan = None
         if self.on_plan is not None:
             self.on_plan(None)
         self._is_blocked = not plan.chunks
+        arrivals, self._scheduler.arrivals = self._scheduler.arrivals, Arrivals()
+        self._record.answers(arrivals, now + time.perf_counter() - started)
         return self._scheduler.outcomes()
 
     def _shrink(self, error: OutOfMemory) -> list[Outcome]:
@@ -106,7 +111,7 @@ class Engine:
         self._plan = None
 
     def metrics(self) -> Metrics:
-        """Plain numbers; may be read from any thread."""
+        """May be called from any thread, at any time; a step does not notice."""
         scheduler = self._scheduler
         return Metrics(
             streams=len(self._sequences),
@@ -114,15 +119,9 @@ class Engine:
             kv_held_bytes=scheduler.cache.held_tokens * scheduler.cache.bytes_per_token,
             kv_slab_bytes=scheduler.cache.used_bytes,
             kv_budget_bytes=self._budget_bytes,
-            steps=self._steps,
-            tokens=self._tokens,
-            last_batch=self._last_batch,
-            evictions=scheduler.counters.evictions,
-            evicted_tokens=scheduler.counters.evicted_tokens,
-            shared_tokens=scheduler.counters.shared_tokens,
-            refusals=scheduler.counters.refusals,
-            faults=scheduler.counters.faults,
+            **asdict(scheduler.counters),
             restarts=self._restarts,
+            **self._record.values(),
         )
 
     def _new_cache(self) -> Cache:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from proxy.guard import embedded
 from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
-from proxy.guard.int8 import Int8Matrix
 from proxy.guard.model import GuardModel, Heads, Layer, foldable
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
 
@@ -67,24 +66,27 @@ def load_guard(
     `device` is "cpu", "cuda", "cuda:1", or "auto".
     Raises CheckpointError.
     """
+    with ExitStack() as files:
+        return build_guard(_open(model, revision, files), dtype, find_device(device))
+
+
+def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> LoadedGuard:
+    """Check a checkpoint and read its weights onto the device. Raises CheckpointError."""
     if dtype not in (*FLOATS, INT8):
         raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join((*FLOATS, INT8))}")
-    target = _device(device)
-    if dtype == INT8 and target.type != "cpu":
-        raise CheckpointError(f"dtype int8 is for a CPU; on {target} use bfloat16")
-    with ExitStack() as files:
-        checkpoint = _open(model, revision, files)
-        try:
-            architecture = read_architecture(checkpoint.config)
-        except ConfigError as exc:
-            raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
-        _check(checkpoint, tensor_shapes(architecture))
-        try:
-            built = _build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], target)
-        except (SafetensorError, OSError) as exc:
-            raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
+    if dtype == INT8 and device.type != "cpu":
+        raise CheckpointError(f"dtype int8 is for a CPU; on {device} use bfloat16")
+    try:
+        architecture = read_architecture(checkpoint.config)
+    except ConfigError as exc:
+        raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
+    _check(checkpoint, tensor_shapes(architecture))
+    try:
+        built = _build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], device)
+    except (SafetensorError, OSError) as exc:
+        raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
     if dtype == INT8:
-        built.layers = [_rounded(layer) for layer in built.layers]
+        built.layers = [layer.rounded() for layer in built.layers]
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
 
 
@@ -266,14 +268,8 @@ def _build_layer(shape: Architecture, read: Callable[[str], Tensor], layer: str)
     )
 
 
-def _rounded(layer: Layer) -> Layer:
-    """The layer with its matrices in 8 bits."""
-    matrices = (layer.qkv, layer.output, layer.gate_up, layer.down)
-    qkv, output, gate_up, down = (Int8Matrix(matrix) for matrix in matrices if isinstance(matrix, Tensor))
-    return replace(layer, qkv=qkv, output=output, gate_up=gate_up, down=down)
-
-
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """A device by name, or the best there is for "auto". Raises CheckpointError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

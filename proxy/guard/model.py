@@ -6,7 +6,7 @@ streams' caches and returns the attention output.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,12 @@ class Layer:
     post_norm: Tensor | None  # [hidden]; None: multiplied into gate_up
     gate_up: Matrix  # [2 * intermediate, hidden]
     down: Matrix  # [hidden, intermediate]
+
+    def rounded(self) -> "Layer":
+        """The same with its matrices in 8 bits."""
+        matrices = (self.qkv, self.output, self.gate_up, self.down)
+        qkv, output, gate_up, down = (Int8Matrix(matrix) for matrix in matrices if isinstance(matrix, Tensor))
+        return replace(self, qkv=qkv, output=output, gate_up=gate_up, down=down)
 
 
 def foldable(dtype: torch.dtype) -> bool:

@@ -1,6 +1,7 @@
 """A plan's chunks -> tensors -> rows: the only place where streams meet memory and model."""
 
 import os
+import platform
 from collections.abc import Sequence
 
 import torch
@@ -44,6 +45,13 @@ class Runner:
             return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
         except ValueError:  # not every system counts its free pages
             return FALLBACK_BUDGET_BYTES
+
+    @property
+    def device_name(self) -> str:
+        """What people call the device."""
+        if self.model.device.type == "cuda":
+            return torch.cuda.get_device_name(self.model.device)
+        return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())
 
     def use_threads(self, count: int) -> None:
         """How many threads an operation may use. To be called in the thread that runs the engine."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from proxy.guard.cache import Cache, Change
 from proxy.guard.commands import Outcome
+from proxy.guard.metrics import Arrivals, Counters
 from proxy.guard.prefixes import Prefixes
 from proxy.guard.protocol import GuardError, GuardOverloaded
 from proxy.guard.sequence import Chunk, Job, Sequence
@@ -35,15 +36,6 @@ class Plan:
     chunks: list[Chunk]
 
 
-@dataclass(slots=True)
-class Counters:
-    evictions: int = 0
-    evicted_tokens: int = 0  # each is replayed if its stream goes on
-    shared_tokens: int = 0  # of prompts, taken over from a stream of the same owner
-    refusals: int = 0
-    faults: int = 0
-
-
 class Scheduler:
     def __init__(self, cache: Cache, limits: Limits) -> None:
         self.cache = cache
@@ -56,6 +48,7 @@ class Scheduler:
         self._idle: OrderedDict[int, Sequence] = OrderedDict()
         self._prefixes = Prefixes()
         self._outcomes: list[Outcome] = []
+        self.arrivals = Arrivals()  # of what was answered since someone took it
 
     @property
     def has_jobs(self) -> bool:
@@ -171,6 +164,7 @@ class Scheduler:
         if job.is_first:
             self._prefixes.add(sequence)
         self._outcomes.append(Outcome(job.ticket, bytes(job.rows)))
+        self.arrivals.add(job)
         self._rest(sequence, now)
 
     def _rest(self, sequence: Sequence, now: float) -> None:
@@ -199,6 +193,7 @@ class Scheduler:
             if self._make_room(sequence, now):
                 waiting.remove(sequence)
                 self._running.push(sequence)
+                self.counters.started(sequence)
             elif waiting is self._opens:
                 # An owner's later, smaller opens would fit, but then its big one never does. A feed, on the
                 # other hand, mostly has its room already and need not wait for one that must grow.

@@ -1,0 +1,102 @@
+"""`weir bench guard`: load the guard, measure it, show the figures."""
+
+import asyncio
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from proxy.app import event_loop_factory
+from proxy.benchmark.figures import Figures
+from proxy.benchmark.guards import engine_settings, load, open_guard
+from proxy.benchmark.measure import Bench, Tell
+from proxy.benchmark.options import Wanted
+from proxy.benchmark.report import remarks, tables
+from proxy.benchmark.sizes import Sizes
+from proxy.guard.protocol import GuardError
+from proxy.guard.settings import default_threads
+from proxy.guard.supervisor import Config
+from proxy.guards import CAN_FORK
+from proxy.settings import GuardSettings
+
+FAILED, BAD_INPUT = 1, 2
+
+
+def run(wanted: Wanted, settings: GuardSettings) -> int:
+    """Measure and show; returns the exit status."""
+    sizes, threads = wanted.sizes, settings.threads or default_threads()
+    in_process = CAN_FORK and (settings.process if wanted.process is None else wanted.process)
+    running = engine_settings(threads, settings.window, settings.kv_bytes)
+    config = Config(settings.model, running, settings.revision, settings.dtype, settings.device)
+    try:
+        loaded = load(config)
+        if sizes.longest > loaded.info.window:
+            reason = f"{sizes.longest} tokens are needed; the guard's window holds {loaded.info.window}."
+            print(reason, file=sys.stderr)
+            return BAD_INPUT
+        with progress() as tell, asyncio.Runner(loop_factory=event_loop_factory()) as loop:
+            bench = Bench(loaded, running, sizes, lambda: open_guard(config, loaded, in_process=in_process), tell)
+            figures = bench.run(loop)
+    except GuardError as exc:
+        print(f"There are no figures: {exc}.", file=sys.stderr)
+        return FAILED
+    process = "--process" if in_process else "--no-process"
+    figures.about["engine_at_the_door"] = "process" if in_process else "thread"
+    figures.about["repeat"] = f"{command(sizes, settings, threads, figures.about['dtype'])} {process}"
+    show(figures, as_json=wanted.json)
+    return 0
+
+
+def command(sizes: Sizes, settings: GuardSettings, threads: int, dtype: str) -> str:
+    """The command line that measures the same again, whatever the settings around it are."""
+    given: dict[str, Sequence[object]] = {
+        "--guard": [settings.model],
+        "--guard-revision": [settings.revision] if settings.revision else [],
+        "--device": [settings.device],
+        "--dtype": [dtype],
+        "--threads": [threads],
+        "--only": sizes.tables,
+        "--streams": sizes.streams,
+        "--chunks": sizes.chunks,
+        "--history": [sizes.history],
+        "--histories": sizes.histories,
+        "--contexts": sizes.contexts,
+        "--seconds": [f"{sizes.pace.seconds:g}"],
+        "--seeds": [sizes.pace.seeds],
+    }
+    words = ["weir", "bench", "guard"]
+    for flag, values in given.items():
+        words += [flag, *map(str, values)] if values else []
+    return shlex.join(words)
+
+
+def show(figures: Figures, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures.as_dict(), indent=2))
+        return
+    console = Console()
+    for table in tables(figures):
+        console.print(table)
+    for line in remarks(figures, figures.about["repeat"]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Tell]:
+    """A bar a table, on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            table = what.partition(" at ")[0]
+            if table not in tasks:
+                tasks[table] = bar.add_task(table)
+            bar.update(tasks[table], description=what, completed=done, total=total)
+
+        yield tell
