@@ -8,10 +8,11 @@ from collections.abc import Sequence as Ordered
 
 from proxy.guard.cache import Cache, OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.limits import Limits
 from proxy.guard.metrics import Metrics
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
 from proxy.guard.runner import Runner
-from proxy.guard.scheduler import Limits, Plan, Scheduler
+from proxy.guard.scheduler import Plan, Scheduler
 from proxy.guard.sequence import Job, Sequence
 
 
@@ -120,6 +121,7 @@ class Engine:
             evictions=scheduler.counters.evictions,
             evicted_tokens=scheduler.counters.evicted_tokens,
             shared_tokens=scheduler.counters.shared_tokens,
+            kept_tokens=scheduler.kept_tokens,
             refusals=scheduler.counters.refusals,
             faults=scheduler.counters.faults,
             restarts=self._restarts,

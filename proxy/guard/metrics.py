@@ -17,6 +17,7 @@ class Metrics(msgspec.Struct):
     evictions: int = 0
     evicted_tokens: int = 0
     shared_tokens: int = 0  # of prompts, that were not computed again
+    kept_tokens: int = 0  # of closed prompts, for their owner's next request
     refusals: int = 0
     faults: int = 0
     restarts: int = 0
