@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.guard.commands import Close, Command, Feed, Open, Outcome
+from proxy.guard.limits import Limits
 from proxy.guard.loader import LoadedGuard
 from proxy.guard.protocol import GuardError, GuardOverloaded
-from proxy.guard.scheduler import Limits
 from proxy.guard.service import build_engine
 from proxy.guard.settings import GuardSettings
 from proxy.risk import Role

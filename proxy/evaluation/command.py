@@ -21,8 +21,8 @@ from proxy.evaluation.report import BOTH, SHOWN, robustness_table, scores_tables
 from proxy.evaluation.robustness import KINDS, SAMPLE, Robustness, measure, sample_of, work
 from proxy.evaluation.run import STREAMS, Judged, judge_all
 from proxy.evaluation.summary import Summary, lines_of, summarize
+from proxy.guard.limits import Limits
 from proxy.guard.protocol import Guard, GuardError
-from proxy.guard.scheduler import Limits
 from proxy.guard.service import start_guard
 from proxy.guard.settings import GuardSettings as EngineSettings
 from proxy.settings import GuardSettings, Settings

@@ -101,13 +101,19 @@ class Cache:
         self.held_tokens = 0  # room in the slots that are held
         self.journal: list[Change] = []
         self._slabs: dict[int, Slab] = {}
-        self._by_capacity: dict[int, list[int]] = {}
+        # Slabs of one capacity with a free slot, as a heap; what is full or gone is dropped when it comes up.
+        self._with_room: dict[int, list[int]] = {}
+        self._empty: dict[int, dict[int, None]] = {}  # of one capacity, in the order in which they emptied
         self._next_slab = 0
+
+    def fits(self, holder: Holder, tokens: int) -> bool:
+        """True when `ensure` would find that nothing must change: the holder has its room already."""
+        return holder.slot is not None and holder.slot.capacity >= tokens and _may_write(holder.slot, holder)
 
     def ensure(self, holder: Holder, tokens: int) -> bool:
         """Make `holder.slot` writable from `holder.computed` up to `tokens`; False when there is no room."""
         slot = holder.slot
-        if slot is not None and slot.capacity >= tokens and _may_write(slot, holder):
+        if slot is not None and self.fits(holder, tokens):
             slot.writer = holder
             return True
         target = self._take(self._capacity_for(tokens))
@@ -143,11 +149,7 @@ class Cache:
         if slot.writer is holder:
             slot.writer = None
         if not slot.holders:
-            slab = self._slabs[slot.slab]
-            self.held_tokens -= slab.capacity
-            heapq.heappush(slab.free, slot.index)
-            if slab.is_empty:
-                self._retire_spares(slab.capacity)
+            self._free(self._slabs[slot.slab], slot.index)
 
     def condemn(self, slot: Slot) -> None:
         """What lies in the slot cannot be trusted: everyone who holds it starts anew, and it is zeroed."""
@@ -167,17 +169,35 @@ class Cache:
         if slab is None:
             return None
         self.held_tokens += capacity
+        self._empty[capacity].pop(slab.id, None)
         return Slot(slab.id, heapq.heappop(slab.free), capacity, [])
+
+    def _free(self, slab: Slab, index: int) -> None:
+        self.held_tokens -= slab.capacity
+        if not slab.free:
+            heapq.heappush(self._with_room[slab.capacity], slab.id)
+        heapq.heappush(slab.free, index)
+        if slab.is_empty:
+            empty = self._empty[slab.capacity]
+            empty[slab.id] = None
+            while len(empty) > 1:  # one is kept, which the next stream will want
+                self._retire(max(empty))
 
     def _slab_with_room(self, capacity: int) -> Slab | None:
         # The oldest first, so that the youngest slabs empty and can be given back.
-        ids = self._by_capacity.get(capacity, ())
-        return next((self._slabs[slab] for slab in ids if self._slabs[slab].free), None)
+        heap = self._with_room.get(capacity, [])
+        while heap:
+            slab = self._slabs.get(heap[0])
+            if slab is not None and slab.free:
+                return slab
+            heapq.heappop(heap)
+        return None
 
     def _grow(self, capacity: int) -> Slab | None:
         slot_bytes = capacity * self.bytes_per_token
         if self.budget_bytes - self.used_bytes < slot_bytes:
-            self._retire_spares()
+            for spare in [slab for empty in self._empty.values() for slab in empty]:
+                self._retire(spare)
         room = (self.budget_bytes - self.used_bytes) // slot_bytes
         # A small budget must not be one big slab of one size.
         slab_bytes = min(SLAB_BYTES, self.budget_bytes // 16)
@@ -187,26 +207,24 @@ class Cache:
         slab = Slab(self._next_slab, slots, capacity, list(range(slots)))
         self._next_slab += 1
         self._slabs[slab.id] = slab
-        self._by_capacity.setdefault(capacity, []).append(slab.id)
+        heapq.heappush(self._with_room.setdefault(capacity, []), slab.id)
+        self._empty.setdefault(capacity, {})[slab.id] = None
         self.used_bytes += slots * slot_bytes
         self.journal.append(Grow(slab.id, slots, capacity))
         return slab
 
-    def _retire_spares(self, capacity: int | None = None) -> None:
-        """Give back every empty slab; of one capacity only: all but one, which the next stream will want."""
-        if capacity is not None:
-            empty = [slab for slab in self._by_capacity[capacity] if self._slabs[slab].is_empty][1:]
-        else:
-            empty = [slab.id for slab in self._slabs.values() if slab.is_empty]
-        for slab_id in empty:
-            slab = self._slabs.pop(slab_id)
-            self._by_capacity[slab.capacity].remove(slab_id)
-            self.used_bytes -= slab.slots * slab.capacity * self.bytes_per_token
-            self.journal.append(Retire(slab_id))
+    def _retire(self, slab_id: int) -> None:
+        """Give an empty slab's memory back."""
+        slab = self._slabs.pop(slab_id)
+        del self._empty[slab.capacity][slab_id]
+        self.used_bytes -= slab.slots * slab.capacity * self.bytes_per_token
+        self.journal.append(Retire(slab_id))
 
 
 def _may_write(slot: Slot, holder: Holder) -> bool:
     """True when nobody else writes here, or keeps tokens where this holder would write next."""
     if slot.writer is not None and slot.writer is not holder:
         return False
+    if len(slot.holders) == 1:
+        return True
     return all(other is holder or other.computed <= holder.computed for other in slot.holders)

@@ -11,10 +11,11 @@ from dataclasses import asdict
 
 from proxy.guard.cache import Cache, OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.limits import Limits
 from proxy.guard.metrics import Arrivals, Metrics, StepRecorder
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
 from proxy.guard.runner import Runner
-from proxy.guard.scheduler import Limits, Plan, Scheduler
+from proxy.guard.scheduler import Plan, Scheduler
 from proxy.guard.sequence import Job, Sequence
 
 
@@ -119,6 +120,7 @@ class Engine:
             kv_held_bytes=scheduler.cache.held_tokens * scheduler.cache.bytes_per_token,
             kv_slab_bytes=scheduler.cache.used_bytes,
             kv_budget_bytes=self._budget_bytes,
+            kept_tokens=scheduler.kept_tokens,
             **asdict(scheduler.counters),
             restarts=self._restarts,
             **self._record.values(),

@@ -72,6 +72,7 @@ class Metrics(msgspec.Struct, frozen=True):
     kv_held_bytes: int = 0  # of slots that streams hold
     kv_slab_bytes: int = 0  # taken from the device
     kv_budget_bytes: int = 0
+    kept_tokens: int = 0  # of closed prompts, for their owner's next request
     steps: int = 0
     tokens: int = 0
     last_batch: int = 0  # streams in the last step

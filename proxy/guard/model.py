@@ -7,6 +7,7 @@ streams' caches and returns the attention output.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 
 import torch
 from torch import Tensor
@@ -114,8 +115,12 @@ class GuardModel:
         return functional.linear(inner, heads.output).float()
 
     def probabilities(self, hidden: Tensor, heads: Heads) -> Tensor:
-        """hidden [R, hidden] -> float32 [R, 3 + categories]: softmax of the levels, softmax of the categories."""
-        logits = self.logits(hidden, heads)
+        """hidden [R, hidden] -> float32 [R, 3 + categories]: softmax of the levels, softmax of the categories.
+
+        A row with a logit that is not finite holds NaN, so that nobody can take it for a verdict.
+        """
+        # The softmax of minus infinity is a proper 0: an overflow towards "Unsafe" would read as certainly Safe.
+        logits = torch.nan_to_num(self.logits(hidden, heads), nan=nan, posinf=nan, neginf=nan)
         return torch.cat((logits[:, :3].softmax(-1), logits[:, 3:].softmax(-1)), dim=1)
 
     def _attention(self, index: int, layer: Layer, hidden: Tensor, rotation: Tensor, attend: Attend) -> Tensor:

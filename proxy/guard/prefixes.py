@@ -5,6 +5,7 @@ Only within one owner: a stranger must not learn from the time a prompt takes wh
 
 from collections import OrderedDict
 from collections.abc import Sequence as Ordered
+from itertools import islice
 
 from proxy.guard.sequence import Sequence
 
@@ -24,6 +25,9 @@ class Prefixes:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __contains__(self, sequence: Sequence) -> bool:
+        return sequence.id in self._keys
 
     def add(self, sequence: Sequence) -> None:
         """Offer a sequence's beginning to later ones of its owner; nothing without an owner."""
@@ -48,7 +52,7 @@ class Prefixes:
             return None
         known: OrderedDict[int, Sequence] = self._by_head.get((owner, tuple(ids[:SHORTEST_TOKENS])), OrderedDict())
         best: tuple[Sequence, int] | None = None
-        for number in list(reversed(known))[:COMPARED_STREAMS]:
+        for number in islice(reversed(known), COMPARED_STREAMS):
             other = known[number]
             length = _common(ids, other.ids, min(limit, other.computed))
             if length >= SHORTEST_TOKENS and (best is None or length > best[1]):

@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 
 from proxy.guard.commands import Close, Command, Feed, Open
 from proxy.guard.engine import Engine
+from proxy.guard.limits import Limits
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import SequenceTooLong
 from proxy.guard.rows import read_rows
 from proxy.guard.runner import Runner
-from proxy.guard.scheduler import Limits
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Risk, Role
 
 # Arguments of `AutoModel.from_pretrained` that change nothing here.

@@ -1,33 +1,22 @@
 """Which streams run in the next step, and how many tokens of each. No torch, no clock, no threads.
 
-A question (job) first waits for room: `_admit` gives its sequence a slot that holds all of it, so a
-started job always finishes. Then every step takes the short jobs whole and one piece of the long ones,
-in turns between owners. A sequence without a question keeps its slot until someone needs it.
+A question (job) first waits for room (see `admission`): a started job always finishes. Then every step takes
+the short jobs whole and one piece of the long ones, in turns between owners. A sequence without a question
+keeps its slot until someone needs it. What a step costs here does not grow with the streams that are not in it.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
+from proxy.guard.admission import Admission
 from proxy.guard.cache import Cache, Change
 from proxy.guard.commands import Outcome
+from proxy.guard.limits import Limits
 from proxy.guard.metrics import Arrivals, Counters
-from proxy.guard.prefixes import Prefixes
 from proxy.guard.protocol import GuardError, GuardOverloaded
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.guard.turns import Turns
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes of a step, in tokens, and how long things may wait, in seconds."""
-
-    piece: int = 512  # of long jobs, all together, in one step: what a short job may have to wait for
-    short: int = 64  # up to this many tokens a job is taken whole
-    step: int = 1024  # of short jobs in one step
-    admission_seconds: float = 5.0  # an open without room is refused after it
-    idle_seconds: float = 10.0  # a stream silent for this long gives its memory up for a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +27,66 @@ class Plan:
 
 class Scheduler:
     def __init__(self, cache: Cache, limits: Limits) -> None:
-        self.cache = cache
         self.limits = limits
-        self.counters = Counters()
-        self._feeds = Turns()  # wait for room; these streams were let in already
-        self._opens = Turns()  # wait for room and may be refused
-        self._running = Turns()
-        # Silent sequences that hold a slot, the longest silent first.
-        self._idle: OrderedDict[int, Sequence] = OrderedDict()
-        self._prefixes = Prefixes()
+        self.admission = Admission(cache, limits)
+        self._short, self._long, self._alone = self._running = (Turns(), Turns(), Turns())
+        self._is_alones_turn = True
         self._outcomes: list[Outcome] = []
         self.arrivals = Arrivals()  # of what was answered since someone took it
 
     @property
+    def cache(self) -> Cache:
+        return self.admission.cache
+
+    @property
+    def counters(self) -> Counters:
+        return self.admission.counters
+
+    @property
+    def kept_tokens(self) -> int:
+        """Of closed prompts, for their owner's next request."""
+        return self.admission.kept.tokens
+
+    @property
     def has_jobs(self) -> bool:
-        return bool(self._running or self._feeds or self._opens or self._outcomes)
+        return bool(self.queue_depth or self._outcomes)
 
     @property
     def queue_depth(self) -> int:
         """Jobs without their outcome."""
-        return len(self._running) + len(self._feeds) + len(self._opens)
+        return sum(map(len, self._running)) + len(self.admission)
 
     def submit(self, sequence: Sequence, job: Job) -> None:
         """Ask a sequence something. A question it still had is forgotten."""
         self.withdraw(sequence)
         sequence.job = job
-        self._idle.pop(sequence.id, None)
         if sequence.computed >= job.end:
             self._finish(sequence, job, job.arrived)
-        else:
-            (self._opens if job.is_open else self._feeds).push(sequence)
+        elif self.admission.ask(sequence, job):
+            self._run(sequence)
 
     def withdraw(self, sequence: Sequence) -> None:
         """Forget the sequence's question, if any; what was computed of it stays."""
         if sequence.job is None:
             return
         sequence.job = None
-        for queue in (self._running, self._feeds, self._opens):
-            queue.remove(sequence)
-        self._rest(sequence, sequence.used_at)
+        if not self._stop(sequence):
+            self.admission.withdraw(sequence)
+        self.admission.rest(sequence, sequence.used_at)
 
     def close(self, sequence: Sequence) -> None:
         self.withdraw(sequence)
-        self._idle.pop(sequence.id, None)
-        self._prefixes.remove(sequence)
-        self.cache.drop(sequence)
+        self.admission.close(sequence)
 
     def fork(self, sequence: Sequence, child: Sequence) -> None:
-        self.cache.share(sequence, child)
-        self._rest(child, sequence.used_at)
+        self.admission.fork(sequence, child)
 
     def plan(self, now: float) -> Plan:
         """The next step; without chunks when nothing can run."""
-        self._refuse_late(now)
-        # A stream that was let in goes before any new one; while one waits, room is not given away.
-        if self._admit(self._feeds, now):
-            self._admit(self._opens, now)
+        for sequence in self.admission.refuse(now):
+            self._refuse(sequence)
+        for sequence in self.admission.admit(now, self._long, is_running=any(self._running)):
+            self._run(sequence)
         chunks = self._choose()
         changes, self.cache.journal = self.cache.journal, []
         return Plan(changes, chunks)
@@ -109,9 +102,11 @@ class Scheduler:
             job.rows += answer
             # Who was in a crash stays alone to its end: its batch may not pay for it twice.
             job.is_alone = job.crashes > 0
+            self._stop(sequence)
             if sequence.computed >= job.end:
-                self._running.remove(sequence)
                 self._finish(sequence, job, now)
+            else:
+                self._run(sequence)
 
     def fail(self, sequence: Sequence, error: GuardError) -> None:
         """End the sequence's question with an error and trust nothing it left in memory."""
@@ -121,10 +116,7 @@ class Scheduler:
         self._outcomes.append(Outcome(sequence.job.ticket, error=error))
         self.withdraw(sequence)
         if sequence.slot is not None:
-            for holder in sequence.slot.holders:
-                assert isinstance(holder, Sequence)
-                self._idle.pop(holder.id, None)
-            self.cache.condemn(sequence.slot)
+            self.admission.condemn(sequence.slot)
 
     def isolate(self, plan: Plan, error: GuardError) -> None:
         """A step failed as a whole: its members run one by one; one that fails alone is the culprit."""
@@ -133,17 +125,19 @@ class Scheduler:
                 self.fail(chunk.sequence, error)
             else:
                 chunk.job.is_alone = True
+                self._stop(chunk.sequence)
+                self._run(chunk.sequence)
 
     def restart(self, cache: Cache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError) -> None:
         """All memory is lost. Questions are asked again; those of the step that crashed alone, and only once."""
-        self.cache = cache
-        self._idle.clear()
+        self.admission.reset(cache)
         crashed = {chunk.sequence.id for chunk in plan.chunks} if plan is not None else set()
+        asked = []
         for sequence in sequences:
             sequence.computed, sequence.slot = 0, None
-            job = sequence.job
-            if job is None:
-                continue
+            if sequence.job is not None:
+                asked.append((sequence, sequence.job))
+        for sequence, job in sorted(asked, key=lambda pair: pair[1].arrived):
             self.withdraw(sequence)
             if sequence.id in crashed:
                 job.crashes += 1
@@ -162,113 +156,59 @@ class Scheduler:
     def _finish(self, sequence: Sequence, job: Job, now: float) -> None:
         sequence.job = None
         if job.is_first:
-            self._prefixes.add(sequence)
+            self.admission.prefixes.add(sequence)
         self._outcomes.append(Outcome(job.ticket, bytes(job.rows)))
         self.arrivals.add(job)
-        self._rest(sequence, now)
+        self.admission.rest(sequence, now)
 
-    def _rest(self, sequence: Sequence, now: float) -> None:
-        sequence.used_at = now
-        self.cache.settle(sequence)
-        if sequence.slot is not None:
-            self._idle[sequence.id] = sequence
-            self._idle.move_to_end(sequence.id)
+    def _refuse(self, sequence: Sequence) -> None:
+        assert sequence.job is not None
+        error = GuardOverloaded(f"no room in the key-value cache for {len(sequence.ids)} tokens")
+        self._outcomes.append(Outcome(sequence.job.ticket, error=error))
+        self.close(sequence)
 
-    def _refuse_late(self, now: float) -> None:
-        oldest = now - self.limits.admission_seconds
-        for sequence in list(self._opens):
-            if sequence.job is not None and sequence.job.arrived < oldest:
-                self.counters.refusals += 1
-                error = GuardOverloaded(f"no room in the key-value cache for {len(sequence.ids)} tokens")
-                self._outcomes.append(Outcome(sequence.job.ticket, error=error))
-                self.close(sequence)
-
-    def _admit(self, waiting: Turns, now: float) -> bool:
-        """Let jobs run while there is room. True when none is left waiting."""
-        blocked: set[str] = set()
-        for sequence in list(waiting):
-            if sequence.owner in blocked:
-                continue
-            self._take_over(sequence)
-            if self._make_room(sequence, now):
-                waiting.remove(sequence)
-                self._running.push(sequence)
-                self.counters.started(sequence)
-            elif waiting is self._opens:
-                # An owner's later, smaller opens would fit, but then its big one never does. A feed, on the
-                # other hand, mostly has its room already and need not wait for one that must grow.
-                blocked.add(sequence.owner)
-                # Who waits holds nothing: its share of another's memory would keep that from being freed.
-                sequence.computed = 0
-                self.cache.drop(sequence)
-        return len(waiting) == 0
-
-    def _take_over(self, sequence: Sequence) -> None:
-        """Begin with what an open stream of the same owner has computed of the same tokens."""
-        job = sequence.job
-        if job is None or sequence.computed:
-            return
-        found = self._prefixes.find(sequence.owner, sequence.ids, job.reads[0] if job.reads else job.end)
-        if found is not None and found[0].slot is not None:
-            self.cache.share(found[0], sequence)
-            sequence.computed = found[1]
-            self.counters.shared_tokens += found[1]
-
-    def _make_room(self, sequence: Sequence, now: float) -> bool:
+    def _run(self, sequence: Sequence) -> None:
         job = sequence.job
         assert job is not None
-        silent_since = now - self.limits.idle_seconds if job.is_open else now
-        while not self.cache.ensure(sequence, job.end):
-            victim = self._victim(sequence, silent_since)
-            if victim is None:
-                return self._start_over(sequence, job)
-            self._evict(victim)
-        return True
+        self.counters.started(sequence)
+        if job.is_alone:
+            self._alone.push(sequence)
+        elif job.end - sequence.computed <= self.limits.short:
+            self._short.push(sequence)
+        else:
+            self._long.push(sequence)
 
-    def _victim(self, sequence: Sequence, silent_since: float) -> Sequence | None:
-        """Whose memory the sequence may have: the longest silent one's, else that of one which waits behind it."""
-        victim = next(iter(self._idle.values()), None)
-        if victim is not None and victim.used_at <= silent_since:
-            return victim
-        if self._running or sequence not in self._feeds:
-            return None
-        # Nothing runs, so nothing will be freed: the ones that wait may not hold each other up.
-        return next((other for other in list(self._feeds)[:0:-1] if other is not sequence and other.slot), None)
-
-    def _start_over(self, sequence: Sequence, job: Job) -> bool:
-        """Growing needs the old slot and the new at once; without room for both, give up the old and replay."""
-        if sequence.slot is None:
-            return False
-        self._evict(sequence)
-        return self.cache.ensure(sequence, job.end)
-
-    def _evict(self, sequence: Sequence) -> None:
-        self._idle.pop(sequence.id, None)
-        self.counters.evictions += 1
-        self.counters.evicted_tokens += sequence.computed
-        sequence.computed = 0
-        self.cache.drop(sequence)
+    def _stop(self, sequence: Sequence) -> bool:
+        return any(queue.remove(sequence) for queue in self._running)
 
     def _choose(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        short_room, long_room = self.limits.step, self.limits.piece
-        for sequence in self._running:
+        # Who must be alone may not have every step, or one long job would hold up everybody.
+        alone = self._alone.first
+        if alone is not None and (self._is_alones_turn or not (self._short or self._long)):
+            self._is_alones_turn = False
+            assert alone.job is not None
+            self._alone.send_back(alone)
+            return [_chunk(alone, alone.job, min(alone.job.end - alone.computed, self.limits.piece))]
+        self._is_alones_turn = True
+        return [
+            *self._serve(self._short, self.limits.step, take_whole=True),
+            *self._serve(self._long, self.limits.piece, take_whole=False),
+        ]
+
+    def _serve(self, queue: Turns, room: int, *, take_whole: bool) -> list[Chunk]:
+        """Chunks of the queue's jobs in turns, `room` tokens in all. Whoever is served goes to the back."""
+        chunks = []
+        for sequence in queue:
             job = sequence.job
             assert job is not None
             left = job.end - sequence.computed
-            if job.is_alone:
-                chunks = [_chunk(sequence, job, min(left, self.limits.piece))]
+            if not room or (take_whole and left > room):
                 break
-            if left <= self.limits.short:
-                count = left if left <= short_room else 0
-                short_room -= count
-            else:
-                count = min(left, long_room)
-                long_room -= count
-            if count:
-                chunks.append(_chunk(sequence, job, count))
+            count = min(left, room)
+            room -= count
+            chunks.append(_chunk(sequence, job, count))
         for chunk in chunks:
-            self._running.send_back(chunk.sequence)
+            queue.send_back(chunk.sequence)
         return chunks
 
 

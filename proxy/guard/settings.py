@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from proxy.guard.scheduler import Limits
+from proxy.guard.limits import Limits
 from proxy.risk import RiskLevel
 
 # <|im_start|>user\nHello<|im_end|>\n in the Qwen3 vocabulary: judged at the second last token.

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from proxy.guard.commands import Close, Command, Feed, Fork, Open, Outcome
 from proxy.guard.engine import Engine
+from proxy.guard.limits import Limits
 from proxy.guard.loader import LoadedGuard, load_guard
 from proxy.guard.model import Attend, GuardModel
 from proxy.guard.rows import read_rows, row_bytes
 from proxy.guard.runner import Runner
-from proxy.guard.scheduler import Limits
 from proxy.risk import Risk, Role
 from tests.guard.checkpoints import Reference, random_tensors, small_config, write_checkpoint
 

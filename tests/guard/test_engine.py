@@ -6,9 +6,9 @@ import pytest
 
 from proxy.guard.cache import Change, Grow, OutOfMemory
 from proxy.guard.engine import Engine
+from proxy.guard.limits import Limits
 from proxy.guard.protocol import GuardFault, GuardOverloaded, GuardUnavailable
 from proxy.guard.runner import Runner
-from proxy.guard.scheduler import Limits
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import Driver, Poisoned, Small, distance, with_nan
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.guard.limits import Limits
 from proxy.guard.metrics import COUNTS, SECONDS, Arrivals, Histogram, Metrics, Recorder, StepRecorder
-from proxy.guard.scheduler import Limits
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids

@@ -136,6 +136,25 @@ def test_a_failed_step_runs_one_by_one_and_only_the_culprit_fails() -> None:
     assert not world.scheduler.has_jobs
 
 
+def test_a_long_job_that_must_run_alone_takes_every_other_step_only() -> None:
+    world = World()
+    talker = world.open(range(10))
+    world.run()
+    suspect = world.open(world.fresh(500))
+    plan = world.step()
+    world.scheduler.restart(world.new_cache(4096, 512), [talker, suspect], plan, GuardFault("crash"))
+    world.memory = Memory()
+    steps = 0
+    while suspect.job is not None:
+        ticket = world.feed(talker, [1])
+        assert len(world.step().chunks) == 1
+        if ticket not in world.outcomes:
+            world.step()
+        assert ticket in world.outcomes
+        steps += 1
+    assert steps < 20
+
+
 def test_after_a_crash_everything_is_replayed_but_its_step_only_once() -> None:
     world = World()
     sequences = [world.open(range(5)) for _ in range(3)]

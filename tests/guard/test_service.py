@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.guard.limits import Limits
 from proxy.guard.loader import CheckpointError, LoadedGuard
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardFault, GuardOverloaded, GuardTimeout, GuardUnavailable, SequenceTooLong
-from proxy.guard.scheduler import Limits
 from proxy.guard.service import LocalGuard, start_guard
 from proxy.guard.settings import Canary, GuardSettings
 from proxy.guard.streams import KeptStream

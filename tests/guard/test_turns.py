@@ -35,3 +35,24 @@ def test_removing_keeps_the_rest_and_forgets_empty_owners() -> None:
     turns.remove(sequences[1])
     assert not turns
     assert order(turns) == []
+
+
+def test_the_oldest_is_known_and_a_walk_backwards_begins_with_the_newest() -> None:
+    turns, sequences = queue_of("a", "b", "a")
+    turns.send_back(sequences[0])
+    assert turns.oldest is sequences[0]
+    assert turns.first is sequences[1]
+    assert [sequence.id for sequence in reversed(turns)] == [2, 1, 0]
+    turns.remove(sequences[0])
+    assert turns.oldest is sequences[1]
+
+
+def test_an_owner_that_had_its_turn_is_behind_the_others() -> None:
+    turns, sequences = queue_of("a", "a", "b")
+    turns.pass_on("a")
+    assert turns.first is sequences[2]
+    turns.pass_on("nobody")
+    assert turns.has("a")
+    assert not turns.has("nobody")
+    empty, _ = queue_of()
+    assert (empty.first, empty.oldest) == (None, None)

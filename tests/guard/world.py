@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from proxy.guard.cache import Cache, Change, Grow, Move, Retire, Scrub
 from proxy.guard.commands import Outcome
+from proxy.guard.limits import Limits
 from proxy.guard.protocol import GuardError
 from proxy.guard.rows import write_rows
-from proxy.guard.scheduler import Limits, Plan, Scheduler
+from proxy.guard.scheduler import Plan, Scheduler
 from proxy.guard.sequence import Job, Sequence
 from proxy.risk import Role
 
