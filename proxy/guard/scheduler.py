@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
-from proxy.guard.cache import Cache, Change
+from proxy.guard.cache import Change
 from proxy.guard.commands import Outcome
 from proxy.guard.metrics import Arrivals, Counters
 from proxy.guard.prefixes import Prefixes
 from proxy.guard.protocol import GuardError, GuardOverloaded
-from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.guard.sequence import Chunk, Job, KeyValueCache, Sequence
 from proxy.guard.turns import Turns
 
 
@@ -37,7 +37,7 @@ class Plan:
 
 
 class Scheduler:
-    def __init__(self, cache: Cache, limits: Limits) -> None:
+    def __init__(self, cache: KeyValueCache, limits: Limits) -> None:
         self.cache = cache
         self.limits = limits
         self.counters = Counters()
@@ -121,10 +121,8 @@ class Scheduler:
         self._outcomes.append(Outcome(sequence.job.ticket, error=error))
         self.withdraw(sequence)
         if sequence.slot is not None:
-            for holder in sequence.slot.holders:
-                assert isinstance(holder, Sequence)
+            for holder in self.cache.condemn(sequence.slot):
                 self._idle.pop(holder.id, None)
-            self.cache.condemn(sequence.slot)
 
     def isolate(self, plan: Plan, error: GuardError) -> None:
         """A step failed as a whole: its members run one by one; one that fails alone is the culprit."""
@@ -134,7 +132,9 @@ class Scheduler:
             else:
                 chunk.job.is_alone = True
 
-    def restart(self, cache: Cache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError) -> None:
+    def restart(
+        self, cache: KeyValueCache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError
+    ) -> None:
         """All memory is lost. Questions are asked again; those of the step that crashed alone, and only once."""
         self.cache = cache
         self._idle.clear()
@@ -210,8 +210,8 @@ class Scheduler:
             return
         found = self._prefixes.find(sequence.owner, sequence.ids, job.reads[0] if job.reads else job.end)
         if found is not None and found[0].slot is not None:
-            self.cache.share(found[0], sequence)
             sequence.computed = found[1]
+            self.cache.share(found[0], sequence)
             self.counters.shared_tokens += found[1]
 
     def _make_room(self, sequence: Sequence, now: float) -> bool:
@@ -237,7 +237,7 @@ class Scheduler:
 
     def _start_over(self, sequence: Sequence, job: Job) -> bool:
         """Growing needs the old slot and the new at once; without room for both, give up the old and replay."""
-        if sequence.slot is None:
+        if sequence.slot is None or self.cache.grows_in_place:
             return False
         self._evict(sequence)
         return self.cache.ensure(sequence, job.end)
