@@ -9,17 +9,17 @@ from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import asdict
 
-from proxy.guard.cache import Cache, OutOfMemory
+from proxy.guard.cache import OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.devices import AnyRunner
 from proxy.guard.metrics import Arrivals, Metrics, StepRecorder
-from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
-from proxy.guard.runner import Runner
+from proxy.guard.protocol import GuardError, GuardFault, GuardOutOfMemory, GuardOverloaded, UnknownStream
 from proxy.guard.scheduler import Limits, Plan, Scheduler
-from proxy.guard.sequence import Job, Sequence
+from proxy.guard.sequence import Job, KeyValueCache, Sequence
 
 
 class Engine:
-    def __init__(self, runner: Runner, *, window: int, budget_bytes: int, limits: Limits | None = None) -> None:
+    def __init__(self, runner: AnyRunner, *, window: int, budget_bytes: int, limits: Limits | None = None) -> None:
         """`window` is the most tokens of one stream. Raises ValueError when the budget does not hold one such."""
         self.window = window
         self._runner = runner
@@ -79,6 +79,8 @@ class Engine:
         if plan.chunks:
             try:
                 answers = self._runner.run(plan.chunks)
+            except GuardOutOfMemory as exc:
+                self._scheduler.isolate(plan, exc)
             except Exception as exc:
                 self._scheduler.isolate(plan, GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
             else:
@@ -124,10 +126,8 @@ class Engine:
             **self._record.values(),
         )
 
-    def _new_cache(self) -> Cache:
-        return Cache(
-            bytes_per_token=self._runner.kv_bytes_per_token, budget_bytes=self._budget_bytes, window=self.window
-        )
+    def _new_cache(self) -> KeyValueCache:
+        return self._runner.new_cache(self._budget_bytes, self.window)
 
     def _open(self, command: Open, now: float) -> Outcome | None:
         if fault := self._fault_of(command.ids, 0, command.reads):

@@ -207,7 +207,8 @@ def _check(checkpoint: Checkpoint, expected: Shapes) -> None:
         )
 
 
-def _build(shape: Architecture, checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> GuardModel:
+def build(shape: Architecture, checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> GuardModel:
+    """Checked tensors -> the engine's layout, on the device. `dtype` None: see `load_guard`."""
     target = dtype or _natural_dtype(checkpoint.read("model.norm.weight").dtype, device)
 
     def read(name: str) -> Tensor:

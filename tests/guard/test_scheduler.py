@@ -197,9 +197,7 @@ ACTIONS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(ACTIONS, st.sampled_from([512, 700, 2000, 20_000]), st.booleans())
-def test_invariants_hold_after_every_random_plan(
-    actions: list[tuple[str, int, int]], budget: int, paged: bool
-) -> None:
+def test_invariants_hold_after_every_random_plan(actions: list[tuple[str, int, int]], budget: int, paged: bool) -> None:
     world = World(budget_tokens=budget, paged=paged)
     alive = [world.open(world.fresh(size), owner) for size, owner in ((30, "a"), (60, "b"), (130, "a"))]
     world.run()
