@@ -13,7 +13,7 @@ from proxy.guard.cache import OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
 from proxy.guard.devices import AnyRunner
 from proxy.guard.metrics import Arrivals, Metrics, StepRecorder
-from proxy.guard.protocol import GuardError, GuardFault, GuardOutOfMemory, GuardOverloaded, UnknownStream
+from proxy.guard.protocol import GuardError, GuardFault, GuardOutOfMemory, GuardOverloaded, GuardUnavailable, UnknownStream
 from proxy.guard.scheduler import Limits, Plan, Scheduler
 from proxy.guard.sequence import Job, KeyValueCache, Sequence
 
@@ -81,6 +81,8 @@ class Engine:
                 answers = self._runner.run(plan.chunks)
             except GuardOutOfMemory as exc:
                 self._scheduler.isolate(plan, exc)
+            except GuardUnavailable:
+                raise  # the device is lost: no stream of the step is to blame
             except Exception as exc:
                 self._scheduler.isolate(plan, GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
             else:

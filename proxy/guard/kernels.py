@@ -59,7 +59,7 @@ def silu_kernel(gate_up, product, total, size, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["tokens"])
-def write_kernel(
+def write_kernel(  # long: one function, as a kernel is; a call within would cost the interpreter milliseconds
     qkv, queries, keys, values, norm, rotations, positions, places, scales, tokens, floor,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_TOKENS: tl.constexpr,
     ROWS: tl.constexpr, IS_FP8: tl.constexpr,
@@ -115,7 +115,7 @@ def write_kernel(
 
 
 @triton.jit
-def attention_kernel(
+def attention_kernel(  # long: one function, as a kernel is; a call within would cost the interpreter milliseconds
     queries, mixed, keys, values, items, tables, scales,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_TOKENS: tl.constexpr,
     ROWS: tl.constexpr, PRECISION: tl.constexpr,
@@ -149,8 +149,8 @@ def attention_kernel(
     key_scale = tl.load(scales + head) * LOG2_E
     within = places[:, None] * HEAD_DIM + columns[None, :]
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    sums = tl.zeros((ROWS, HEAD_DIM), tl.float32)
+    total = tl.full((ROWS,), 0.0, tl.float32)
+    sums = tl.full((ROWS, HEAD_DIM), 0.0, tl.float32)
     for base in range(0, end, PAGE_TOKENS):
         page = tl.load(pages + base // PAGE_TOKENS).to(tl.int64)
         offset = (page * KV_HEADS + head) * (PAGE_TOKENS * HEAD_DIM)

@@ -139,29 +139,42 @@ def unpack(outputs: Floats, packed: Packed) -> list[bytes | GuardError]:
 
     A chunk whose numbers are not finite is a fault even where nothing is read: its keys are in the cache.
     """
-    finite = np.logical_and.reduceat(np.isfinite(outputs[:, 0]), packed.firsts)
-    rows = {role: np.ascontiguousarray(outputs[:, columns]) for role, columns in OUTPUTS.items()}
-    good = {}
-    for role, found in rows.items():
-        sums = found.sum(axis=1)
-        good[role] = (sums > SUMS[0]) & (sums < SUMS[1])  # NaN compares false with everything
-    answers: list[bytes | GuardError] = []
-    for chunk, first, is_finite in zip(packed.chunks, packed.firsts.tolist(), finite.tolist(), strict=True):
-        role, read = chunk.job.role, _rows_read(chunk, first)
-        if not is_finite:
-            answers.append(GuardFault("the guard's numbers are not finite"))
-        elif not good[role][read].all():
-            answers.append(GuardFault("the guard's probabilities do not sum to one"))
-        else:
-            answers.append(rows[role][read].tobytes())
-    return answers
+    finite = np.logical_and.reduceat(np.isfinite(outputs[:, 0]), packed.firsts).tolist()
+    roles = {chunk.job.role for chunk in packed.chunks}
+    found = {role: _Rows(outputs[:, OUTPUTS[role]]) for role in roles}
+    return [
+        found[chunk.job.role].answer(chunk, first) if is_finite else GuardFault("the guard's numbers are not finite")
+        for chunk, first, is_finite in zip(packed.chunks, packed.firsts.tolist(), finite, strict=True)
+    ]
 
 
-def _rows_read(chunk: Chunk, first: int) -> slice | list[int]:
-    reads = chunk.reads
-    if len(reads) == chunk.count:
-        return slice(first, first + chunk.count)
-    return [first - chunk.start + position for position in reads]
+class _Rows:
+    """One role's rows of a batch. A step has a thousand chunks: each is a slice of one block of bytes."""
+
+    def __init__(self, rows: Floats) -> None:
+        sums = rows.sum(axis=1)
+        self._good = (sums > SUMS[0]) & (sums < SUMS[1])  # NaN compares false with everything
+        self._are_good = bool(self._good.all())
+        self._data = rows.tobytes()
+        self._bytes = rows.shape[1] * rows.itemsize
+
+    def answer(self, chunk: Chunk, first: int) -> bytes | GuardError:
+        """`first`: row of the chunk's first token."""
+        if len(chunk.reads) == chunk.count:
+            return self._slice(first, first + chunk.count)
+        answer = b""
+        for position in chunk.reads:
+            row = first - chunk.start + position
+            part = self._slice(row, row + 1)
+            if isinstance(part, GuardError):
+                return part
+            answer += part
+        return answer
+
+    def _slice(self, start: int, end: int) -> bytes | GuardError:
+        if not self._are_good and not self._good[start:end].all():
+            return GuardFault("the guard's probabilities do not sum to one")
+        return self._data[start * self._bytes : end * self._bytes]
 
 
 def _cut(items: Ints, tokens: int) -> Ints:

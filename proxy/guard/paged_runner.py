@@ -15,7 +15,7 @@ from proxy.guard.model import GuardModel
 from proxy.guard.packing import OUTPUT_WIDTH, Layout, bucket_sizes, clear, pack, split, unpack
 from proxy.guard.paged_model import FP8, PagedMemory, PagedModel, tiles_of
 from proxy.guard.pages import PAGE_TOKENS, PageCache, pages_for
-from proxy.guard.protocol import GuardError, GuardOutOfMemory
+from proxy.guard.protocol import GuardError, GuardOutOfMemory, GuardUnavailable
 from proxy.guard.scheduler import Limits
 from proxy.guard.sequence import Chunk
 
@@ -99,7 +99,7 @@ class PagedRunner:
     def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
         """One answer a chunk: a row for each of its reads, or a GuardFault when its numbers are not finite.
 
-        Raises GuardOutOfMemory.
+        Raises GuardOutOfMemory, and GuardUnavailable when the device itself fails.
         """
         answers: list[bytes | GuardError] = []
         with self._on_device():
@@ -165,3 +165,6 @@ class PagedRunner:
             # What the failed step left behind must not fail the next one too.
             torch.cuda.empty_cache()
             raise GuardOutOfMemory("the GPU has no memory left for this step") from exc
+        except torch.AcceleratorError as exc:
+            # Mostly it stays broken for the whole process: a crash of the engine, not a fault of the input.
+            raise GuardUnavailable(f"the GPU failed: {exc}") from exc

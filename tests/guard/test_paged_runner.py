@@ -7,6 +7,7 @@ same padded buckets, one call at a time.
 import random
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from proxy.guard.cache import Change
 from proxy.guard.model import GuardModel
 from proxy.guard.paged_runner import PagedRunner
 from proxy.guard.pages import PAGE_TOKENS
-from proxy.guard.protocol import GuardError, GuardFault, GuardOutOfMemory
+from proxy.guard.protocol import GuardError, GuardFault, GuardOutOfMemory, GuardUnavailable
 from proxy.guard.random_weights import random_guard
 from proxy.guard.scheduler import Limits
 from proxy.guard.sequence import Chunk
@@ -27,9 +28,9 @@ DEVICE = "cuda" if HAS_GPU else "cpu"
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA GPU: graphs, bfloat16 and the device's memory")
 LIMITS = Limits(piece=64, short=16, step=64)
 TIGHT = 1e-5
-# Of probabilities, with keys and values in e4m3 (3 bits of fraction) and lively random weights: measured up to
-# 0.13, and 0.014 on average.
-FP8_LARGEST, FP8_MEAN = 0.25, 0.03
+# Of probabilities, with keys and values in e4m3 (3 bits of fraction) and lively random weights: measured on four
+# texts up to 0.08, and up to 0.0064 on average.
+FP8_LARGEST, FP8_MEAN = 0.16, 0.013
 BF16_LARGEST = 0.1
 
 
@@ -70,7 +71,7 @@ def test_whole_and_token_by_token_equal_one_clean_forward(small: Small, model: G
 def test_ragged_mixed_batches_equal_one_clean_forward_each(small: Small, model: GuardModel) -> None:
     driver = paged(model)
     dice = random.Random(1)
-    texts = [random_ids(dice.randint(30, 110), seed) for seed in range(8)]
+    texts = [random_ids(dice.randint(30, 100), seed) for seed in range(5)]
     streams = [driver.open(text[:20], owner=f"key {number % 3}")[0] for number, text in enumerate(texts)]
     fed = [20] * len(texts)
     found: list[list[list[float]]] = [[] for _ in texts]
@@ -117,14 +118,16 @@ def test_rewind_takes_tokens_back(small: Small, model: GuardModel) -> None:
     assert distance(driver.rows(ticket), small.reference.rows(ids + other[:2])[100:]) < TIGHT
 
 
-def test_a_batch_of_64_judges_as_the_cpu_does(small: Small, model: GuardModel) -> None:
-    texts = [random_ids(13 + seed % 2, seed) for seed in range(64)]
+def test_a_batch_of_64_judges_as_the_cpu_does(tmp_path: Path) -> None:
+    small = Small(tmp_path, num_hidden_layers=1)
+    model = small.load(DEVICE).model
+    texts = [random_ids(4 + seed % 2, seed) for seed in range(64)]
     drivers = [paged(model, limits=Limits(piece=64, short=16, step=128)), small.engine()]
     found = []
     for driver in drivers:
-        streams = [driver.open(text[:12])[0] for text in texts]
+        streams = [driver.open(text[:3])[0] for text in texts]
         driver.run()
-        tickets = [driver.feed(stream, 12, text[12:]) for stream, text in zip(streams, texts, strict=True)]
+        tickets = [driver.feed(stream, 3, text[3:]) for stream, text in zip(streams, texts, strict=True)]
         found.append([driver.rows(ticket) for ticket in tickets])
         assert driver.engine.metrics().last_batch == 64
     assert all(distance(a, b) < TIGHT for a, b in zip(*found, strict=True))
@@ -191,24 +194,39 @@ def test_other_shapes_of_heads(tmp_path_factory: pytest.TempPathFactory) -> None
         assert distance(driver.rows(driver.feed(stream, 25, text[25:])), small.reference.rows(text)[25:]) < TIGHT
 
 
-def test_poison_fails_its_stream_alone(small: Small, model: GuardModel) -> None:
-    class Failing(PagedRunner):
-        """Has no memory left for one id."""
+class Failing(PagedRunner):
+    """Its device fails when it meets the id 7."""
 
-        def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
-            if any(7 in chunk.sequence.ids[chunk.start :] for chunk in chunks):
-                with self._on_device():
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().run(chunks)
+    error: Exception = torch.OutOfMemoryError("CUDA out of memory")
 
-    driver = Driver(model, 4096, LIMITS, Failing(model, limits=LIMITS, cuda_graphs=False))
+    def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
+        if any(7 in chunk.sequence.ids[chunk.start :] for chunk in chunks):
+            with self._on_device():
+                raise self.error
+        return super().run(chunks)
+
+
+def failing(model: GuardModel) -> tuple[Failing, Driver]:
+    runner = Failing(model, limits=LIMITS, cuda_graphs=False)
+    return runner, Driver(model, 4096, LIMITS, runner)
+
+
+def test_who_finds_no_memory_alone_fails_alone(model: GuardModel) -> None:
+    _, driver = failing(model)
     streams = [driver.open([1, 2, 3])[0] for _ in range(3)]
     driver.run()
     tickets = [driver.feed(stream, 3, [token]) for stream, token in zip(streams, (5, 7, 9), strict=True)]
     driver.run()
     errors = [driver.answers[ticket].error for ticket in tickets]
     assert [type(error) for error in errors] == [type(None), GuardOutOfMemory, type(None)]
-    assert driver.engine.metrics().restarts == 0
+
+
+def test_a_lost_device_is_a_crash_of_the_engine(model: GuardModel) -> None:
+    runner, driver = failing(model)
+    runner.error = torch.AcceleratorError("an illegal memory access was encountered")
+    driver.feed(driver.open([1, 2, 3])[0], 3, [7])
+    with pytest.raises(GuardUnavailable, match="the GPU failed: an illegal memory access"):
+        driver.run()
 
 
 def test_bytes_budgets_and_pages(model: GuardModel) -> None:
