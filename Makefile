@@ -7,7 +7,7 @@ ARGS ?=
 TIMES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench bench-retokenizer bench-guard bench-relay long clean
+.PHONY: help setup demo serve test check format bench bench-retokenizer bench-guard bench-relay kernels long clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -51,6 +51,9 @@ bench-guard: setup ## Token times, steps, speed and capacity, beside two other w
 
 bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
 	$(BIN)/python -m bench.relay $(ARGS)
+
+kernels: setup ## Compile the GPU kernels for an H100, which needs no GPU: registers and shared memory of each
+	$(BIN)/python -m tests.guard.compiled $(ARGS)
 
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)

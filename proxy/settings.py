@@ -157,6 +157,10 @@ class GuardSettings(Section):
     """Longest wait for room in the guard's key-value cache."""
     kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
     """Memory of the key-value cache; without it, the engine's own choice."""
+    kv_dtype: Literal["auto", "fp8"] = "auto"
+    """Number format of the key-value cache; fp8 holds twice the streams, on a GPU only."""
+    cuda_graphs: bool = True
+    """On a GPU, run a step as one call; off only to look for faults."""
     window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
     """Most tokens of one conversation; without it, what the model was made for."""
     folded_view: bool = False

@@ -25,8 +25,11 @@ PURE = {
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
 TORCH = {
-    f"proxy.guard.{name}" for name in ("answers", "attention", "int8", "loader", "model", "random_weights", "runner")
-} | {"proxy.benchmark.baselines"}
+    f"proxy.guard.{name}"
+    for name in (
+        "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "random_weights", "runner",
+    )
+} | {"proxy.benchmark.baselines"}  # fmt: skip
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
 LATE = {
     "openai",
@@ -38,6 +41,7 @@ LATE = {
     "proxy.evaluation.command",
     "proxy.evaluation.picture",
     "proxy.export",
+    "proxy.guard.paged_runner",
     "proxy.guard.qwen3guard",
     "proxy.guards",
     "uvloop",

@@ -110,7 +110,7 @@ TYPOS = [
     ("[guard]\ndevice = 'gpu'", "[guard] device must be auto, cpu, mps, cuda or cuda:N."),
     (
         "[guard]\ndtype = 'bf16'",
-        '[guard] dtype must be "auto", "float32", "bfloat16" or "float16", not "bf16"; did you',
+        '[guard] dtype must be "auto", "float32", "bfloat16", "float16" or "int8", not "bf16"; did you',
     ),
     ("[guard]\non_failure = 'opne'", 'must be "closed" or "open", not "opne"; did you mean "open"?'),
     (

@@ -7,13 +7,13 @@ silent streams, and where nothing runs from streams that wait themselves. All th
 
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterator
+from typing import Any
 
-from proxy.guard.cache import Cache, Slot
 from proxy.guard.kept import Kept
 from proxy.guard.limits import Limits
 from proxy.guard.metrics import Counters
 from proxy.guard.prefixes import Prefixes
-from proxy.guard.sequence import Job, Sequence
+from proxy.guard.sequence import Job, KeyValueCache, Sequence
 from proxy.guard.turns import Turns
 
 # New streams that one step lets in, and owners whose new streams it tries in vain: a step is on everyone's path.
@@ -24,7 +24,7 @@ SHARES_SECONDS = 0.1
 
 
 class Admission:
-    def __init__(self, cache: Cache, limits: Limits) -> None:
+    def __init__(self, cache: KeyValueCache, limits: Limits) -> None:
         self.cache = cache
         self.counters = Counters()
         self.prefixes = Prefixes()
@@ -89,7 +89,7 @@ class Admission:
         else:
             self.cache.drop(sequence)
 
-    def reset(self, cache: Cache) -> None:
+    def reset(self, cache: KeyValueCache) -> None:
         """All memory is lost: this is the new one."""
         for sequence in list(self.kept):
             self.kept.remove(sequence)
@@ -99,7 +99,7 @@ class Admission:
         self._idle.clear()
         self._holders.clear()
 
-    def condemn(self, slot: Slot) -> None:
+    def condemn(self, slot: Any) -> None:
         """Nothing in the slot can be trusted, whoever holds it."""
         for holder in list(slot.holders):
             assert isinstance(holder, Sequence)
@@ -264,7 +264,7 @@ class Admission:
 
     def _start_over(self, sequence: Sequence, job: Job) -> bool:
         """Growing needs the old slot and the new at once; without room for both, give up the old and replay."""
-        if sequence.slot is None or job.is_open:
+        if sequence.slot is None or job.is_open or self.cache.grows_in_place:
             return False
         self._evict(sequence)
         return self.cache.ensure(sequence, job.end)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from proxy.guard.cache import Slot
 from proxy.guard.model import GuardModel
 from proxy.guard.sequence import Chunk
 
@@ -168,7 +169,7 @@ def place(chunks: Sequence[Chunk]) -> list[Placed]:
     first = 0
     slots = []
     for chunk in chunks:
-        slot = chunk.sequence.slot
+        slot: Slot | None = chunk.sequence.slot
         assert slot is not None  # the scheduler gives every running sequence a slot
         slots.append((slot.slab, slot.index, chunk))
     for slab, index, chunk in sorted(slots, key=lambda at: at[:2]):

@@ -72,7 +72,16 @@ class Scrub:
     index: int
 
 
-Change = Grow | Retire | Move | Scrub
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy the first `length` tokens of one page to another (see `pages`)."""
+
+    source: int
+    target: int
+    length: int
+
+
+Change = Grow | Retire | Move | Scrub | Copy
 
 
 @dataclass(slots=True)
@@ -88,7 +97,9 @@ class Slab:
 
 
 class Cache:
-    """Slots within a budget. Sizes are tokens unless they say bytes."""
+    """Slots within a budget. Sizes are tokens unless they say bytes. See `sequence.KeyValueCache`."""
+
+    grows_in_place = False
 
     def __init__(self, *, bytes_per_token: int, budget_bytes: int, window: int) -> None:
         """Raises ValueError when the budget does not hold one stream of `window` tokens."""
@@ -151,12 +162,14 @@ class Cache:
         if not slot.holders:
             self._free(self._slabs[slot.slab], slot.index)
 
-    def condemn(self, slot: Slot) -> None:
-        """What lies in the slot cannot be trusted: everyone who holds it starts anew, and it is zeroed."""
+    def condemn(self, slot: Slot) -> list[Holder]:
+        """What lies in the slot cannot be trusted: everyone who holds it (returned) starts anew, and it is zeroed."""
         self.journal.append(Scrub(slot.slab, slot.index))
-        for holder in list(slot.holders):
+        holders = list(slot.holders)
+        for holder in holders:
             holder.computed = 0
             self.drop(holder)
+        return holders
 
     def _capacity_for(self, tokens: int) -> int:
         capacity = SMALLEST_TOKENS

@@ -9,18 +9,25 @@ from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import asdict
 
-from proxy.guard.cache import Cache, OutOfMemory
+from proxy.guard.cache import OutOfMemory
 from proxy.guard.commands import Cancel, Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.devices import AnyRunner
 from proxy.guard.limits import Limits
 from proxy.guard.metrics import Arrivals, Metrics, StepRecorder
-from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, UnknownStream
-from proxy.guard.runner import Runner
+from proxy.guard.protocol import (
+    GuardError,
+    GuardFault,
+    GuardOutOfMemory,
+    GuardOverloaded,
+    GuardUnavailable,
+    UnknownStream,
+)
 from proxy.guard.scheduler import Plan, Scheduler
-from proxy.guard.sequence import Job, Sequence
+from proxy.guard.sequence import Job, KeyValueCache, Sequence
 
 
 class Engine:
-    def __init__(self, runner: Runner, *, window: int, budget_bytes: int, limits: Limits | None = None) -> None:
+    def __init__(self, runner: AnyRunner, *, window: int, budget_bytes: int, limits: Limits | None = None) -> None:
         """`window` is the most tokens of one stream. Raises ValueError when the budget does not hold one such."""
         self.window = window
         self._runner = runner
@@ -78,11 +85,8 @@ class Engine:
         except OutOfMemory as exc:
             return self._shrink(exc)
         if plan.chunks:
-            try:
-                answers = self._runner.run(plan.chunks)
-            except Exception as exc:
-                self._scheduler.isolate(plan, GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
-            else:
+            answers = self._run(plan)
+            if answers is not None:
                 self._scheduler.commit(plan, answers, now)
                 self._record.step(plan.chunks, queue, time.perf_counter() - started)
         self._plan = None
@@ -92,6 +96,18 @@ class Engine:
         arrivals, self._scheduler.arrivals = self._scheduler.arrivals, Arrivals()
         self._record.answers(arrivals, now + time.perf_counter() - started)
         return self._scheduler.outcomes()
+
+    def _run(self, plan: Plan) -> list[bytes | GuardError] | None:
+        """None where the step failed as a whole."""
+        try:
+            return self._runner.run(plan.chunks)
+        except GuardOutOfMemory as exc:
+            self._scheduler.isolate(plan, exc)
+        except GuardUnavailable:
+            raise  # the device is lost: no stream of the step is to blame
+        except Exception as exc:
+            self._scheduler.isolate(plan, GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
+        return None
 
     def _shrink(self, error: OutOfMemory) -> list[Outcome]:
         """The device holds less than the budget: go on with what it gave. All streams stay; new ones wait for room."""
@@ -126,10 +142,8 @@ class Engine:
             **self._record.values(),
         )
 
-    def _new_cache(self) -> Cache:
-        return Cache(
-            bytes_per_token=self._runner.kv_bytes_per_token, budget_bytes=self._budget_bytes, window=self.window
-        )
+    def _new_cache(self) -> KeyValueCache:
+        return self._runner.new_cache(self._budget_bytes, self.window)
 
     def _open(self, command: Open, now: float) -> Outcome | None:
         if fault := self._fault_of(command.ids, 0, command.reads):

@@ -82,7 +82,7 @@ def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Loa
         raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
     _check(checkpoint, tensor_shapes(architecture))
     try:
-        built = _build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], device)
+        built = build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], device)
     except (SafetensorError, OSError) as exc:
         raise CheckpointError(f"{checkpoint.name}: the weights cannot be read: {exc}") from exc
     if dtype == INT8:
@@ -207,7 +207,8 @@ def _check(checkpoint: Checkpoint, expected: Shapes) -> None:
         )
 
 
-def _build(shape: Architecture, checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> GuardModel:
+def build(shape: Architecture, checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> GuardModel:
+    """Checked tensors -> the engine's layout, on the device. `dtype` None: see `load_guard`."""
     target = dtype or _natural_dtype(checkpoint.read("model.norm.weight").dtype, device)
 
     def read(name: str) -> Tensor:

@@ -86,7 +86,7 @@ class GuardModel:
         # x / rms(x) is x * size ** 0.5 / hypot(norm(x), (size * eps) ** 0.5): half the calls, the same numbers.
         self._hidden_floor = torch.tensor((architecture.hidden * architecture.norm_eps) ** 0.5, device=self.device)
         self._head_floor = torch.tensor((architecture.head_dim * architecture.norm_eps) ** 0.5, device=self.device)
-        self._rotations = self._rotate_until(min(architecture.window, 4096))
+        self._rotations = self.rotations(min(architecture.window, 4096))
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +100,7 @@ class GuardModel:
         """ids [T], positions [T] (none above `last`) -> final hidden states [T, hidden]."""
         shape = self.architecture
         if last >= len(self._rotations):
-            self._rotations = self._rotate_until(max(last + 1, 2 * len(self._rotations)))
+            self._rotations = self.rotations(max(last + 1, 2 * len(self._rotations)))
         rotation = self._rotations[positions]
         hidden = functional.embedding(ids, self.embedding)
         for index, layer in enumerate(self.layers):
@@ -123,11 +123,19 @@ class GuardModel:
         logits = torch.nan_to_num(self.logits(hidden, heads), nan=nan, posinf=nan, neginf=nan)
         return torch.cat((logits[:, :3].softmax(-1), logits[:, 3:].softmax(-1)), dim=1)
 
+    def rotations(self, length: int) -> Tensor:
+        """Rotations of positions 0 ... length - 1: complex64 [length, 1, head_dim / 2]."""
+        shape = self.architecture
+        exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
+        frequencies = 1.0 / (shape.rope_theta**exponents) / shape.rope_factor
+        angles = torch.outer(torch.arange(length).float(), frequencies)
+        return torch.complex(angles.cos(), angles.sin()).unsqueeze(1).to(self.embedding.device)
+
     def _attention(self, index: int, layer: Layer, hidden: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
         shape = self.architecture
         qk_heads = shape.heads + shape.kv_heads
         normed = self._normed(hidden, layer.input_norm)
-        qkv = _linear(normed, layer.qkv, layer.qkv_bias).view(-1, qk_heads + shape.kv_heads, shape.head_dim)
+        qkv = linear(normed, layer.qkv, layer.qkv_bias).view(-1, qk_heads + shape.kv_heads, shape.head_dim)
         # Norm and rotation in float32 whatever the weights are: two cheap ops that rounding would hurt most.
         qk = qkv[:, :qk_heads].float()
         qk = qk / torch.hypot(torch.linalg.vector_norm(qk, dim=-1, keepdim=True), self._head_floor) * layer.qk_norm
@@ -140,7 +148,7 @@ class GuardModel:
 
     def _feed_forward(self, layer: Layer, hidden: Tensor) -> Tensor:
         normed = self._normed(hidden, layer.post_norm)
-        gate, up = _linear(normed, layer.gate_up).chunk(2, dim=-1)
+        gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
         return _add_linear(hidden, functional.silu(gate).mul_(up), layer.down)
 
     def _normed(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
@@ -148,16 +156,8 @@ class GuardModel:
             return hidden / torch.hypot(torch.linalg.vector_norm(hidden, dim=-1, keepdim=True), self._hidden_floor)
         return functional.rms_norm(hidden, (self.architecture.hidden,), weight, self.architecture.norm_eps)
 
-    def _rotate_until(self, length: int) -> Tensor:
-        """Rotations of positions 0 ... length - 1: complex64 [length, 1, head_dim / 2]."""
-        shape = self.architecture
-        exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
-        frequencies = 1.0 / (shape.rope_theta**exponents) / shape.rope_factor
-        angles = torch.outer(torch.arange(length).float(), frequencies)
-        return torch.complex(angles.cos(), angles.sin()).unsqueeze(1).to(self.embedding.device)
 
-
-def _linear(inputs: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
+def linear(inputs: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     return matrix(inputs, bias) if isinstance(matrix, Int8Matrix) else functional.linear(inputs, matrix, bias)
 
 

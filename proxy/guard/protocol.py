@@ -28,6 +28,10 @@ class GuardOverloaded(GuardError):
     """Admission refused: no room in the key-value cache within the waiting time."""
 
 
+class GuardOutOfMemory(GuardOverloaded):
+    """The device had no memory left for a step. Its streams are tried one by one; who fails alone ends so."""
+
+
 class GuardTimeout(GuardError):
     """No verdict within the deadline."""
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any, TypedDict
 
 from proxy.guard.commands import Close, Command, Feed, Open
+from proxy.guard.devices import make_runner
 from proxy.guard.engine import Engine
 from proxy.guard.limits import Limits
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import SequenceTooLong
 from proxy.guard.rows import read_rows
-from proxy.guard.runner import Runner
+from proxy.guard.settings import GuardSettings
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Risk, Role
 
 # Arguments of `AutoModel.from_pretrained` that change nothing here.
@@ -43,10 +44,10 @@ class Qwen3GuardStream:
     """Qwen3Guard-Stream as its model card uses it."""
 
     def __init__(self, loaded: LoadedGuard) -> None:
-        runner = Runner(loaded.model)
+        runner = make_runner(loaded.model, GuardSettings(limits=LIMITS))
         budget = runner.default_budget_bytes()
         self.info = loaded.info
-        self._window = min(loaded.info.window, budget // runner.kv_bytes_per_token)
+        self._window = min(loaded.info.window, runner.tokens_in(budget))
         self._engine = Engine(runner, window=self._window, budget_bytes=budget, limits=LIMITS)
         self._last_number = 0
         self._vocabulary = loaded.model.architecture.vocabulary

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proxy.guard.answers import read_answers
 from proxy.guard.attention import Attention, Placed, Slab, place
-from proxy.guard.cache import Change, Grow, Move, OutOfMemory, Retire, Scrub
+from proxy.guard.cache import Cache, Change, Grow, Move, OutOfMemory, Retire, Scrub
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError
 from proxy.guard.sequence import Chunk
@@ -39,8 +39,6 @@ class Runner:
 
     def default_budget_bytes(self) -> int:
         """A quarter of the memory that is free now: the rest of the machine has work too."""
-        if self.model.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.model.device)[0] * 3 // 4
         try:
             return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
         except ValueError:  # not every system counts its free pages
@@ -52,6 +50,14 @@ class Runner:
         if self.model.device.type == "cuda":
             return torch.cuda.get_device_name(self.model.device)
         return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+    def tokens_in(self, budget_bytes: int) -> int:
+        """The longest stream that a budget holds."""
+        return budget_bytes // self.kv_bytes_per_token
+
+    def new_cache(self, budget_bytes: int, window: int) -> Cache:
+        """Accounting over memory that holds nothing yet. Raises ValueError for a budget below one window."""
+        return Cache(bytes_per_token=self.kv_bytes_per_token, budget_bytes=budget_bytes, window=window)
 
     def use_threads(self, count: int) -> None:
         """How many threads an operation may use. To be called in the thread that runs the engine."""

@@ -10,12 +10,12 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
 from proxy.guard.admission import Admission
-from proxy.guard.cache import Cache, Change
+from proxy.guard.cache import Change
 from proxy.guard.commands import Outcome
 from proxy.guard.limits import Limits
 from proxy.guard.metrics import Arrivals, Counters
 from proxy.guard.protocol import GuardError, GuardOverloaded
-from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.guard.sequence import Chunk, Job, KeyValueCache, Sequence
 from proxy.guard.turns import Turns
 
 
@@ -26,7 +26,7 @@ class Plan:
 
 
 class Scheduler:
-    def __init__(self, cache: Cache, limits: Limits) -> None:
+    def __init__(self, cache: KeyValueCache, limits: Limits) -> None:
         self.limits = limits
         self.admission = Admission(cache, limits)
         self._short, self._long, self._alone = self._running = (Turns(), Turns(), Turns())
@@ -35,7 +35,7 @@ class Scheduler:
         self.arrivals = Arrivals()  # of what was answered since someone took it
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> KeyValueCache:
         return self.admission.cache
 
     @property
@@ -128,7 +128,9 @@ class Scheduler:
                 self._stop(chunk.sequence)
                 self._run(chunk.sequence)
 
-    def restart(self, cache: Cache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError) -> None:
+    def restart(
+        self, cache: KeyValueCache, sequences: Iterable[Sequence], plan: Plan | None, error: GuardError
+    ) -> None:
         """All memory is lost. Questions are asked again; those of the step that crashed alone, and only once."""
         self.admission.reset(cache)
         crashed = {chunk.sequence.id for chunk in plan.chunks} if plan is not None else set()

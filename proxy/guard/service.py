@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from proxy.guard.devices import make_runner
 from proxy.guard.door import GuardDoor
 from proxy.guard.engine import Engine
 from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
-from proxy.guard.runner import Runner
 from proxy.guard.settings import GuardSettings, default_threads
 
 
@@ -46,10 +46,10 @@ def build_engine(loaded: LoadedGuard, settings: GuardSettings) -> tuple[Engine, 
 
     Raises ValueError for settings that cannot work.
     """
-    runner = Runner(loaded.model)
+    runner = make_runner(loaded.model, settings)
     budget = settings.kv_bytes or runner.default_budget_bytes()
     shape = loaded.model.architecture
-    window = min(shape.window, settings.window or shape.window, budget // runner.kv_bytes_per_token)
+    window = min(shape.window, settings.window or shape.window, runner.tokens_in(budget))
     engine = Engine(runner, window=window, budget_bytes=budget, limits=settings.limits)
     threads = settings.threads or default_threads()
     return engine, replace(loaded.info, window=window), lambda: runner.use_threads(threads)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from proxy.guard.commands import Close, Command, Feed, Fork, Open, Outcome
+from proxy.guard.devices import AnyRunner
 from proxy.guard.engine import Engine
 from proxy.guard.limits import Limits
 from proxy.guard.loader import LoadedGuard, load_guard
@@ -25,16 +26,22 @@ class Small:
     def __init__(self, folder: Path, **changes: Any) -> None:
         config = small_config(**changes)
         tensors = random_tensors(config)
-        self.loaded: LoadedGuard = load_guard(str(write_checkpoint(folder, tensors, config)), dtype="float32")
+        self.folder = write_checkpoint(folder, tensors, config)
+        self.loaded: LoadedGuard = self.load()
         self.reference = Reference(config, tensors)
+
+    def load(self, device: str = "cpu", dtype: str = "float32") -> LoadedGuard:
+        return load_guard(str(self.folder), dtype=dtype, device=device)
 
     def engine(self, budget_tokens: int = 1 << 20, limits: Limits | None = None) -> "Driver":
         return Driver(self.loaded.model, budget_tokens, limits)
 
 
 class Driver:
-    def __init__(self, model: GuardModel, budget_tokens: int, limits: Limits | None = None) -> None:
-        runner = Runner(model)
+    def __init__(
+        self, model: GuardModel, budget_tokens: int, limits: Limits | None = None, runner: AnyRunner | None = None
+    ) -> None:
+        runner = runner or Runner(model)
         budget = budget_tokens * runner.kv_bytes_per_token
         window = min(model.architecture.window, budget_tokens)
         self.engine = Engine(runner, window=window, budget_bytes=budget, limits=limits)

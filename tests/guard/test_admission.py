@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from proxy.guard.cache import Cache
 from proxy.guard.protocol import GuardOverloaded, GuardUnavailable
 from proxy.guard.sequence import Sequence
 from tests.guard.world import LIMITS, World
@@ -95,7 +94,7 @@ def test_after_a_restart_nothing_is_kept_or_held() -> None:
     first, second = opened(world, 2, 100, "key")
     world.close(first)
     assert world.scheduler.kept_tokens == 100
-    cache: Cache = world.new_cache(4096, 512)
+    cache = world.new_cache(4096, 512)
     world.scheduler.restart(cache, [second], None, GuardUnavailable("crash"))
     assert world.scheduler.kept_tokens == 0
     assert len(world.scheduler.admission.prefixes) == 1

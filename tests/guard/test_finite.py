@@ -12,6 +12,7 @@ from proxy.guard.loader import load_guard
 from proxy.guard.model import GuardModel, Heads
 from proxy.guard.protocol import GuardFault
 from proxy.guard.rows import row_bytes
+from proxy.guard.runner import Runner
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import Driver, Same, Small, distance
@@ -100,8 +101,10 @@ def test_a_past_that_is_not_finite_is_a_fault_for_later_tokens(small: Small) -> 
     ids = random_ids(60)
     streams = [driver.open(ids[:50])[0] for _ in range(2)]
     driver.run()
+    runner = driver.engine._runner
+    assert isinstance(runner, Runner)
     with torch.inference_mode():
-        for slab in driver.engine._runner._slabs.values():
+        for slab in runner._slabs.values():
             slab.memory[:, 1, 0, :, 10] = float("nan")  # the values of the first slot's 11th token
     tickets = [driver.feed(stream, 50, ids[50:]) for stream in streams]
     driver.run()

@@ -48,7 +48,7 @@ def test_weights_are_bfloat16_until_another_type_is_asked_for() -> None:
     [
         ("0.7b", {}, r"random shape '0.7b' is not one of tiny, 0.6b, 4b, 8b"),
         ({"hidden_size": 8}, {}, "random shape 'custom': config.json has no guard_inner_size"),
-        ("tiny", {"dtype": "int8"}, "dtype 'int8' is not one of"),
+        ("tiny", {"dtype": "int4"}, "dtype 'int4' is not one of"),
         ("tiny", {"device": "toaster"}, "device 'toaster' does not exist"),
     ],
 )

@@ -1,13 +1,20 @@
+from collections import Counter
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.guard.pages import PAGE_TOKENS, PageCache, pages_for
 from proxy.guard.protocol import GuardFault, GuardOverloaded
-from proxy.guard.sequence import Sequence
-from tests.guard.world import LIMITS, SAFE, Memory, World
+from proxy.guard.sequence import KeyValueCache, Sequence
+from tests.guard.world import LIMITS, SAFE, World
+
+both_caches = pytest.mark.parametrize("paged", [False, True], ids=["slots", "pages"])
 
 
-def test_a_long_prompt_delays_others_by_one_piece_a_step() -> None:
-    world = World()
+@both_caches
+def test_a_long_prompt_delays_others_by_one_piece_a_step(paged: bool) -> None:
+    world = World(paged=paged)
     talker = world.open(range(10))
     world.run()
     long = world.open(range(500))
@@ -18,8 +25,9 @@ def test_a_long_prompt_delays_others_by_one_piece_a_step() -> None:
         assert sum(chunk.count for chunk in plan.chunks if chunk.sequence is long) == LIMITS.piece
 
 
-def test_an_owner_with_many_streams_does_not_starve_one_with_one() -> None:
-    world = World(budget_tokens=100_000)
+@both_caches
+def test_an_owner_with_many_streams_does_not_starve_one_with_one(paged: bool) -> None:
+    world = World(budget_tokens=100_000, paged=paged)
     crowd = [world.open(range(5), owner="crowd") for _ in range(100)]
     single = world.open(range(5), owner="single")
     world.run()
@@ -31,8 +39,9 @@ def test_an_owner_with_many_streams_does_not_starve_one_with_one() -> None:
     assert world.scheduler.queue_depth > 90
 
 
-def test_long_prompts_of_two_owners_take_turns() -> None:
-    world = World(budget_tokens=100_000)
+@both_caches
+def test_long_prompts_of_two_owners_take_turns(paged: bool) -> None:
+    world = World(budget_tokens=100_000, paged=paged)
     for _ in range(10):
         world.open(range(500), owner="crowd")
     single = world.open(range(200), owner="single")
@@ -41,8 +50,9 @@ def test_long_prompts_of_two_owners_take_turns() -> None:
     assert single.computed == 200
 
 
-def test_silent_streams_give_their_memory_up_and_are_replayed() -> None:
-    world = World(budget_tokens=512)
+@both_caches
+def test_silent_streams_give_their_memory_up_and_are_replayed(paged: bool) -> None:
+    world = World(budget_tokens=512, paged=paged)
     first = world.open(range(400))
     world.run()
     world.now += LIMITS.idle_seconds + 1
@@ -56,8 +66,9 @@ def test_silent_streams_give_their_memory_up_and_are_replayed() -> None:
     assert world.scheduler.counters.evictions == 2
 
 
-def test_an_open_without_room_is_refused_in_time_and_leaves_nothing() -> None:
-    world = World(budget_tokens=512)
+@both_caches
+def test_an_open_without_room_is_refused_in_time_and_leaves_nothing(paged: bool) -> None:
+    world = World(budget_tokens=512, paged=paged)
     first = world.open(range(400))
     world.run()
     second = world.open(range(400))
@@ -69,13 +80,14 @@ def test_an_open_without_room_is_refused_in_time_and_leaves_nothing() -> None:
     assert second.slot is None
 
 
-def test_an_owners_open_without_room_holds_up_neither_others_nor_its_own_streams() -> None:
-    world = World(budget_tokens=1024)
+@both_caches
+def test_an_owners_open_without_room_holds_up_neither_others_nor_its_own_streams(paged: bool) -> None:
+    world = World(budget_tokens=1024, paged=paged)
     talker = world.open(range(100), owner="big")
     blocker = world.open(range(400), owner="big")
     world.run()
     world.feed(blocker, [1])
-    world.open(range(512), owner="big")
+    world.open(range(1000, 1512), owner="big")
     world.step()
     small = world.open(range(100), owner="small")
     ticket = world.feed(talker, [1])
@@ -85,8 +97,9 @@ def test_an_owners_open_without_room_holds_up_neither_others_nor_its_own_streams
     assert ticket in world.outcomes
 
 
-def test_a_prompt_that_begins_alike_is_computed_once_and_never_for_another_owner() -> None:
-    world = World(budget_tokens=20_000)
+@both_caches
+def test_a_prompt_that_begins_alike_is_computed_once_and_never_for_another_owner(paged: bool) -> None:
+    world = World(budget_tokens=20_000, paged=paged)
     system = list(world.fresh(200))
     first = world.open([*system, *world.fresh(50)], owner="a")
     world.run()
@@ -107,8 +120,9 @@ def test_a_prompt_that_begins_alike_is_computed_once_and_never_for_another_owner
     assert third.computed == LIMITS.piece
 
 
-def test_a_stream_that_fills_the_budget_alone_grows_by_starting_over() -> None:
-    world = World(budget_tokens=512)
+@both_caches
+def test_a_stream_that_fills_the_budget_alone_grows_by_starting_over(paged: bool) -> None:
+    world = World(budget_tokens=512, paged=paged)
     sequence = world.open(range(250))
     world.run()
     world.feed(sequence, range(262))
@@ -116,8 +130,9 @@ def test_a_stream_that_fills_the_budget_alone_grows_by_starting_over() -> None:
     assert sequence.computed == 512
 
 
-def test_a_failed_step_runs_one_by_one_and_only_the_culprit_fails() -> None:
-    world = World()
+@both_caches
+def test_a_failed_step_runs_one_by_one_and_only_the_culprit_fails(paged: bool) -> None:
+    world = World(paged=paged)
     sequences = [world.open(range(5)) for _ in range(4)]
     world.run()
     tickets = [world.feed(sequence, [1]) for sequence in sequences]
@@ -143,7 +158,7 @@ def test_a_long_job_that_must_run_alone_takes_every_other_step_only() -> None:
     suspect = world.open(world.fresh(500))
     plan = world.step()
     world.scheduler.restart(world.new_cache(4096, 512), [talker, suspect], plan, GuardFault("crash"))
-    world.memory = Memory()
+    world.memory = world.new_memory()
     steps = 0
     while suspect.job is not None:
         ticket = world.feed(talker, [1])
@@ -155,14 +170,15 @@ def test_a_long_job_that_must_run_alone_takes_every_other_step_only() -> None:
     assert steps < 20
 
 
-def test_after_a_crash_everything_is_replayed_but_its_step_only_once() -> None:
-    world = World()
+@both_caches
+def test_after_a_crash_everything_is_replayed_but_its_step_only_once(paged: bool) -> None:
+    world = World(paged=paged)
     sequences = [world.open(range(5)) for _ in range(3)]
     world.run()
     tickets = [world.feed(sequence, [1]) for sequence in sequences]
     plan = world.scheduler.plan(world.now)
     for _ in range(2):
-        world.memory = Memory()
+        world.memory = world.new_memory()
         world.scheduler.restart(world.new_cache(4096, 512), sequences, plan, GuardFault("crash"))
         plan = world.scheduler.plan(world.now)
         assert len(plan.chunks) == 1
@@ -173,8 +189,9 @@ def test_after_a_crash_everything_is_replayed_but_its_step_only_once() -> None:
     assert sum(error is not None for error in errors) == 1
 
 
-def test_a_withdrawn_question_has_no_outcome_and_its_stream_goes_on() -> None:
-    world = World()
+@both_caches
+def test_a_withdrawn_question_has_no_outcome_and_its_stream_goes_on(paged: bool) -> None:
+    world = World(paged=paged)
     sequence = world.open(range(5))
     world.run()
     gone = world.feed(sequence, range(300))
@@ -198,9 +215,9 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(ACTIONS, st.sampled_from([512, 700, 2000, 20_000]))
-def test_invariants_hold_after_every_random_plan(actions: list[tuple[str, int, int]], budget: int) -> None:
-    world = World(budget_tokens=budget)
+@given(ACTIONS, st.sampled_from([512, 700, 2000, 20_000]), st.booleans())
+def test_invariants_hold_after_every_random_plan(actions: list[tuple[str, int, int]], budget: int, paged: bool) -> None:
+    world = World(budget_tokens=budget, paged=paged)
     alive = [world.open(world.fresh(size), owner) for size, owner in ((30, "a"), (60, "b"), (130, "a"))]
     world.run()
     for action, pick, size in actions:
@@ -244,13 +261,29 @@ def act_on(world: World, alive: list[Sequence], sequence: Sequence, action: str,
 def check(world: World, alive: list[Sequence]) -> None:
     cache = world.scheduler.cache
     assert cache.used_bytes <= cache.budget_bytes
+    assert all(sequence.computed == 0 for sequence in alive if sequence.slot is None)
+    (check_pages if isinstance(cache, PageCache) else check_slots)(cache, alive)
+
+
+def check_slots(cache: KeyValueCache, alive: list[Sequence]) -> None:
     places: dict[tuple[int, int], object] = {}
     for sequence in alive:
-        if sequence.slot is None:
-            assert sequence.computed == 0
-            continue
-        assert sequence in sequence.slot.holders
-        place = (sequence.slot.slab, sequence.slot.index)
-        assert places.setdefault(place, sequence.slot) is sequence.slot, "one place, two slots"
+        if sequence.slot is not None:
+            assert sequence in sequence.slot.holders
+            place = (sequence.slot.slab, sequence.slot.index)
+            assert places.setdefault(place, sequence.slot) is sequence.slot, "one place, two slots"
     held = sum(slot.capacity for slot in {sequence.slot for sequence in alive if sequence.slot is not None})
     assert held == cache.held_tokens
+
+
+def check_pages(cache: KeyValueCache, alive: list[Sequence]) -> None:
+    holders: Counter[int] = Counter()
+    for sequence in alive:
+        if sequence.slot is not None:
+            assert sequence.slot.holder is sequence
+            assert len(sequence.slot.pages) >= pages_for(sequence.computed)
+            assert len(set(sequence.slot.pages)) == len(sequence.slot.pages), "one page, twice in a stream"
+            holders.update(sequence.slot.pages)
+    assert isinstance(cache, PageCache)
+    assert holders == cache.holders()
+    assert len(holders) * PAGE_TOKENS == cache.held_tokens

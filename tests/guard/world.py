@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
-from proxy.guard.cache import Cache, Change, Grow, Move, Retire, Scrub
+from proxy.guard.cache import Cache, Change, Copy, Grow, Move, Retire, Scrub
 from proxy.guard.commands import Outcome
 from proxy.guard.limits import Limits
+from proxy.guard.pages import PAGE_TOKENS, PageCache
 from proxy.guard.protocol import GuardError
 from proxy.guard.rows import write_rows
 from proxy.guard.scheduler import Plan, Scheduler
-from proxy.guard.sequence import Job, Sequence
+from proxy.guard.sequence import Chunk, Job, KeyValueCache, Sequence
 from proxy.risk import Role
 
 LIMITS = Limits(piece=64, short=8, step=32, admission_seconds=5.0, idle_seconds=2.0)
@@ -49,12 +50,43 @@ class Memory:
                 self.slabs[target][j] = self.slabs[source][i][:length]
 
 
+class PagedMemory:
+    """The same with pages: each holds what was written to it, by place."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, dict[int, int]] = {}
+
+    def run(self, plan: Plan) -> list[bytes | GuardError]:
+        for change in plan.changes:
+            assert isinstance(change, Copy)
+            copied = {place: self.pages[change.source][place] for place in range(change.length)}
+            self.pages[change.target] = copied
+        written: set[int] = set()
+        for chunk in plan.chunks:
+            self._write(chunk, written)
+        return [SAFE * len(chunk.reads) for chunk in plan.chunks]
+
+    def _write(self, chunk: Chunk, written: set[int]) -> None:
+        pages, ids = chunk.sequence.slot.pages, chunk.sequence.ids
+        past = [self.pages[pages[at // PAGE_TOKENS]][at % PAGE_TOKENS] for at in range(chunk.start)]
+        assert past == ids[: chunk.start], "not this stream's past"
+        places = range(chunk.start, chunk.start + chunk.count)
+        touched = {pages[at // PAGE_TOKENS] for at in places}
+        assert not touched & written, "two streams write to one page in one step"
+        written |= touched
+        for at in places:
+            self.pages.setdefault(pages[at // PAGE_TOKENS], {})[at % PAGE_TOKENS] = ids[at]
+
+
 class World:
     """A scheduler with its memory, its streams and a clock that moves a millisecond a step."""
 
-    def __init__(self, budget_tokens: int = 4096, window: int = 512, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, budget_tokens: int = 4096, window: int = 512, limits: Limits = LIMITS, *, paged: bool = False
+    ) -> None:
+        self.paged = paged
         self.scheduler = Scheduler(self.new_cache(budget_tokens, window), limits)
-        self.memory = Memory()
+        self.memory = self.new_memory()
         self.sequences: dict[int, Sequence] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.now = 100.0
@@ -62,9 +94,12 @@ class World:
         self._tickets = 0
         self._ids = 0
 
-    @staticmethod
-    def new_cache(budget_tokens: int, window: int) -> Cache:
-        return Cache(bytes_per_token=1, budget_bytes=budget_tokens, window=window)
+    def new_memory(self) -> Memory | PagedMemory:
+        return PagedMemory() if self.paged else Memory()
+
+    def new_cache(self, budget_tokens: int, window: int) -> KeyValueCache:
+        kind = PageCache if self.paged else Cache
+        return kind(bytes_per_token=1, budget_bytes=budget_tokens, window=window)
 
     def fresh(self, count: int) -> range:
         """Token ids that were never used, so that no stream can pass for another."""
