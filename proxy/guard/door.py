@@ -24,6 +24,7 @@ from proxy.guard.protocol import (
     Health,
     SequenceTooLong,
     UnknownStream,
+    anew,
 )
 from proxy.guard.rows import read_rows
 from proxy.guard.settings import Canary, GuardSettings
@@ -91,7 +92,7 @@ class GuardDoor:
         if read and not 0 <= min(read) <= max(read) < len(kept):
             raise ValueError(f"read positions {list(read)} of {len(kept)} tokens")
         if self._failure is not None:
-            raise self._failure
+            raise anew(self._failure)
         stream = KeptStream(self, kept, owner, len(kept))
         reads = sorted(set(read))
         try:
@@ -164,7 +165,7 @@ class GuardDoor:
         self.disconnected()
         for question in self._questions.values():
             if not question.answer.done():
-                question.answer.set_exception(error)
+                question.answer.set_exception(anew(error))
         self._questions.clear()
         self._streams.clear()
         if self._sweeper is not None:
@@ -183,7 +184,7 @@ class GuardDoor:
             elif outcome.error is None:
                 question.answer.set_result(outcome.rows)
             else:
-                question.answer.set_exception(outcome.error)
+                question.answer.set_exception(anew(outcome.error))
 
     # For KeptStream.
 
@@ -205,7 +206,7 @@ class GuardDoor:
 
     def add(self, stream: KeptStream) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise anew(self._failure)
         self._streams[stream.id] = stream
 
     def remove(self, stream: KeptStream) -> None:
@@ -225,7 +226,7 @@ class GuardDoor:
     async def ask(self, stream: KeptStream, command: Open | Feed) -> bytes:
         """Put a question to the engine; forget it there when nobody waits any more."""
         if self._failure is not None:
-            raise self._failure
+            raise anew(self._failure)
         is_new = isinstance(command, Open)
         seconds = self.settings.open_seconds if is_new else self.settings.verdict_seconds
         answer: asyncio.Future[bytes] = self._loop.create_future()

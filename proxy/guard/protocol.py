@@ -44,6 +44,11 @@ class SequenceTooLong(GuardError):
     """A prompt of more tokens than the guard's window holds."""
 
 
+def anew(error: GuardError) -> GuardError:
+    """The same error for one more caller: one object for all would collect every caller's frames, texts included."""
+    return type(error)(*error.args)
+
+
 @dataclass(frozen=True, slots=True)
 class GuardInfo:
     """Which guard this is: what records and response headers name."""
