@@ -45,6 +45,18 @@ def door(small: Small, model: object = None, **settings: object) -> LocalGuard:
     return LocalGuard(loaded, GuardSettings(threads=1, **settings))  # type: ignore[arg-type]
 
 
+class Others:
+    """What tests before this one left alive, in their fixtures for instance."""
+
+    all_kinds = 0
+    texts = 0
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    Others.all_kinds, Others.texts = alive(*KINDS), alive(Text, KeptStream)
+
+
 async def settle(guard: LocalGuard) -> None:
     """Until the engine has taken the last close."""
     deadline = time.monotonic() + 5
@@ -59,7 +71,7 @@ async def check_empty(guard: LocalGuard) -> None:
     assert (guard.streams, metrics.streams, metrics.queue_depth) == (0, 0, 0)
     assert metrics.kv_held_bytes == metrics.kept_tokens == 0
     await asyncio.sleep(0.06)  # a sweep later the last future is gone too
-    assert alive(*KINDS) == 0
+    assert alive(*KINDS) <= Others.all_kinds
 
 
 async def converse(guard: LocalGuard, number: int) -> None:
@@ -308,7 +320,7 @@ async def test_nothing_is_left_after_crashes_and_a_closed_door(small: Small) -> 
     del held
     for _ in range(20):
         assert await _failing(guard.open(Text(PROMPT))) is GuardUnavailable
-    assert alive(Text, KeptStream) == 0  # not in the one error either that all of them met
+    assert alive(Text, KeptStream) <= Others.texts  # not in the one error either that all of them met
 
 
 def test_a_line_that_rises_is_seen_and_noise_is_not() -> None:
