@@ -229,7 +229,9 @@ class Admission:
         assert job is not None
         if sequence.computed:
             return None
-        found = self.prefixes.find(sequence.owner, sequence.ids, job.reads[0] if job.reads else job.end)
+        # At least one token is left to compute, or there would be no step to answer from.
+        limit = job.reads[0] if job.reads else job.end - 1
+        found = self.prefixes.find(sequence.owner, sequence.ids, limit)
         if found is None or found[0].slot is None:
             return None
         other, sequence.computed = found

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from proxy.guard.protocol import GuardOverloaded, GuardUnavailable
-from proxy.guard.sequence import Sequence
+from proxy.guard.sequence import Job, Sequence
+from proxy.risk import Role
 from tests.guard.world import LIMITS, World
 
 
@@ -100,3 +101,16 @@ def test_after_a_restart_nothing_is_kept_or_held() -> None:
     assert len(world.scheduler.admission.prefixes) == 1
     world.close(second)
     assert cache.held_tokens == 0
+
+
+def test_a_prompt_that_is_known_to_its_end_and_asks_for_nothing_is_answered_all_the_same() -> None:
+    world = World()
+    ids = list(world.fresh(100))
+    for _ in range(2):
+        sequence = Sequence(len(world.sequences), "key", list(ids))
+        world.sequences[sequence.id] = sequence
+        job = Job(1000 + sequence.id, len(ids), (), Role.USER, world.now, is_open=True, is_first=True)
+        world.scheduler.submit(sequence, job)
+        while job.ticket not in world.outcomes:
+            assert all(chunk.count for chunk in world.step().chunks)
+    assert world.scheduler.counters.shared_tokens == len(ids) - 1
