@@ -82,6 +82,8 @@ def remarks(figures: Figures, command: str) -> Iterator[str]:
     yield f"guard {about['guard']}: {about['shape']}, {about['dtype']}, on {about['device']}"
     versions = ", ".join(f"{name} {about[name]}" for name in ("weir", "python", "torch", "transformers") if about[name])
     yield f"{versions}; {about['cores']} cores, {about['threads']} threads, load before {about['load_before']}"
+    if (about["load_before"] or 0.0) > about["cores"] / 4:
+        yield "others were at work on this machine: the times and the capacity are those of what they left of it"
     yield f"at the door: the engine in a {about['engine_at_the_door']}"
     yield from figures.skipped
     yield f"repeat: {command}"

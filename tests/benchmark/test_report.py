@@ -70,4 +70,5 @@ def test_remarks_name_the_machine_the_gaps_and_the_command() -> None:
     assert lines[0] == "guard tiny@seed-0: hidden 64, 2 layers, float32, on cpu (X)"
     assert lines[1] == "weir 0.1.0, python 3.11, torch 2.13; 2 cores, 1 threads, load before 0.5"
     assert lines[2] == "at the door: the engine in a thread"
+    assert any("others were at work" in line for line in remarks(Figures(ABOUT | {"load_before": 1.5}), ""))
     assert lines[3:] == ["no transformers", "repeat: weir bench guard --quick"]
