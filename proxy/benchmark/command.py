@@ -46,6 +46,8 @@ def run(wanted: Wanted, settings: GuardSettings) -> int:
         print(f"There are no figures: {exc}.", file=sys.stderr)
         return FAILED
     process = "--process" if in_process else "--no-process"
+    # The matrices may have a format of their own (int8), which the rest of the model does not show.
+    figures.about["dtype"] = figures.about["dtype"] if settings.dtype == "auto" else settings.dtype
     figures.about["engine_at_the_door"] = "process" if in_process else "thread"
     figures.about["repeat"] = f"{command(sizes, settings, threads, figures.about['dtype'])} {process}"
     show(figures, as_json=wanted.json)

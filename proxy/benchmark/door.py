@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from proxy.benchmark.arrivals import Lags, Load, percentile
+from proxy.benchmark.arrivals import LIMIT_SECONDS, Lags, Load, percentile
 from proxy.benchmark.figures import DoorSpeed
 from proxy.benchmark.sizes import PROMPT_TOKENS, WARM_ROUNDS
 from proxy.benchmark.ways import NoRoom, some_ids
@@ -34,10 +34,10 @@ class Door:
             for number, stream in enumerate(self.streams[:streams]):
                 group.create_task(stream.classify(self._context, [number % self._vocabulary]))
 
-    async def play(self, load: Load) -> Lags:
+    async def play(self, load: Load, limit: float = LIMIT_SECONDS) -> Lags:
         """See `queueing.play`; each stream asks for what has arrived as soon as its last question is answered."""
         await self.open(len(load.arrivals))
-        lags = Lags(load.tokens)
+        lags = Lags(load.tokens, limit)
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for stream, arrivals in zip(self.streams, load.arrivals, strict=False):

@@ -26,10 +26,12 @@ def test_tables_and_how_to_repeat_them(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_json_on_standard_output_is_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TINY, *SMALL, "--only", "tokens", "--json"]) == 0
+    assert main([*TINY, *SMALL, "--only", "tokens", "--json", "--dtype", "int8"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["history"] for row in found["tokens"]] == [10, 20]
     assert found["about"]["repeat"].startswith("weir bench guard --guard random-tiny")
+    assert found["about"]["dtype"] == "int8"
+    assert "--dtype int8" in found["about"]["repeat"]
     assert found["about"]["cores"] >= 1
     assert found["about"]["engine_at_the_door"] == "thread"
 

@@ -32,8 +32,8 @@ async def test_every_token_of_a_load_gets_its_verdict() -> None:
         load = make_load(4, 0.5, 0)
         before = 0
         for times in (1, 2):  # the streams are used again
-            lags = await door.play(load)
-            assert lags.is_lost or lags.percentile(1.0) > 0
+            lags = await door.play(load, limit=60.0)  # no machine is too busy for this test
+            assert 0 < lags.percentile(0.01) <= lags.percentile(1.0) < 60
             assert [stream.position for stream in door.streams] == [30 + max(1, len(a)) for a in load.arrivals]
             now = guard.metrics().tokens
             assert now - before >= load.tokens + 4 + (4 * 30 if times == 1 else 0)
