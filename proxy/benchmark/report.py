@@ -72,7 +72,7 @@ def capacity_table(figures: Figures) -> Table:
             row = found.get((context, way))
             cells.append(NOTHING if row is None else f"{row.streams}{MARKS[row.limit]} ({row.p95_ms:.1f} ms)")
         table.add_row(str(context), *cells)
-    table.caption = "in brackets: the P95 lag at that many; * the memory was full, + no more were tried"
+    table.caption = "in brackets: the P95 lag at that many; * memory full, + no more tried; a lost load is tried twice"
     return table
 
 
