@@ -1,7 +1,14 @@
-"""How long the property tests try. `make long` multiplies their examples: pytest --times 100."""
+"""How long the property tests try (`make long`: pytest --times 100), and where the kernels run."""
+
+import os
 
 import pytest
+import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    # The guard's kernels run in triton's interpreter then, which must be said before anything imports triton.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("weir", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("weir")

@@ -1,12 +1,6 @@
-"""Without a GPU the guard's kernels run in triton's interpreter, which must be said before they are imported."""
+"""What the kernels' tests need."""
 
 import importlib.util
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 # triton is there for Linux only.
 collect_ignore = (
