@@ -7,6 +7,7 @@ openai_chat_reader.py    one event or body -> pieces
 openai_chat_fields.py    the fields of a message in which text travels
 openai_chat_calls.py     which tool call a fragment belongs to
 openai_chat_logprobs.py  logprobs that repeat a text
+openai_completions.py    /v1/completions: chat with one field
 notations.py             verdicts as clients read them
 metadata.py              names and numbers that pass unjudged, checked for shape
 strict_json.py           JSON objects, no NaN, no quotes in errors
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from adapters.base import AdapterFactory
 from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import ChatBody
+from adapters.openai_completions import CompletionBody, CompletionStream
 
 
 class Endpoint(NamedTuple):
@@ -26,9 +28,11 @@ class Endpoint(NamedTuple):
     upstream_path: str
     stream: AdapterFactory
     body: AdapterFactory
+    key_header: str = "authorization"  # where the upstream wants an operator's key
 
 
 # By the path at which clients call it.
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": Endpoint("/chat/completions", ChatStream, ChatBody),
+    "/v1/completions": Endpoint("/completions", CompletionStream, CompletionBody),
 }

@@ -187,6 +187,7 @@ class Options:
     guard_model: str = ""
     notations: Notations = Notations()
     allow_unscanned: bool = False  # let through what no one judged (audio data, top_logprobs)
+    stops: tuple[str, ...] = ()  # the client's own words, which an answer may name as what stopped it
 
 
 class Adapter(Protocol):

@@ -18,12 +18,12 @@ MAX_FUNCTION_LINES = 50
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
-    "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics",
-    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records",
-    "reports", "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
-    "surrogates", "vocabulary",
+    "channels", "chat_request", "completion_request", "config", "conversation", "doors", "error_bodies", "errors",
+    "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
+    "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body", "request_fields", "retokenizer",
+    "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
-AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
+AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.replies", "proxy.upstream"}
 TORCH = {
     f"proxy.guard.{name}" for name in ("answers", "attention", "int8", "loader", "model", "random_weights", "runner")
 } | {"proxy.benchmark.baselines"}
