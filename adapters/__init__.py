@@ -8,6 +8,8 @@ openai_chat_fields.py    the fields of a message in which text travels
 openai_chat_calls.py     which tool call a fragment belongs to
 openai_chat_logprobs.py  logprobs that repeat a text
 openai_completions.py    /v1/completions: chat with one field
+anthropic_messages.py    /v1/messages, streamed; ..._body.py: as one body; ..._reader.py: events -> pieces
+structures.py            JSON values that are judged whole
 notations.py             verdicts as clients read them
 metadata.py              names and numbers that pass unjudged, checked for shape
 strict_json.py           JSON objects, no NaN, no quotes in errors
@@ -16,6 +18,8 @@ strict_json.py           JSON objects, no NaN, no quotes in errors
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from adapters.anthropic_messages import MessagesStream
+from adapters.anthropic_messages_body import MessagesBody
 from adapters.base import AdapterFactory
 from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import ChatBody
@@ -35,4 +39,5 @@ class Endpoint(NamedTuple):
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": Endpoint("/chat/completions", ChatStream, ChatBody),
     "/v1/completions": Endpoint("/completions", CompletionStream, CompletionBody),
+    "/v1/messages": Endpoint("/messages", MessagesStream, MessagesBody, key_header="x-api-key"),
 }

@@ -41,7 +41,6 @@ def read_completion_request(body: Mapping[str, Any], terms: Terms) -> ModeratedR
         model=model_of(body),
         messages=first,
         more=tuple(others),
-        places=("prompt",),
         stream=is_stream,
         choices=each * len(prompts),
         include_usage=field(stream_options, "include_usage", bool, "stream_options.") or False,

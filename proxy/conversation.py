@@ -21,7 +21,6 @@ Reasoning of turns before the last question is not in the guard's prompt, as it 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from adapters.base import Kind
@@ -125,13 +124,13 @@ def _assistant_turn(reader: Reader, message: Mapping[str, Any], where: str, *, t
     return _Turn([*parts, IM_END, "\n"])
 
 
-def _turns(messages: Sequence[Mapping[str, Any]], reader: Reader, places: Sequence[str]) -> list[_Turn]:
-    roles = [role_of(message, where) for message, where in zip(messages, places, strict=True)]
+def _turns(messages: Sequence[Mapping[str, Any]], reader: Reader) -> list[_Turn]:
+    roles = [role_of(message, f"messages[{index}]") for index, message in enumerate(messages)]
     # With no user in it, the template counts the last message as the question.
     question = max((index for index, role in enumerate(roles) if role == "user"), default=len(messages) - 1)
     turns: list[_Turn] = []
     for index, (message, role) in enumerate(zip(messages, roles, strict=True)):
-        where = places[index]
+        where = f"messages[{index}]"
         if role == "assistant":
             is_last = index == len(messages) - 1
             turns.append(_assistant_turn(reader, message, where, thinks=index > question, is_last=is_last))
@@ -147,37 +146,26 @@ def _turns(messages: Sequence[Mapping[str, Any]], reader: Reader, places: Sequen
 
 
 def render(
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    window: int,
-    allow_unscanned: bool = False,
-    folds: bool = False,
-    places: Sequence[str] = (),
+    messages: Sequence[Mapping[str, Any]], *, window: int, allow_unscanned: bool = False, folds: bool = False
 ) -> Prompt:
     """The whole conversation, or as many of its newest turns as `window` tokens hold. Raises ConversationError.
 
     The turn that the verdict is read at is always in it, and a leading system turn if there is room.
-    `places` are what the client calls the messages, where that is not messages[i].
     """
-    read = partial(_render, messages, window, places, allow_unscanned)
-    prompt = read(str)
+    prompt = _render(messages, window, allow_unscanned, str)
     if not folds:
         return prompt
-    folded = read(fold)
+    folded = _render(messages, window, allow_unscanned, fold)
     return prompt if folded.ids == prompt.ids else replace(prompt, folded=folded)
 
 
 def _render(
-    messages: Sequence[Mapping[str, Any]],
-    window: int,
-    places: Sequence[str],
-    allow_unscanned: bool,
-    write: Callable[[str], str],
+    messages: Sequence[Mapping[str, Any]], window: int, allow_unscanned: bool, write: Callable[[str], str]
 ) -> Prompt:
     if not isinstance(messages, list | tuple) or not messages:
         refuse("'messages' must be a list of at least one message.", "messages")
     reader = Reader(allow_unscanned)
-    turns = _turns(messages, reader, places or [f"messages[{index}]" for index in range(len(messages))])
+    turns = _turns(messages, reader)
     for turn in turns:
         turn.parts = [write(part) if isinstance(part, str) else part for part in turn.parts]
     judged = max((index for index, turn in enumerate(turns) if turn.is_user_written), default=len(turns) - 1)

@@ -10,13 +10,15 @@ from typing import Any
 
 from proxy.chat_request import read_chat_request
 from proxy.completion_request import read_completion_request
-from proxy.error_bodies import openai_body
+from proxy.error_bodies import anthropic_body, openai_body
 from proxy.errors import ApiError
+from proxy.message_request import read_message_request
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.settings import Settings
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+MESSAGES = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Door:
 DOORS: Mapping[str, Door] = {
     CHAT: Door(read_chat_request, "messages"),
     COMPLETIONS: Door(read_completion_request, "prompt"),
+    MESSAGES: Door(read_message_request, "messages", anthropic_body),
 }
 
 

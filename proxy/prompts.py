@@ -36,7 +36,7 @@ async def render_prompts(
 ) -> list[Prompt]:
     """One for each conversation of the request. Raises ApiError for one that cannot be judged."""
     window = int(guard.info.window * PROMPT_SHARE)
-    read = functools.partial(render, window=window, allow_unscanned=allow_unscanned, folds=folds, places=request.places)
+    read = functools.partial(render, window=window, allow_unscanned=allow_unscanned, folds=folds)
     prompts = []
     for messages in request.conversations:
         size = sum(len(str(message.get("content"))) for message in messages)

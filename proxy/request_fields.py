@@ -46,7 +46,6 @@ class ModeratedRequest:
     include_usage: bool = False
     moderation: ModerationAsk | None = None
     more: tuple[list[dict[str, Any]], ...] = ()  # further conversations; `choices` are shared out evenly, in order
-    places: tuple[str, ...] = ()  # what the client calls each of `messages`, where it is not messages[i]
     stops: tuple[str, ...] = ()  # the client's own words that an answer may repeat as its stop sequence
     unscanned: tuple[str, ...] = ()  # what reaches the model beside the messages and nobody can judge
 

@@ -143,4 +143,86 @@ COMPLETIONS = Door(
     _hear_completion_body,
 )
 
-DOORS = {door.path.removeprefix("/v1/"): door for door in (CHAT, COMPLETIONS)}
+# Anthropic's Messages.
+
+MESSAGE: Mapping[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [],
+    "stop_reason": None,
+    "stop_sequence": None,
+    "usage": {"input_tokens": 3, "output_tokens": 1},
+}
+
+
+def block_events(index: int, block: Asked, *deltas: Asked) -> list[bytes]:
+    return [
+        sse_event({"type": "content_block_start", "index": index, "content_block": block}),
+        *(sse_event({"type": "content_block_delta", "index": index, "delta": delta}) for delta in deltas),
+        sse_event({"type": "content_block_stop", "index": index}),
+    ]
+
+
+def text_block(index: int, *parts: str) -> list[bytes]:
+    return block_events(index, {"type": "text", "text": ""}, *({"type": "text_delta", "text": part} for part in parts))
+
+
+def message_events(*blocks: list[bytes], stop: str = "end_turn") -> list[bytes]:
+    delta = {"stop_reason": stop, "stop_sequence": None}
+    return [
+        sse_event({"type": "message_start", "message": dict(MESSAGE)}),
+        sse_event({"type": "ping"}),
+        *(event for block in blocks for event in block),
+        sse_event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 9}}),
+        sse_event({"type": "message_stop"}),
+    ]
+
+
+def message_body(*blocks: Asked, **more: Any) -> bytes:
+    return json.dumps({**MESSAGE, "content": blocks, "stop_reason": "end_turn", **more}).encode()
+
+
+def _hear_message(sent: bytes) -> Heard:
+    heard, is_open = Heard(), False
+    for event in events_of(sent):
+        assert not heard.is_ended
+        heard.events.append(event)
+        kind = event["type"]
+        if kind == "content_block_start":
+            assert not is_open, "two blocks at once"
+            is_open = True
+        elif kind == "content_block_delta":
+            assert is_open
+            heard.text += event["delta"].get("text", "")
+        elif kind == "content_block_stop":
+            is_open = False
+        elif kind == "message_delta":
+            assert not is_open
+            heard.finish = event["delta"]["stop_reason"]
+        heard.error = event.get("error", heard.error)
+        heard.is_ended = kind == "message_stop"
+    return heard
+
+
+def _hear_message_body(sent: bytes) -> Heard:
+    body = json.loads(sent)
+    if "error" in body:
+        return Heard(error=body["error"])
+    text = "".join(block.get("text", "") for block in body["content"])
+    return Heard(text, body["stop_reason"], None, True, [body])
+
+
+MESSAGES = Door(
+    "/v1/messages",
+    {"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hello"}]},
+    lambda parts: message_events(text_block(0, *parts)),
+    lambda text: message_body({"type": "text", "text": text}),
+    _hear_message,
+    _hear_message_body,
+    stop="end_turn",
+    cut="refusal",
+)
+
+DOORS = {door.path.removeprefix("/v1/"): door for door in (CHAT, COMPLETIONS, MESSAGES)}

@@ -20,8 +20,9 @@ PURE = {
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
     "channels", "chat_request", "completion_request", "config", "conversation", "doors", "error_bodies", "errors",
     "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
-    "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body", "request_fields", "retokenizer",
-    "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates", "vocabulary",
+    "message_request", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
+    "request_fields", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates",
+    "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.replies", "proxy.upstream"}
 TORCH = {

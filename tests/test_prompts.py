@@ -102,10 +102,3 @@ async def test_the_worst_of_several_prompts_counts() -> None:
         assert found.level is UNSAFE
         assert guard.slots == 3
     assert guard.slots == 0
-
-
-async def test_a_message_is_named_as_the_client_names_it() -> None:
-    request = ModeratedRequest("m", [{"role": "user", "content": [{"type": "image_url"}]}], {}, places=("input[3]",))
-    with pytest.raises(ApiError) as caught:
-        await render_prompts(request, ScriptedGuard(), allow_unscanned=False)
-    assert caught.value.param == "input[3].content[0]"
