@@ -190,7 +190,7 @@ class MessagesReader:
         if reason not in STOP_REASONS:
             self.dropped += 1
             reason = UNKNOWN_STOP_REASON
-        if sequence is not None and sequence not in self._options.stops:
+        if sequence is not None and sequence not in self._options.echo.get("stop_sequences", ()):
             self.dropped += 1
             sequence = None
         yield Finish(0, reason, {"stop_sequence": sequence, "usage": usage})

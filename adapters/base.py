@@ -194,7 +194,7 @@ class Options:
     guard_model: str = ""
     notations: Notations = Notations()
     allow_unscanned: bool = False  # let through what no one judged (audio data, top_logprobs)
-    stops: tuple[str, ...] = ()  # the client's own words, which an answer may name as what stopped it
+    echo: Mapping[str, Any] = field(default_factory=dict)  # the request's own fields that an answer repeats
 
 
 class Adapter(Protocol):

@@ -14,11 +14,13 @@ from proxy.error_bodies import anthropic_body, openai_body
 from proxy.errors import ApiError
 from proxy.message_request import read_message_request
 from proxy.request_fields import ModeratedRequest, Terms
+from proxy.response_request import read_response_request
 from proxy.settings import Settings
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Door:
 DOORS: Mapping[str, Door] = {
     CHAT: Door(read_chat_request, "messages"),
     COMPLETIONS: Door(read_completion_request, "prompt"),
+    RESPONSES: Door(read_response_request, "input"),
     MESSAGES: Door(read_message_request, "messages", anthropic_body),
 }
 

@@ -229,7 +229,7 @@ class Exchange:
                 openai=request.moderation is not None and wanted.client_may_ask,
             ),
             allow_unscanned=self._allows_unscanned,
-            stops=request.stops,
+            echo=request.echo,
         )
 
     def _framing(self) -> Framing:

@@ -54,7 +54,7 @@ def read_message_request(body: Mapping[str, Any], terms: Terms) -> ModeratedRequ
         stream=field(body, "stream", bool) or False,
         include_usage=True,  # the dialect ends every answer with its counts
         moderation=moderation_of(field(body, "moderation", dict)),
-        stops=_stops(body),
+        echo={"stop_sequences": _stops(body)},
         unscanned=tuple(conversation.unscanned),
         forward={name: value for name, value in body.items() if name != "moderation"},
     )

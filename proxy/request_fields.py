@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from proxy.request_body import BadRequest
@@ -46,7 +47,7 @@ class ModeratedRequest:
     include_usage: bool = False
     moderation: ModerationAsk | None = None
     more: tuple[list[dict[str, Any]], ...] = ()  # further conversations; `choices` are shared out evenly, in order
-    stops: tuple[str, ...] = ()  # the client's own words that an answer may repeat as its stop sequence
+    echo: Mapping[str, Any] = dataclass_field(default_factory=dict)  # its own fields that an answer may repeat
     unscanned: tuple[str, ...] = ()  # what reaches the model beside the messages and nobody can judge
 
     @property

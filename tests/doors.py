@@ -225,4 +225,136 @@ MESSAGES = Door(
     cut="refusal",
 )
 
-DOORS = {door.path.removeprefix("/v1/"): door for door in (CHAT, COMPLETIONS, MESSAGES)}
+# Responses.
+
+RESPONSE: Mapping[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1,
+    "status": "in_progress",
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "max_output_tokens": None,
+    "model": "m",
+    "output": [],
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "reasoning": {"effort": None, "summary": None},
+    "store": False,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "usage": None,
+    "user": None,
+    "metadata": {},
+}
+RESPONSE_USAGE: Mapping[str, Any] = {
+    "input_tokens": 3,
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens": 9,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 12,
+}
+
+
+def message_item(text: str, index: int = 0) -> Asked:
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+    return {"id": f"msg_{index}", "type": "message", "status": "completed", "content": [part], "role": "assistant"}
+
+
+def call_item(index: int, name: str, arguments: str) -> Asked:
+    head = {"id": f"fc_{index}", "type": "function_call", "status": "completed"}
+    return {**head, "arguments": arguments, "call_id": f"call_{index}", "name": name}
+
+
+def message_item_events(parts: Sequence[str], index: int = 0) -> list[Asked]:
+    text, place = "".join(parts), {"item_id": f"msg_{index}", "output_index": index, "content_index": 0}
+    whole = message_item(text, index)
+    return [
+        {
+            "type": "response.output_item.added",
+            "output_index": index,
+            "item": whole | {"content": [], "status": "in_progress"},
+        },
+        {"type": "response.content_part.added", **place, "part": whole["content"][0] | {"text": ""}},
+        *({"type": "response.output_text.delta", **place, "delta": part, "logprobs": []} for part in parts),
+        {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
+        {"type": "response.content_part.done", **place, "part": whole["content"][0]},
+        {"type": "response.output_item.done", "output_index": index, "item": whole},
+    ]
+
+
+def call_item_events(index: int, name: str, parts: Sequence[str]) -> list[Asked]:
+    whole, place = call_item(index, name, "".join(parts)), {"item_id": f"fc_{index}", "output_index": index}
+    return [
+        {
+            "type": "response.output_item.added",
+            "output_index": index,
+            "item": whole | {"arguments": "", "status": "in_progress"},
+        },
+        *({"type": "response.function_call_arguments.delta", **place, "delta": part} for part in parts),
+        {"type": "response.function_call_arguments.done", **place, "arguments": whole["arguments"], "name": name},
+        {"type": "response.output_item.done", "output_index": index, "item": whole},
+    ]
+
+
+def response_events(*items: list[Asked], status: str = "completed", **more: Any) -> list[Asked]:
+    output = [item[-1]["item"] for item in items]
+    whole = {**RESPONSE, "status": status, "output": output, "usage": dict(RESPONSE_USAGE), **more}
+    events: list[Asked] = [
+        {"type": "response.created", "response": dict(RESPONSE)},
+        {"type": "response.in_progress", "response": dict(RESPONSE)},
+        *(event for item in items for event in item),
+        {"type": f"response.{status}", "response": whole},
+    ]
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
+
+
+def response_body(*items: Asked, **more: Any) -> bytes:
+    return json.dumps({**RESPONSE, "status": "completed", "output": items, "usage": RESPONSE_USAGE, **more}).encode()
+
+
+def _hear_response(sent: bytes) -> Heard:
+    heard = Heard()
+    for number, event in enumerate(events_of(sent)):
+        assert not heard.is_ended
+        assert event["sequence_number"] == number
+        heard.events.append(event)
+        kind = event["type"]
+        if kind == "response.output_text.delta":
+            heard.text += event["delta"]
+        elif kind in ("response.completed", "response.incomplete"):
+            found = _heard_in(event["response"])
+            assert found.text == heard.text
+            heard.finish, heard.is_ended = found.finish, True
+        heard.error = event.get("error", heard.error)
+    return heard
+
+
+def _heard_in(response: Mapping[str, Any]) -> Heard:
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    finish = (response["incomplete_details"] or {}).get("reason") or response["status"]
+    return Heard(text, finish, None, True, [response])
+
+
+def _hear_response_body(sent: bytes) -> Heard:
+    body = json.loads(sent)
+    return Heard(error=body["error"]) if body.get("error") else _heard_in(body)
+
+
+RESPONSES = Door(
+    "/v1/responses",
+    {"model": "m", "input": "hello"},
+    lambda parts: [sse_event(event) for event in response_events(message_item_events(parts))],
+    lambda text: response_body(message_item(text)),
+    _hear_response,
+    _hear_response_body,
+    stop="completed",
+)
+
+DOORS = {door.path.removeprefix("/v1/"): door for door in (CHAT, COMPLETIONS, MESSAGES, RESPONSES)}

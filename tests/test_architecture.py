@@ -21,8 +21,8 @@ PURE = {
     "channels", "chat_request", "completion_request", "config", "conversation", "doors", "error_bodies", "errors",
     "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
     "message_request", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
-    "request_fields", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream", "surrogates",
-    "vocabulary",
+    "request_fields", "response_request", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
+    "surrogates", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.replies", "proxy.upstream"}
 TORCH = {

@@ -87,7 +87,7 @@ def test_a_prefilled_answer_stays_the_assistants() -> None:
 
 def test_stops_and_moderation_are_read() -> None:
     request = read(stop_sequences=["x", "y"], moderation={"model": "m"})
-    assert request.stops == ("x", "y")
+    assert request.echo == {"stop_sequences": ("x", "y")}
     assert request.moderation == ModerationAsk("m")
     assert "moderation" not in request.forward
 

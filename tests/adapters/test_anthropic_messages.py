@@ -186,7 +186,7 @@ def said_in(shape: str, value: Any) -> bytes:
 
 @pytest.mark.parametrize(("shape", "rich"), [("stream", WHOLE), ("body", BODY)])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_json_in_any_place_is_read_or_refused(shape: str, rich: Any, data: st.DataObject) -> None:
     value: Any = json.loads(json.dumps(rich))
     path = data.draw(st.sampled_from([path for path in paths_of(rich) if path]))
@@ -200,7 +200,7 @@ JUDGED = {"text", "thinking", "partial_json", "name", "input", "citation", "cita
 
 @pytest.mark.parametrize(("shape", "rich"), [("stream", WHOLE), ("body", BODY)])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_text_where_none_belongs_does_not_pass(shape: str, rich: Any, data: st.DataObject) -> None:
     value: Any = json.loads(json.dumps(rich))
     value_at = [path for path in paths_of(rich) if path and not JUDGED & set(path)]

@@ -139,7 +139,7 @@ def test_names_numbers_and_stops_are_checked() -> None:
 def test_a_stop_sequence_passes_where_the_client_named_it() -> None:
     ends = ending("stop_sequence", stop_sequence="STOP")
     assert read(ends)[0] == [Finish(0, "stop_sequence", {"stop_sequence": None, "usage": {}})]
-    [finish] = read(ends, options=Options("m", stops=("STOP",)))[0]
+    [finish] = read(ends, options=Options("m", echo={"stop_sequences": ("STOP",)}))[0]
     assert isinstance(finish, Finish)
     assert finish.source["stop_sequence"] == "STOP"
 
