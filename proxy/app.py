@@ -43,6 +43,7 @@ from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
 from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
 from proxy.upstream import Upstream, open_session
+from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
 MAX_LOG_LINES = 10_000
@@ -83,6 +84,8 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app.cleanup_ctx.append(upstream_session)
     for path in DOORS:
         app.router.add_post(path, moderated)
+    app.router.add_post(MODERATIONS, moderations)
+    app.router.add_post(GUARDRAIL, guardrail)
     app.router.add_get(MODELS, models, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", ready, allow_head=False)

@@ -1,10 +1,9 @@
 """One coroutine an endpoint: request in, response out."""
 
 import asyncio
-import hashlib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,20 +13,18 @@ from proxy.admission import Admission
 from proxy.doors import DOORS, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
+from proxy.incoming import owner_of, read_request
 from proxy.model_list import read_models
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
 from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
-from proxy.request_body import BadRequest, check_headers, read_object
 from proxy.request_fields import ModeratedRequest
-from proxy.upstream import CREDENTIALS
 
 HTTP_LOGGER = logging.getLogger("weir.http")
 
 MODELS = "/v1/models"
 
-# A larger body is parsed in a thread: about 1 ms on the event loop.
-OFF_LOOP_BYTES = 64 << 10
+Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
 
 SERVICE = web.AppKey("service", Service)
 ADMISSION = web.AppKey("admission", Admission)
@@ -35,12 +32,17 @@ ADMISSION = web.AppKey("admission", Admission)
 
 async def moderated(request: web.Request) -> web.StreamResponse:
     """Any of the doors: the route is one of them, and says which."""
+    return await served(request, _answer)
+
+
+async def served(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Admit a request, have it answered, and write its record, whatever comes of it."""
     service = request.app[SERVICE]
     record = Record(f"weir-{uuid.uuid4().hex}", request.path, service.policy.name, _guard_name(service))
     reply = Reply(request, record, service.settings.server.send_seconds)
     try:
         async with request.app[ADMISSION].enter():
-            return await _answer(request, service, record, reply)
+            return await answer(request, service, record, reply)
     except ApiError as exc:
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError):
@@ -55,7 +57,7 @@ async def moderated(request: web.Request) -> web.StreamResponse:
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
-    asked = await _read_request(request, service)
+    asked = await read_request(request, service.settings.server, partial(_asked_at, request.path, service))
     record.model, record.stream = asked.model, asked.stream
     ask = Ask(record.endpoint, asked, request.headers, request.rel_url.raw_query_string, owner_of(request.headers))
     async with Exchange(service, record, ask) as exchange:
@@ -66,32 +68,8 @@ async def _answer(request: web.Request, service: Service, record: Record, reply:
         return await (reply.stream(exchange) if asked.stream else reply.body(exchange))
 
 
-async def _read_request(request: web.Request, service: Service) -> ModeratedRequest:
-    limits = service.settings.server
-    try:
-        check_headers(request.headers.get("content-type"), request.headers.get("content-encoding"))
-        raw = await _read_body(request, service)
-        read = partial(read_object, raw, max_depth=limits.max_json_depth)
-        body = await asyncio.to_thread(read) if len(raw) > OFF_LOOP_BYTES else read()
-        return DOORS[request.path].read(body, terms_of(service.settings))
-    except BadRequest as exc:
-        raise ApiError(exc.status, exc.message, param=exc.param, code=exc.code) from exc
-
-
-async def _read_body(request: web.Request, service: Service) -> bytes:
-    limits = service.settings.server
-    too_large = ApiError(413, f"The body exceeds {limits.max_body_bytes} bytes.", code="request_too_large")
-    if (request.content_length or 0) > limits.max_body_bytes:
-        raise too_large
-    try:
-        async with asyncio.timeout(limits.request_seconds):
-            return await request.read()  # the application's client_max_size bounds it
-    except web.HTTPRequestEntityTooLarge as exc:
-        raise too_large from exc
-    except web.RequestPayloadError as exc:
-        raise ApiError(400, "The body cannot be read.", code="invalid_body") from exc
-    except TimeoutError as exc:
-        raise ApiError(408, "The body did not arrive in time.", code="request_timeout") from exc
+def _asked_at(path: str, service: Service, body: Mapping[str, Any]) -> ModeratedRequest:
+    return DOORS[path].read(body, terms_of(service.settings))
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -177,12 +155,6 @@ def _blocked_prompt(service: Service, record: Record, exchange: Exchange, blocke
         headers={"x-should-retry": "false"},
         extra={"innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"weir": verdict}}},
     )
-
-
-def owner_of(headers: Mapping[str, str]) -> str:
-    """Who pays, as the guard may know it: a hash of the credential, or nobody in particular."""
-    credential = next((headers[name] for name in CREDENTIALS if name in headers), "")
-    return hashlib.sha256(credential.encode("utf-8", "replace")).hexdigest() if credential else ""
 
 
 def _guard_name(service: Service) -> str:

@@ -20,11 +20,14 @@ PURE = {
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
     "channels", "chat_request", "completion_request", "config", "conversation", "doors", "error_bodies", "errors",
     "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
-    "message_request", "normalizer", "policy", "pretoken", "pump", "records", "reports", "request_body",
-    "request_fields", "response_request", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
-    "surrogates", "vocabulary",
+    "message_request", "moderation_request", "normalizer", "policy", "pretoken", "pump", "records", "reports",
+    "request_body", "request_fields", "response_request", "retokenizer", "risk", "settings", "settling", "splitter",
+    "sse", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
-AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.replies", "proxy.upstream"}
+AIOHTTP = {
+    f"proxy.{name}"
+    for name in ("app", "demo", "doctor", "verdict_handlers", "handlers", "incoming", "replies", "upstream")
+}
 TORCH = {
     f"proxy.guard.{name}" for name in ("answers", "attention", "int8", "loader", "model", "random_weights", "runner")
 } | {"proxy.benchmark.baselines"}
