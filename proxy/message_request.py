@@ -5,9 +5,10 @@
 | text                                 | its text, one after the other                                   |
 | thinking                             | the assistant's reasoning                                       |
 | tool_use, server_tool_use, ...       | a tool call: name and input                                     |
-| tool_result, search_result           | a tool's turn: its text                                         |
+| tool_result                          | a tool's turn: its text                                         |
 | document of text                     | title, context and text, where it stands                        |
-| any other                            | a tool's turn: its JSON, without what is data and not words     |
+| any other                            | its JSON, without what is data and not words: where it stands,  |
+|                                      | or a tool's turn where the assistant has it                     |
 | image, file, redacted_thinking       | nothing: refused, or listed as unscanned where that is allowed  |
 """
 
@@ -112,11 +113,12 @@ class _Conversation:
             self._turn(role, begun)["content"] += self._document(block, where)
         elif kind in UNREADABLE:
             self._leave_out(kind, where)
-        elif kind in ("tool_result", "search_result"):
-            parts = [block.get("title"), self._text_of(block.get("content"), f"{where}.content")]
-            self._add_result("\n".join(part for part in parts if isinstance(part, str)))
-        else:
+        elif kind == "tool_result":
+            self._add_result(self._text_of(block.get("content"), f"{where}.content"))
+        elif role == "assistant":  # the provider's own tools answer within the assistant's turn
             self._add_result(self._json(block, where))
+        else:
+            self._turn(role, begun)["content"] += self._json(block, where)
 
     def _turn(self, role: str, begun: int) -> dict[str, Any]:
         """The message that text of that role goes into: the last one of this turn, unless a result came between."""

@@ -6,13 +6,15 @@
 | reasoning                                   | the assistant's reasoning                                  |
 | function_call, custom_tool_call             | a tool call: name and arguments                            |
 | ..._output of these                         | a tool's turn: its text                                    |
-| any other                                   | a tool's turn: its JSON, without what is data and not words |
+| of the provider's own tools                 | a tool's turn: its JSON, without what is data and not words |
+| any other                                   | a user's turn: its JSON, likewise                          |
 | image, file, audio, encrypted_content       | nothing: refused, or listed as unscanned where allowed     |
 
 What the upstream would add of its own (an earlier response, a conversation, a stored prompt, an item by
 its id) nobody can read here: it is refused, or listed, by `policy.allow_stored`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +46,8 @@ TEXT_PARTS = {
     "refusal": "refusal",
 }
 CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+# Calls of the provider's own tools, and what came of them.
+TOOLS = re.compile(r"(_call|_output|^mcp_.*|^compaction|^program)$")
 # What stands for something that only the upstream has: the field, and what is said of it.
 STORED = {
     "previous_response_id": "An earlier response is not here to be judged; send the conversation itself.",
@@ -128,8 +132,10 @@ class _Conversation:
             if not self._terms.allow_stored:
                 refuse_setting(REFERENCE, where, "policy.allow_stored")
             self.unscanned.append(f"{where} (item_reference)")
-        else:
+        elif TOOLS.search(kind):
             self._add_result(self._json(item, where))
+        else:  # for all we know a user wrote it
+            self.messages.append({"role": "user", "content": self._json(item, where)})
         return True
 
     def _add_message(self, item: Mapping[str, Any], where: str) -> None:

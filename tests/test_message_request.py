@@ -59,6 +59,7 @@ def test_a_conversation_in_the_words_of_chat() -> None:
     ]
     body = asked(system=[{"type": "text", "text": "S"}], messages=messages, stream=True)
     request = read_message_request(body, TERMS)
+    search = '{"type":"search_result","title":"k","content":[{"type":"text","text":"l"}]}'
     assert request.messages == [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "ab"},
@@ -72,8 +73,7 @@ def test_a_conversation_in_the_words_of_chat() -> None:
         {"role": "assistant", "content": "f"},
         {"role": "tool", "content": "g"},
         {"role": "tool", "content": "h"},
-        {"role": "user", "content": "i\nj"},
-        {"role": "tool", "content": "k\nl"},
+        {"role": "user", "content": "i\nj" + search},
     ]
     assert request.forward == body
     assert (request.stream, request.include_usage, request.unscanned) == (True, True, ())

@@ -55,8 +55,9 @@ def test_a_conversation_in_the_words_of_chat() -> None:
         {"type": "function_call_output", "call_id": "x", "output": [{"type": "input_text", "text": "f"}]},
         {"type": "custom_tool_call", "call_id": "y", "name": "run", "input": "g"},
         {"type": "web_search_call", "id": "ws_1", "action": {"query": "h"}},
+        {"type": "brand_new", "text": "i"},
     ]
-    request = read(items)
+    request = read(items, Terms(ServerSettings()))
     assert request.messages == [
         {"role": "developer", "content": "S"},
         {"role": "user", "content": "ab"},
@@ -73,6 +74,7 @@ def test_a_conversation_in_the_words_of_chat() -> None:
             "tool_calls": [{"type": "custom", "custom": {"name": "run", "input": "g"}}],
         },
         {"role": "tool", "content": '{"type":"web_search_call","id":"ws_1","action":{"query":"h"}}'},
+        {"role": "user", "content": '{"type":"brand_new","text":"i"}'},
     ]
     assert request.forward["input"] == [item for item in items if item.get("type") != "reasoning"]
     assert render(request.messages, window=999)
