@@ -32,11 +32,13 @@ from proxy.handlers import (
     HTTP_LOGGER,
     MODELS,
     SERVICE,
+    STORED_RESPONSE,
     alive,
     errors_as_json,
     models,
     moderated,
     ready,
+    stored_response,
 )
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.replies import error_response
@@ -86,6 +88,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
         app.router.add_post(path, moderated)
     app.router.add_post(MODERATIONS, moderations)
     app.router.add_post(GUARDRAIL, guardrail)
+    app.router.add_get(STORED_RESPONSE, stored_response, allow_head=False)
     app.router.add_get(MODELS, models, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", ready, allow_head=False)

@@ -59,6 +59,7 @@ class Ask:
     headers: Mapping[str, str]
     query: str = ""
     owner: str = ""  # who pays: states of the guard are shared within it, never across
+    stored: str | None = None  # the upstream's path of an answer that it keeps, which is read back and not asked for
 
 
 class Exchange:
@@ -137,13 +138,13 @@ class Exchange:
             raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
-        endpoint = ENDPOINTS[self._ask.endpoint]
+        endpoint, stored = ENDPOINTS[self._ask.endpoint], self._ask.stored
         try:
             self._response = await self._service.upstream.open(
-                "POST",
-                endpoint.upstream_path,
+                "POST" if stored is None else "GET",
+                stored or endpoint.upstream_path,
                 self._ask.headers,
-                body=dump(self._ask.request.forward),
+                body=dump(self._ask.request.forward) if stored is None else None,
                 query=self._ask.query,
                 key_header=endpoint.key_header,
             )

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from proxy.admission import Admission
-from proxy.doors import DOORS, terms_of
+from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.incoming import owner_of, read_request
@@ -19,10 +19,12 @@ from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
 from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
 from proxy.request_fields import ModeratedRequest
+from proxy.stored_request import read_stored_request
 
 HTTP_LOGGER = logging.getLogger("weir.http")
 
 MODELS = "/v1/models"
+STORED_RESPONSE = RESPONSES + "/{response_id:resp_[A-Za-z0-9_-]{1,128}}"
 
 Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
 
@@ -35,10 +37,15 @@ async def moderated(request: web.Request) -> web.StreamResponse:
     return await served(request, _answer)
 
 
-async def served(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def stored_response(request: web.Request) -> web.StreamResponse:
+    """An answer that the upstream has kept: judged like a fresh one."""
+    return await served(request, _read_back, endpoint=RESPONSES)
+
+
+async def served(request: web.Request, answer: Answer, endpoint: str | None = None) -> web.StreamResponse:
     """Admit a request, have it answered, and write its record, whatever comes of it."""
     service = request.app[SERVICE]
-    record = Record(f"weir-{uuid.uuid4().hex}", request.path, service.policy.name, _guard_name(service))
+    record = Record(f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policy.name, _guard_name(service))
     reply = Reply(request, record, service.settings.server.send_seconds)
     try:
         async with request.app[ADMISSION].enter():
@@ -58,8 +65,25 @@ async def served(request: web.Request, answer: Answer) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
     asked = await read_request(request, service.settings.server, partial(_asked_at, request.path, service))
+    return await _exchange(request, service, record, reply, asked)
+
+
+async def _read_back(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
+    asked = read_stored_request(list(request.query.items()))
+    return await _exchange(request, service, record, reply, asked, f"/responses/{request.match_info['response_id']}")
+
+
+async def _exchange(
+    request: web.Request,
+    service: Service,
+    record: Record,
+    reply: Reply,
+    asked: ModeratedRequest,
+    stored: str | None = None,
+) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
-    ask = Ask(record.endpoint, asked, request.headers, request.rel_url.raw_query_string, owner_of(request.headers))
+    query = request.rel_url.raw_query_string
+    ask = Ask(record.endpoint, asked, request.headers, query, owner_of(request.headers), stored)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()
@@ -132,7 +156,8 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
 def _check_head(request: web.Request) -> None:
     """What routes and parsers may disagree about is refused. Raises ApiError."""
     resource = request.match_info.route.resource
-    if resource is not None and request.raw_path.partition("?")[0] != resource.canonical:
+    expected = resource.canonical.format(**request.match_info) if resource is not None else None
+    if resource is not None and request.raw_path.partition("?")[0] != expected:
         raise ApiError(404, "There is no such endpoint here.", code="not_found")
     is_chunked = hdrs.TRANSFER_ENCODING in request.headers
     if request.version not in (HttpVersion10, HttpVersion11) or (is_chunked and request.version == HttpVersion10):

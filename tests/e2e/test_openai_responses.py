@@ -142,3 +142,44 @@ async def test_the_moderation_field_is_answered() -> None:
     assert last.response.output_text == TEXT
     assert last.response.moderation.output.type == "moderation_result"
     assert last.response.moderation.output.categories["violent"]
+
+
+STORED = response_body(message_item(TEXT), id="resp_abc")
+
+
+async def test_an_answer_that_was_kept_is_judged_like_a_fresh_one() -> None:
+    async with client([STORED], is_body=True) as (api, server):
+        raw = await api.responses.with_raw_response.retrieve("resp_abc")
+        response: Any = raw.parse()
+        [seen] = server.upstream.requests
+    assert (response.output_text, response.id) == (TEXT, "resp_abc")
+    assert raw.headers["x-weir-scanned"] == "partial"  # what was asked is not here to be judged
+    assert (seen["method"], seen["path"], seen["body"]) == ("GET", "/v1/responses/resp_abc", b"")
+    async with client([STORED], ScriptedGuard(labels("SSUU")), is_body=True, policy__notice="") as (api, _):
+        response = await api.responses.retrieve("resp_abc")
+        assert (response.output_text, response.incomplete_details.reason) == ("one two", "content_filter")
+
+
+async def test_a_kept_stream_is_judged_too_and_cannot_be_resumed() -> None:
+    async with client(EVERYTHING, ScriptedGuard(labels("SSUU")), policy__notice="") as (api, server):
+        events: Any = [event async for event in await api.responses.retrieve("resp_abc", stream=True)]
+        assert events[-1].response.output_text == "one two"
+        assert server.upstream.requests[0]["query"] == "stream=true"
+        with pytest.raises(openai.BadRequestError, match="resumed"):
+            await api.responses.retrieve("resp_abc", stream=True, starting_after=3)
+        assert len(server.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+async def test_an_answer_that_is_still_made_says_so(status: str) -> None:
+    body = response_body(id="resp_abc", status=status, usage=None)
+    async with client([body], is_body=True, policy__allow_stored=True) as (api, _):
+        begun: Any = await api.responses.create(**ASK, background=True)
+        found: Any = await api.responses.retrieve("resp_abc")
+    assert (begun.status, found.status, found.output) == (status, status, [])
+
+
+async def test_a_guard_that_fails_hides_what_was_kept() -> None:
+    async with client([STORED], ScriptedGuard(fails_after=8), is_body=True) as (api, _):
+        with pytest.raises(openai.InternalServerError):
+            await api.responses.retrieve("resp_abc")

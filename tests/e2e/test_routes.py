@@ -74,6 +74,7 @@ ASKED: Mapping[str, Any] = {door.path: door.ask for door in DOORS.values()} | {
     GUARDRAIL: {"input_type": "request", "texts": ["hello"]},
 }
 READ = {("GET", "/v1/models")}  # names only, rebuilt: see test_model_list.py
+KEPT = {("GET", "/v1/responses/resp_id")}
 
 
 def body_for(path: str) -> bytes:
@@ -91,14 +92,15 @@ async def test_no_route_reaches_the_upstream_without_a_verdict() -> None:
     """The guard blocks every prompt, and is asked before the upstream is: so not one request may arrive there."""
     guard = ScriptedGuard(prompt_level=UNSAFE)
     async with weir(ScriptedUpstream(), guard, policy__prompt_check="before") as server:
-        for path in [*ROUTES, GUARDRAIL]:
+        for path in [*ROUTES, GUARDRAIL, "/v1/responses/resp_id"]:
             for method in METHODS:
                 if (method, path) in READ:
                     continue
                 asked = len(guard.fed)
                 reply = await ask(server.url, http_request(body_for(path), method=method, path=path))
                 was_judged = len(guard.fed) > asked
-                assert was_judged == (method == "POST" and path in ASKED), (method, path)
+                is_door = (method == "POST" and path in ASKED) or (method, path) in KEPT
+                assert was_judged == is_door, (method, path)
                 if path in (MODERATIONS, GUARDRAIL) and was_judged:
                     assert reply.status == 200
                 else:
@@ -142,7 +144,7 @@ def aliases(path: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [*ASKED, "/v1/models"])
+@pytest.mark.parametrize("path", [*ASKED, "/v1/models", "/v1/responses/resp_id"])
 async def test_no_other_spelling_of_a_route_is_one(path: str) -> None:
     async with weir(ScriptedUpstream()) as server:
         for alias in aliases(path):
