@@ -87,6 +87,7 @@ class View:
         self._peeked = len(widths)
         self._tail = self.judged + len(self._pending)
         self._pending.extend(self._retokenizer.peek(text))
+        self._settle()  # the end may hold nothing that has a token
 
     def finish(self) -> None:
         if self._is_complete:
