@@ -34,6 +34,13 @@ class Kind(Enum):
     REASONING = "reasoning"
     NAME = "name"  # a tool's name: useless in parts, so it is released whole
     ARGUMENTS = "arguments"  # JSON text, whose escapes can spell what the raw characters hide
+    OBJECT = "object"  # a JSON value that is complete in its one delta, judged as its text
+
+
+# What a client can make nothing of in parts.
+WHOLE_KINDS = frozenset({Kind.NAME, Kind.OBJECT})
+# What is JSON, and so judged as its escapes spell it, too.
+JSON_KINDS = frozenset({Kind.ARGUMENTS, Kind.OBJECT})
 
 
 class Key(NamedTuple):
@@ -187,12 +194,15 @@ class Options:
     guard_model: str = ""
     notations: Notations = Notations()
     allow_unscanned: bool = False  # let through what no one judged (audio data, top_logprobs)
+    echo: Mapping[str, Any] = field(default_factory=dict)  # the request's own fields that an answer repeats
 
 
 class Adapter(Protocol):
     """One response in one dialect, streamed or whole. An instance serves one response."""
 
-    dropped: int  # fields and entries left out because they could carry text that nobody judged
+    @property
+    def dropped(self) -> int:
+        """Fields and entries left out because they could carry text that nobody judged."""
 
     def decode(self, event: Event) -> list[Piece]:
         """Raises AdapterError (unreadable) or UpstreamReportedError."""

@@ -90,9 +90,10 @@ class Envelope:
 class EnvelopeReader:
     """Keeps one envelope for a response; a name that comes late joins it."""
 
-    def __init__(self, options: Options, object_name: str) -> None:
+    def __init__(self, options: Options, object_name: str, id_prefix: str = "chatcmpl") -> None:
         self._model = options.model
         self._object = object_name
+        self._id_prefix = id_prefix
         self._raw: tuple[Any, ...] | None = None  # the fields that `_envelope` was last read from
         self._envelope: Envelope | None = None
         self.dropped = 0
@@ -121,7 +122,7 @@ class EnvelopeReader:
         }
         created = seen.get("created")
         fields = {
-            "id": names.pop("id") or f"chatcmpl-{secrets.token_hex(12)}",
+            "id": names.pop("id") or f"{self._id_prefix}-{secrets.token_hex(12)}",
             "object": self._object,
             "created": kept.get("created") or (created if is_count(created) else int(time.time())),
             "model": names.pop("model") or self._model,

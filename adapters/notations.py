@@ -61,6 +61,36 @@ def moderation(model: str, prompt: Assessment | None, answers: Iterable[Assessme
     return {"input": _side(model, [prompt]), "output": _side(model, list(answers))}
 
 
+# OpenAI's categories and ours. The narrower ones ("violence/graphic") the guard does not tell apart:
+# they are never set, and their score is 0.
+OPENAI_CATEGORIES: dict[str, str | None] = {
+    "harassment": "Unethical",
+    "harassment/threatening": None,
+    "hate": "Unethical",
+    "hate/threatening": None,
+    "illicit": "Illegal Acts",
+    "illicit/violent": None,
+    "self-harm": "Self-Harm",
+    "self-harm/instructions": None,
+    "self-harm/intent": None,
+    "sexual": "Sexual Content",
+    "sexual/minors": None,
+    "violence": "Violent",
+    "violence/graphic": None,
+}
+
+
+def moderation_entry(model: str, assessment: Assessment) -> dict[str, Any]:
+    """One result of /v1/moderations: our categories, and OpenAI's for the clients that insist on them."""
+    result = _result(model, assessment)
+    for name, category in OPENAI_CATEGORIES.items():
+        key = category_key(category or "")
+        result["categories"][name] = result["categories"].get(key, False)
+        result["category_scores"][name] = result["category_scores"].get(key, 0.0)
+        result["category_applied_input_types"][name] = ["text"] if category else []
+    return {name: value for name, value in result.items() if name not in ("type", "model")}
+
+
 def _side(model: str, assessments: list[Assessment | None]) -> dict[str, Any]:
     judged = [assessment for assessment in assessments if assessment is not None]
     if not judged or len(judged) < len(assessments):

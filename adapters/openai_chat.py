@@ -18,10 +18,13 @@ class ChatStream:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._reader = ChatReader(options, CHUNK)
+        self._reader = self._open_reader(options)
         self._introduced: set[int] = set()  # choices whose role the client knows
         self._described: set[Key] = set()  # reasoning details whose id and format the client knows
         self.dropped = 0
+
+    def _open_reader(self, options: Options) -> ChatReader:
+        return ChatReader(options, CHUNK)
 
     def decode(self, event: Event) -> list[Piece]:
         pieces = self._reader.end() if event.data.strip() == DONE else self._reader.read(event)
@@ -31,16 +34,16 @@ class ChatStream:
     def encode(self, piece: Delta | Opaque, note: Note | None) -> list[Event]:
         if isinstance(piece, Delta):
             more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
-            choice = _choice(piece.key.choice, self._delta(piece), _logprobs(piece))
+            choice = self._choice(piece.key.choice, self._delta(piece), self._logprobs(piece))
             return [_chunk(piece.source, [choice], more)]
         if piece.choice is None:
             return [_chunk(piece.source, [], piece.payload)]
         if "role" in piece.payload:
             self._introduced.add(piece.choice)
-        return [_chunk(piece.source, [_choice(piece.choice, piece.payload)])]
+        return [_chunk(piece.source, [self._choice(piece.choice, piece.payload)])]
 
     def encode_finish(self, finish: Finish, report: Report) -> list[Event]:
-        choice = _choice(finish.choice, {}, finish_reason=finish.reason)
+        choice = self._choice(finish.choice, {}, finish_reason=finish.reason)
         if native := self._reader.native_reasons.get(finish.choice):
             choice["native_finish_reason"] = native
         more = {"weir": weir_finish(report)} if self._options.notations.weir else {}
@@ -48,7 +51,7 @@ class ChatStream:
 
     def encode_block(self, block: Block, report: Report) -> list[Event]:
         role = {} if block.choice in self._introduced else {"role": "assistant"}
-        choice = _choice(block.choice, role | {"content": block.notice}, finish_reason="content_filter")
+        choice = self._choice(block.choice, role | {"content": block.notice}, finish_reason="content_filter")
         more = {"weir": weir_block(block)} if self._options.notations.weir else {}
         return [_chunk(self._reader.envelope(), [choice], self._moderation(report) | more)]
 
@@ -67,6 +70,21 @@ class ChatStream:
         if not self._options.notations.openai:
             return {}
         return {"moderation": moderation(self._options.guard_model, report.prompt, [report.answer])}
+
+    def _choice(
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        logprobs: Mapping[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _logprobs(self, piece: Delta) -> dict[str, Any] | None:
+        if not piece.logprobs:
+            return None
+        entries = [logprob.entry for logprob in piece.logprobs]
+        return {"content": None, "refusal": None, piece.key.channel: entries}
 
     def _delta(self, piece: Delta) -> dict[str, Any]:
         field, _, rest = piece.key.channel.partition(".")
@@ -127,22 +145,6 @@ def usage_fields(usage: Usage) -> dict[str, int]:
 def failure_event(failure: Failure) -> Event:
     error = {"message": failure.message, "type": failure.type, "param": None, "code": failure.code}
     return Event(write({"error": error}))
-
-
-def _choice(
-    index: int,
-    delta: Mapping[str, Any],
-    logprobs: Mapping[str, Any] | None = None,
-    finish_reason: str | None = None,
-) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _logprobs(piece: Delta) -> dict[str, Any] | None:
-    if not piece.logprobs:
-        return None
-    entries = [logprob.entry for logprob in piece.logprobs]
-    return {"content": None, "refusal": None, piece.key.channel: entries}
 
 
 def _chunk(envelope: Envelope, choices: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> Event:

@@ -52,12 +52,15 @@ class ChatBody:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._reader = ChatReader(options, BODY)
+        self._reader = self._open_reader(options)
         self._choices: dict[int, BodyChoice] = {}
         self._counts: dict[str, Any] = {}
         self._prompt: Assessment | None = None
         self._is_estimated = False
         self.dropped = 0
+
+    def _open_reader(self, options: Options) -> ChatReader:
+        return ChatReader(options, BODY)
 
     def decode(self, event: Event) -> list[Piece]:
         pieces = self._reader.read(event)
@@ -104,7 +107,7 @@ class ChatBody:
         notations = self._options.notations
         body = {
             **self._reader.envelope().fields,
-            "choices": [_written(index, self._choices[index]) for index in sorted(self._choices)],
+            "choices": [self._written(index, self._choices[index]) for index in sorted(self._choices)],
             **self._counts,
         }
         if notations.openai:
@@ -116,6 +119,15 @@ class ChatBody:
 
     def encode_failure(self, failure: Failure) -> list[Event]:
         return [failure_event(failure)]
+
+    def _written(self, index: int, choice: BodyChoice) -> dict[str, Any]:
+        written: dict[str, Any] = {
+            "index": index,
+            "message": _message(choice),
+            "logprobs": {"content": None, "refusal": None, **choice.logprobs} if choice.logprobs else None,
+            "finish_reason": None,
+        }
+        return written | choice.end
 
     def _choice(self, index: int) -> BodyChoice:
         return self._choices.setdefault(index, BodyChoice())
@@ -139,16 +151,6 @@ class ChatBody:
             choice.logprobs.setdefault(channel, []).extend(logprob.entry for logprob in piece.logprobs)
         if note is not None and note.category is not None:
             choice.spans.append(weir_note(note))
-
-
-def _written(index: int, choice: BodyChoice) -> dict[str, Any]:
-    written: dict[str, Any] = {
-        "index": index,
-        "message": _message(choice),
-        "logprobs": {"content": None, "refusal": None, **choice.logprobs} if choice.logprobs else None,
-        "finish_reason": None,
-    }
-    return written | choice.end
 
 
 def _message(choice: BodyChoice) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Shape:
     object: str
     message: str  # where a choice keeps its fields
     is_whole: bool
+    id_prefix: str = "chatcmpl"
 
 
 CHUNK = Shape("chat.completion.chunk", "delta", is_whole=False)
@@ -29,8 +30,6 @@ CHUNK_FIELDS = frozenset({"object", "choices", *ENVELOPE_FIELDS, *COUNTS, *IGNOR
 CHOICE_FIELDS = frozenset(
     {
         "index",
-        "delta",
-        "message",
         "finish_reason",
         "native_finish_reason",
         "logprobs",
@@ -58,10 +57,12 @@ class ChatReader:
     """Reads the events of one response."""
 
     def __init__(self, options: Options, shape: Shape) -> None:
+        self._options = options
         self._choices = options.choices
         self._shape = shape
+        self._choice_fields = CHOICE_FIELDS | {shape.message}
         self._fields = FieldReader(options)
-        self._envelopes = EnvelopeReader(options, shape.object)
+        self._envelopes = EnvelopeReader(options, shape.object, shape.id_prefix)
         self._finished: set[int] = set()
         self._counts: dict[str, Any] = {}  # the newest, not yet sent on
         self._dropped = 0
@@ -126,19 +127,24 @@ class ChatReader:
         if choice.get("error"):
             raise UpstreamReportedError("the upstream reports an error in a choice")
         index: int = choice["index"]
+        pieces = self._fields.read(index, self._fields_of(choice), source)
+        if logprobs := choice.get("logprobs"):
+            self._attach_logprobs(pieces, logprobs)
+        if not choice.keys() <= self._choice_fields:
+            self._dropped += leftovers(choice, self._choice_fields)
+        return self._read_finish(index, choice, pieces, source)
+
+    def _fields_of(self, choice: Mapping[str, Any]) -> dict[str, Any]:
         fields = choice.get(self._shape.message)
         if not isinstance(fields, dict | None):
             raise AdapterError(f"the {self._shape.message} of a choice is not an object")
         fields = fields or {}
         if self._shape.is_whole:
             fields.setdefault("role", "assistant")
-        pieces = self._fields.read(index, fields, source)
-        if logprobs := choice.get("logprobs"):
-            self._fields.attach_logprobs(pieces, logprobs)
-        if not choice.keys() <= CHOICE_FIELDS:
-            self._dropped += leftovers(choice, CHOICE_FIELDS)
-        self._dropped += bool(choice.get("message" if self._shape is CHUNK else "delta"))
-        return self._read_finish(index, choice, pieces, source)
+        return fields
+
+    def _attach_logprobs(self, pieces: list[Piece], logprobs: Any) -> None:
+        self._fields.attach_logprobs(pieces, logprobs)
 
     def _read_finish(self, index: int, choice: Mapping[str, Any], pieces: list[Piece], source: Envelope) -> list[Piece]:
         if index in self._finished:  # nothing is said after the end

@@ -22,27 +22,30 @@ from aiohttp import http_parser, web
 from proxy import __version__
 from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
+from proxy.doors import DOORS
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.exchange import Service
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.handlers import (
     ADMISSION,
-    CHAT,
     HTTP_LOGGER,
     MODELS,
     SERVICE,
+    STORED_RESPONSE,
     alive,
-    chat_completions,
-    error_response,
     errors_as_json,
     models,
+    moderated,
     ready,
+    stored_response,
 )
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
+from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
 from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
 from proxy.upstream import Upstream, open_session
+from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
 MAX_LOG_LINES = 10_000
@@ -81,7 +84,11 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
             yield
 
     app.cleanup_ctx.append(upstream_session)
-    app.router.add_post(CHAT, chat_completions)
+    for path in DOORS:
+        app.router.add_post(path, moderated)
+    app.router.add_post(MODERATIONS, moderations)
+    app.router.add_post(GUARDRAIL, guardrail)
+    app.router.add_get(STORED_RESPONSE, stored_response, allow_head=False)
     app.router.add_get(MODELS, models, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", ready, allow_head=False)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.base import Key, Kind, Note
+from adapters.base import JSON_KINDS, Key, Kind, Note
 from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
@@ -87,6 +87,7 @@ class View:
         self._peeked = len(widths)
         self._tail = self.judged + len(self._pending)
         self._pending.extend(self._retokenizer.peek(text))
+        self._settle()  # the end may hold nothing that has a token
 
     def finish(self) -> None:
         if self._is_complete:
@@ -187,7 +188,7 @@ class Channel:
         self.kind = kind
         self._policy = policy
         self._views = [View(kind, policy)]
-        self._awaits_escape = kind is Kind.ARGUMENTS
+        self._awaits_escape = kind in JSON_KINDS
         self._folder = Folder() if folds else None  # looks for a change; the view that it opens has its own
         self._raw: list[str] = []  # the text so far, while a view of it may have to be opened
         self._spans: deque[Span] = deque()

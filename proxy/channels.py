@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from adapters.base import AdapterError, Delta, Key
+from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channel import Channel
 from proxy.policy import Policy
 from proxy.surrogates import DeltaJoiner
@@ -32,6 +32,8 @@ class Channels:
         self._last[key.choice] = key
         delta = self._joiners[key].feed(delta)
         self.by_key[key].feed(delta.text)
+        if delta.kind is Kind.OBJECT:  # no more of it will come, so nothing behind it has to wait
+            self.by_key[key].finish()
         return delta
 
     def finish(self, choice: int) -> Iterator[Delta]:

@@ -1,6 +1,7 @@
 """The guard streams of one response: the prompt's, and a fork of it for each view of each channel."""
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Classifier:
 
     def __init__(self, prompt: GuardStream, verdict_seconds: float | None = None) -> None:
         self._prompt = prompt
+        self._prompts = [prompt]
+        self._choices_each = sys.maxsize
         self._verdict_seconds = verdict_seconds
         self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self._stack = AsyncExitStack()
@@ -54,6 +57,14 @@ class Classifier:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def share(self, others: Sequence["Classifier"], choices: int) -> None:
+        """Take the prompts of others as well: `choices` are shared out among all, evenly and in order.
+
+        The others keep their own prompts open, and must outlive this one.
+        """
+        self._prompts += [other._prompt for other in others]
+        self._choices_each = choices // len(self._prompts)
 
     async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         """One risk for each token of each batch. Raises GuardError."""
@@ -82,7 +93,7 @@ class Classifier:
         frame: list[int] = []
         if (batch.key, batch.view) not in self._streams:
             frame = list(answer_frame(batch.kind).ids)
-            fork = await self._prompt.fork()
+            fork = await self._prompts[batch.key.choice // self._choices_each].fork()
             self._stack.push_async_callback(fork.close)
             self._streams[batch.key, batch.view] = (fork, fork.position + len(frame))
         stream, start = self._streams[batch.key, batch.view]

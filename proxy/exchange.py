@@ -5,7 +5,6 @@ async with Exchange(service, record, ask) as exchange:
     await exchange.run(write)         # the answer
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,15 +21,17 @@ from proxy.policy import Action, Policy
 from proxy.prompts import (
     PromptBlocked,
     assess_prompt,
+    both,
     is_blocked,
-    judge_prompt,
+    judge_prompts,
     refusal_without_verdict,
-    render_prompt,
+    render_prompts,
 )
 from proxy.pump import pump
 from proxy.records import OUTCOME_OF, ChannelRecord, Record, Scanned, channel_record, scanned_of
 from proxy.refusals import refusal_of
-from proxy.request_body import ChatRequest, dump
+from proxy.request_body import dump
+from proxy.request_fields import ModeratedRequest
 from proxy.risk import Risk
 from proxy.settings import Settings
 from proxy.stream import Expected, ModeratedStream, Outcome
@@ -54,10 +55,11 @@ class Ask:
     """A request as it came in, read and checked."""
 
     endpoint: str
-    request: ChatRequest
+    request: ModeratedRequest
     headers: Mapping[str, str]
     query: str = ""
     owner: str = ""  # who pays: states of the guard are shared within it, never across
+    stored: str | None = None  # the upstream's path of an answer that it keeps, which is read back and not asked for
 
 
 class Exchange:
@@ -74,7 +76,7 @@ class Exchange:
         self._assessment: Assessment | None = None
         self._stream: ModeratedStream | None = None
         self._adapter: Adapter | None = None
-        self._prompt: Prompt | None = None
+        self._prompts: list[Prompt] = []
         self._prompt_policy, self._answer_policy = _policies(service.policy, ask.request)
         # Where nothing waits for a verdict, none that fails may change the delivery.
         is_watching = not self._prompt_policy.holds and not self._answer_policy.holds
@@ -95,17 +97,18 @@ class Exchange:
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
         folds = self._settings.guard.folded_view
-        self._prompt = await render_prompt(
+        self._prompts = prompts = await render_prompts(
             self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds
         )
-        self._record.prompt_tokens = len(self._prompt.ids)
-        self._record.dropped_turns = self._prompt.dropped_turns
-        self._record.unscanned_parts = self._prompt.unscanned
+        self._record.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        self._record.dropped_turns = sum(prompt.dropped_turns for prompt in prompts)
+        unscanned = [part for prompt in prompts for part in prompt.unscanned]
+        self._record.unscanned_parts = (*unscanned, *self._ask.request.unscanned)
         if self._settings.policy.prompt_check == "before":
             await self._judge_prompt()
             await self._open_upstream()
         else:
-            await _both(self._judge_prompt(), self._open_upstream())
+            await both(self._judge_prompt(), self._open_upstream())
         response = self._response
         assert response is not None  # _open_upstream returned
         if response.status >= 400:
@@ -117,11 +120,10 @@ class Exchange:
             raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()
 
     async def _judge_prompt(self) -> None:
-        assert self._prompt is not None
-        service = self._service
+        guard, settings, choices = self._service.guard, self._settings.guard, self._ask.request.choices
         try:
-            self._classifier, risk = await judge_prompt(
-                self._prompt, service.guard, self._settings.guard, self._stack, self._ask.owner, self._prompt_policy
+            self._classifier, risk = await judge_prompts(
+                self._prompts, guard, settings, self._stack, self._ask.owner, self._prompt_policy, choices
             )
         except GuardError as exc:
             self._record.error = f"{type(exc).__name__}: {exc}"
@@ -136,13 +138,15 @@ class Exchange:
             raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
+        endpoint, stored = ENDPOINTS[self._ask.endpoint], self._ask.stored
         try:
             self._response = await self._service.upstream.open(
-                "POST",
-                ENDPOINTS[self._ask.endpoint].upstream_path,
+                "POST" if stored is None else "GET",
+                stored or endpoint.upstream_path,
                 self._ask.headers,
-                body=dump(self._ask.request.forward),
+                body=dump(self._ask.request.forward) if stored is None else None,
                 query=self._ask.query,
+                key_header=endpoint.key_header,
             )
         except Fault as fault:
             self._record.error = str(fault)
@@ -157,10 +161,9 @@ class Exchange:
         endpoint = ENDPOINTS[self._ask.endpoint]
         options = self._options()
         self._adapter = (endpoint.stream if request.stream else endpoint.body)(options)
-        assert self._prompt is not None
         expected = Expected(
             choices=request.choices,
-            prompt_tokens=len(self._prompt.ids),
+            prompt_tokens=self._record.prompt_tokens,
             wants_usage=request.include_usage and request.stream,
             notice=self._settings.policy.notice,
             prompt=self._assessment,
@@ -227,6 +230,7 @@ class Exchange:
                 openai=request.moderation is not None and wanted.client_may_ask,
             ),
             allow_unscanned=self._allows_unscanned,
+            echo=request.echo,
         )
 
     def _framing(self) -> Framing:
@@ -273,7 +277,7 @@ class Exchange:
         return [channel_record(key, channel, self._stream.delivered(key)) for key, channel in found]
 
 
-def _policies(policy: Policy, request: ChatRequest) -> tuple[Policy, Policy]:
+def _policies(policy: Policy, request: ModeratedRequest) -> tuple[Policy, Policy]:
     """The prompt's policy and the answer's. A client's own wish may only tighten them."""
     if request.moderation is None:
         return policy, policy
@@ -281,18 +285,3 @@ def _policies(policy: Policy, request: ChatRequest) -> tuple[Policy, Policy]:
     sides = (request.moderation.input, request.moderation.output)
     prompt, answer = (policy.tightened(at_least[side or "score"]) for side in sides)
     return prompt, answer
-
-
-async def _both(judge: Awaitable[None], call: Awaitable[None]) -> None:
-    """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
-
-    async def run(part: Awaitable[None]) -> None:
-        await part
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(run(judge))
-            group.create_task(run(call))
-    except BaseExceptionGroup as exc:
-        blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
-        raise (blocked or exc.exceptions)[0] from exc

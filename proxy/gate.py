@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adapters.base import Delta, End, Finish, Key, Kind, Piece
+from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Piece
 
 
 class HeldTooMuch(Exception):
@@ -110,7 +110,7 @@ class Gate:
         allowed = self._cleared.get(delta.key, 0) - start
         if allowed >= len(delta.text):
             queue.popleft()
-        elif allowed <= 0 or delta.kind is Kind.NAME:
+        elif allowed <= 0 or delta.kind in WHOLE_KINDS:
             return None
         else:
             delta, queue[0].piece = delta.split(allowed)

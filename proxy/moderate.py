@@ -22,6 +22,7 @@ from adapters.base import AdapterError, Delta, Event, Kind, Options
 from adapters.openai_chat_body import ChatBody
 from proxy.app import policy_of
 from proxy.channel import Batch, Span, View
+from proxy.chat_request import read_chat_request
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.escapes import EscapeDecoder
@@ -30,7 +31,8 @@ from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.guards import open_guard
 from proxy.policy import Action, Policy
 from proxy.prompts import harder
-from proxy.request_body import BadRequest, read_chat_request, read_object
+from proxy.request_body import BadRequest, read_object
+from proxy.request_fields import Terms
 from proxy.risk import Risk, RiskLevel, Role
 from proxy.settings import Settings
 
@@ -95,7 +97,7 @@ def read_conversation(raw: bytes, settings: Settings) -> list[dict[str, Any]]:
     """The messages, as strict as the proxy reads them. Raises BadConversation."""
     try:
         body = read_object(raw, max_depth=settings.server.max_json_depth)
-        return read_chat_request({"model": "-", "messages": body.get("messages")}, settings.server).messages
+        return read_chat_request({"model": "-", "messages": body.get("messages")}, Terms(settings.server)).messages
     except BadRequest as exc:
         raise BadConversation(exc.message) from exc
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 
 from adapters.base import Assessment, Note
@@ -11,7 +12,7 @@ from proxy.conversation import ConversationError, Prompt, render
 from proxy.errors import GUARD_FAILED, ApiError, Fault
 from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, SequenceTooLong
 from proxy.policy import Policy, Verdict
-from proxy.request_body import ChatRequest
+from proxy.request_fields import ModeratedRequest
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
 from proxy.settings import GuardSettings
 
@@ -30,16 +31,39 @@ class PromptBlocked(Exception):
         self.note = note
 
 
-async def render_prompt(request: ChatRequest, guard: Guard, *, allow_unscanned: bool, folds: bool = False) -> Prompt:
-    """Raises ApiError for a conversation that cannot be judged."""
-    messages = request.messages
-    size = sum(len(str(message.get("content"))) for message in messages)
+async def render_prompts(
+    request: ModeratedRequest, guard: Guard, *, allow_unscanned: bool, folds: bool = False
+) -> list[Prompt]:
+    """One for each conversation of the request. Raises ApiError for one that cannot be judged."""
     window = int(guard.info.window * PROMPT_SHARE)
-    read = functools.partial(render, messages, window=window, allow_unscanned=allow_unscanned, folds=folds)
-    try:
-        return await asyncio.to_thread(read) if size > OFF_LOOP_CHARACTERS else read()
-    except ConversationError as exc:
-        raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
+    read = functools.partial(render, window=window, allow_unscanned=allow_unscanned, folds=folds)
+    prompts = []
+    for messages in request.conversations:
+        size = sum(len(str(message.get("content"))) for message in messages)
+        try:
+            prompts.append(await asyncio.to_thread(read, messages) if size > OFF_LOOP_CHARACTERS else read(messages))
+        except ConversationError as exc:
+            raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
+    return prompts
+
+
+async def judge_prompts(
+    prompts: Sequence[Prompt],
+    guard: Guard,
+    settings: GuardSettings,
+    stack: AsyncExitStack,
+    owner: str,
+    policy: Policy = DEFAULT_POLICY,
+    choices: int = 1,
+) -> tuple[Classifier, Risk]:
+    """The risk that the policy treats hardest, and the classifier for all that follows. Raises GuardError."""
+    judged = [await judge_prompt(prompt, guard, settings, stack, owner, policy) for prompt in prompts]
+    classifier, risk = judged[0]
+    if len(judged) > 1:
+        classifier.share([other for other, _ in judged[1:]], choices)
+    for _, other in judged[1:]:
+        risk = harder(risk, other, policy)
+    return classifier, risk
 
 
 async def judge_prompt(
@@ -90,3 +114,18 @@ def assess_prompt(risk: Risk, policy: Policy) -> Assessment:
 
 def is_blocked(risk: Risk, policy: Policy) -> bool:
     return policy.judge_prompt(risk) is Verdict.BLOCK
+
+
+async def both(judge: Awaitable[None], call: Awaitable[None]) -> None:
+    """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
+
+    async def run(part: Awaitable[None]) -> None:
+        await part
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run(judge))
+            group.create_task(run(call))
+    except BaseExceptionGroup as exc:
+        blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
+        raise (blocked or exc.exceptions)[0] from exc

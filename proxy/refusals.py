@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.base import Key, Kind
-from proxy.channel import Channel
+from adapters.base import Delta, Key, Kind
 from proxy.classifier import Classifier
 from proxy.errors import ApiError
 from proxy.guard.protocol import GuardError
 from proxy.policy import Policy
 from proxy.upstream import UpstreamResponse
+from proxy.verdicts import judge_text
 
 # An error message is shown up to here.
 MAX_MESSAGE_CHARACTERS = 2048
@@ -44,13 +44,8 @@ async def refusal_of(
 
 
 async def _is_harmless(text: str, classifier: Classifier, policy: Policy) -> bool:
-    channel = Channel(Key(0, "error"), Kind.CONTENT, policy)
-    channel.feed(text)
-    channel.finish()
     try:
-        while batches := list(channel.batches()):
-            for batch, risks in zip(batches, await classifier.classify(batches), strict=True):
-                channel.receive(batch, risks)
+        channel = await judge_text(Delta(Key(0, "error"), Kind.CONTENT, text), classifier, policy)
     except GuardError:
         return False
     return channel.flagged is None

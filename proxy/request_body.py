@@ -7,24 +7,14 @@ known to disagree about is refused, and the upstream gets our own writing of wha
 
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, TypeVar, cast
-
-from proxy.settings import ServerSettings
+from typing import Any, NoReturn
 
 # No field of the API has a longer name; tools' parameters have names of their own.
 MAX_KEY_CHARS = 1024
 # A million empty lists fit the largest body and take seconds to look at; real requests hold some thousand values.
 MAX_VALUES = 200_000
 MAX_BRACKETS = 2 * MAX_VALUES  # counted before parsing, those in texts included
-MAX_PARTS = 4096  # of one message
-MAX_TOOLS = 256
-MAX_MODEL_CHARS = 256
-
-ModerationMode = Literal["score", "block"]
-T = TypeVar("T")
 
 
 class BadRequest(Exception):
@@ -36,28 +26,6 @@ class BadRequest(Exception):
         self.message = message
         self.param = param
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class ModerationAsk:
-    """OpenAI's `moderation` field: what the client wants to be told or have blocked."""
-
-    model: str
-    input: ModerationMode = "score"
-    output: ModerationMode = "score"
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What the proxy has to know of a chat request, and the body that goes upstream."""
-
-    model: str
-    messages: list[dict[str, Any]]
-    forward: dict[str, Any]
-    stream: bool = False
-    choices: int = 1
-    include_usage: bool = False
-    moderation: ModerationAsk | None = None
 
 
 def check_headers(content_type: str | None, content_encoding: str | None) -> None:
@@ -152,147 +120,3 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# Fields with which known gateways let a request pick its upstream or its credential. Ours are set by
-# the operator alone, and an upstream that is such a gateway must not be steered through us either.
-UPSTREAM_FIELDS = re.compile(
-    r"api_(base|key|type|version)|(azure|litellm|vertex|aws)_.*|custom_llm_provider|deployment_id|user_config"
-    r"|((base|target|upstream|server)_?)?url|endpoint|extra_(body|headers|query)|default_(headers|query)"
-    r"|model_list|(\w+_)?fallbacks|mock_response|headers|organization|proxy|upstream|client|router_settings"
-)
-
-JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer"}
-
-
-def read_chat_request(body: Mapping[str, Any], limits: ServerSettings) -> ChatRequest:
-    """The chat request in `body`. Every field that the guard relies on has its type. Raises BadRequest."""
-    for name in body:
-        if UPSTREAM_FIELDS.fullmatch(name.lower().replace("-", "_")):
-            raise BadRequest(
-                400, "This server's upstream is not the request's to choose.", None, "unsupported_parameter"
-            )
-    if _field(body, "store", bool):
-        raise BadRequest(
-            400,
-            "Stored answers could be read back without having been moderated; leave out 'store' or set it to false.",
-            "store",
-            "unsupported_value",
-        )
-    for name in ("tools", "functions"):
-        _objects(body, name, MAX_TOOLS)
-    stream_options = _field(body, "stream_options", dict) or {}
-    return ChatRequest(
-        model=_model(body),
-        messages=_messages(body, limits.max_messages),
-        stream=_field(body, "stream", bool) or False,
-        choices=_choices(body, limits.max_choices),
-        include_usage=_field(stream_options, "include_usage", bool, "stream_options.") or False,
-        moderation=_moderation(_field(body, "moderation", dict)),
-        forward={name: value for name, value in body.items() if name != "moderation"},
-    )
-
-
-def _field(table: Mapping[str, Any], name: str, kind: type[T], where: str = "") -> T | None:
-    """A field of that type exactly (true is no integer), or None where it is missing or null."""
-    value = table.get(name)
-    if value is not None and type(value) is not kind:
-        param = f"{where}{name}"
-        raise BadRequest(400, f"Invalid type for '{param}': expected {JSON_NAMES[kind]}.", param, "invalid_type")
-    return value
-
-
-def _required(table: Mapping[str, Any], name: str, kind: type[T], where: str = "") -> T:
-    value = _field(table, name, kind, where)
-    if value is None:
-        param = f"{where}{name}"
-        raise BadRequest(400, f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
-    return value
-
-
-def _objects(table: Mapping[str, Any], name: str, most: int, where: str = "") -> list[dict[str, Any]]:
-    """A list of objects and no more than `most`; empty where it is missing."""
-    items, param = _field(table, name, list, where) or [], f"{where}{name}"
-    if len(items) > most:
-        raise BadRequest(400, f"Invalid '{param}': more than {most} items.", param, "array_above_max_length")
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            param = f"{param}[{index}]"
-            raise BadRequest(400, f"Invalid type for '{param}': expected an object.", param, "invalid_type")
-    return items
-
-
-def _model(body: Mapping[str, Any]) -> str:
-    model = _required(body, "model", str)
-    # A model that is a URL is how some gateways are sent elsewhere.
-    if not re.fullmatch(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{1,{MAX_MODEL_CHARS}}}", model) or "://" in model:
-        message = f"Invalid 'model': expected a name of 1 to {MAX_MODEL_CHARS} characters, without control characters."
-        raise BadRequest(400, message, "model", "invalid_value")
-    return model
-
-
-def _messages(body: Mapping[str, Any], most: int) -> list[dict[str, Any]]:
-    _required(body, "messages", list)
-    messages = _objects(body, "messages", most)
-    if not messages:
-        raise BadRequest(400, "Invalid 'messages': expected at least one.", "messages", "empty_array")
-    for index, message in enumerate(messages):
-        where = f"messages[{index}]."
-        _required(message, "role", str, where)
-        if not isinstance(message.get("content"), str):
-            _parts(message, where)
-        _objects(message, "tool_calls", MAX_TOOLS, where)
-        _field(message, "function_call", dict, where)
-    return messages
-
-
-def _parts(message: Mapping[str, Any], where: str) -> None:
-    content = message.get("content")
-    if content is not None and not isinstance(content, list):
-        param = f"{where}content"
-        raise BadRequest(
-            400, f"Invalid type for '{param}': expected a string or an array of parts.", param, "invalid_type"
-        )
-    for index, part in enumerate(_objects(message, "content", MAX_PARTS, where)):
-        _required(part, "type", str, f"{where}content[{index}].")
-
-
-def _choices(body: Mapping[str, Any], most: int) -> int:
-    n = _field(body, "n", int)
-    if n is not None and not 1 <= n <= most:
-        code = "integer_below_min_value" if n < 1 else "integer_above_max_value"
-        raise BadRequest(400, f"Invalid 'n': expected an integer from 1 to {most}.", "n", code)
-    return n or 1
-
-
-def _moderation(ask: dict[str, Any] | None) -> ModerationAsk | None:
-    """This one is ours to answer, so its shape is held to strictly: a misspelt `block` must not pass as `score`."""
-    if ask is None:
-        return None
-    _only(ask, ("model", "policy"), "moderation")
-    policy = _field(ask, "policy", dict, "moderation.") or {}
-    _only(policy, ("input", "output"), "moderation.policy")
-    return ModerationAsk(
-        model=_required(ask, "model", str, "moderation."),
-        input=_mode(policy, "input"),
-        output=_mode(policy, "output"),
-    )
-
-
-def _mode(policy: Mapping[str, Any], side: str) -> ModerationMode:
-    where = f"moderation.policy.{side}"
-    wish = _field(policy, side, dict, "moderation.policy.")
-    if wish is None:
-        return "score"
-    _only(wish, ("mode",), where)
-    mode = _required(wish, "mode", str, f"{where}.")
-    if mode not in ("score", "block"):
-        param = f"{where}.mode"
-        raise BadRequest(400, f"Invalid '{param}': expected 'score' or 'block'.", param, "invalid_value")
-    return cast(ModerationMode, mode)
-
-
-def _only(table: Mapping[str, Any], known: tuple[str, ...], param: str) -> None:
-    if not table.keys() <= set(known):
-        names = " and ".join(f"'{name}'" for name in known)
-        raise BadRequest(400, f"Unknown field in '{param}': it takes {names}.", param, "unknown_parameter")

@@ -198,6 +198,8 @@ class PolicySettings(Section):
     """What the sender of a flagged prompt is told."""
     allow_unscanned: bool = False
     """Let images and audio, which no one can judge, through with a label instead of refusing them."""
+    allow_stored: bool = False
+    """Let the upstream keep answers and conversations, which can be read and continued without being judged."""
 
     @field_validator("categories", mode="before")
     @classmethod

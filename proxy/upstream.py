@@ -31,6 +31,7 @@ REQUEST_HEADERS = re.compile(
 )
 RESPONSE_HEADERS = re.compile(
     r"x-request-id|openai-.*|x-ratelimit-.*|retry-after|retry-after-ms|x-should-retry|x-generation-id"
+    r"|request-id|anthropic-ratelimit-.*"
 )
 # A header's value passes where it reads as an id, a number or a date, not as prose.
 HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
@@ -119,9 +120,19 @@ class Upstream:
         self._is_azure = (url.host or "").endswith(".azure.com")
 
     async def open(
-        self, method: str, path: str, headers: Mapping[str, str], *, body: bytes | None = None, query: str = ""
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        query: str = "",
+        key_header: str = "authorization",
     ) -> UpstreamResponse:
-        """Send a request and wait for the head of its answer. Never retried. Raises Fault."""
+        """Send a request and wait for the head of its answer. Never retried. Raises Fault.
+
+        `key_header`: where the dialect wants a key of ours.
+        """
         settings = self._settings
         try:
             async with asyncio.timeout(settings.first_byte_seconds):
@@ -129,7 +140,7 @@ class Upstream:
                     method,
                     self.url(path, query),
                     data=body,
-                    headers=self._headers(headers, has_body=body is not None),
+                    headers=self._headers(headers, key_header, has_body=body is not None),
                     allow_redirects=False,
                     proxy=self._proxy,
                 )
@@ -150,7 +161,9 @@ class Upstream:
         queries = "&".join(part for part in (self._query, query) if part)
         return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
 
-    def _headers(self, client: Mapping[str, str], *, has_body: bool) -> CIMultiDict[str]:
+    def _headers(
+        self, client: Mapping[str, str], key_header: str = "authorization", *, has_body: bool
+    ) -> CIMultiDict[str]:
         # What `Connection` names is meant for the hop to us alone.
         hop = ",".join(text for name, text in client.items() if name.lower() == "connection")
         nominated = {name.strip().lower() for name in hop.split(",")}
@@ -161,10 +174,8 @@ class Upstream:
             headers["content-type"] = "application/json"
         if self._settings.api_key is not None:
             key = self._settings.api_key.get_secret_value()
-            if self._is_azure:
-                headers["api-key"] = key
-            else:
-                headers["authorization"] = f"Bearer {key}"
+            name = "api-key" if self._is_azure else key_header
+            headers[name] = f"Bearer {key}" if name == "authorization" else key
         else:
             headers.update({name: client[name] for name in CREDENTIALS if name in client})
         return headers

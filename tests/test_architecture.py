@@ -18,12 +18,16 @@ MAX_FUNCTION_LINES = 50
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
-    "channels", "config", "conversation", "errors", "escapes", "evaluation.datasets", "evaluation.metrics",
-    "evaluation.transforms", "folding", "framing", "gate", "normalizer", "policy", "pretoken", "pump", "records",
-    "reports", "request_body", "retokenizer", "risk", "settings", "settling", "splitter", "sse", "stream",
-    "surrogates", "vocabulary",
+    "channels", "chat_request", "completion_request", "config", "conversation", "doors", "error_bodies", "errors",
+    "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
+    "message_request", "moderation_request", "normalizer", "policy", "pretoken", "pump", "records", "reports",
+    "request_body", "request_fields", "response_request", "retokenizer", "risk", "settings", "settling", "splitter",
+    "sse", "stored_request", "stream", "surrogates", "vocabulary",
 }  # fmt: skip
-AIOHTTP = {"proxy.app", "proxy.demo", "proxy.doctor", "proxy.handlers", "proxy.upstream"}
+AIOHTTP = {
+    f"proxy.{name}"
+    for name in ("app", "demo", "doctor", "verdict_handlers", "handlers", "incoming", "replies", "upstream")
+}
 TORCH = {
     f"proxy.guard.{name}"
     for name in (

@@ -5,6 +5,7 @@ import pytest
 from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channels import MAX_CHANNELS, Channels
 from proxy.policy import Policy
+from tests.fakes import SAFE, risk
 
 
 def delta(text: str, channel: str = "content", choice: int = 0) -> Delta:
@@ -45,3 +46,13 @@ def test_channels_are_bounded() -> None:
         channels.feed(delta("x", f"tool_calls.{number}.name"))
     with pytest.raises(AdapterError):
         channels.feed(delta("x", "one too many"))
+
+
+def test_a_whole_value_is_complete_at_once_and_judged_as_its_escapes_spell_it() -> None:
+    channels, key = Channels(Policy()), Key(0, "blocks.0")
+    channels.feed(Delta(key, Kind.OBJECT, '{"a":"b\\nc"}'))
+    channel = channels.by_key[key]
+    assert len(list(channel.batches())) == 2  # nothing waits for more: the last token is there in both views
+    for batch in list(channel.batches()):
+        channel.receive(batch, [risk(SAFE)] * len(batch.ids))
+    assert channel.cleared == channel.length

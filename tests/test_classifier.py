@@ -76,3 +76,15 @@ def test_lags_are_bounded_and_keep_the_worst() -> None:
     for seconds in (9.0, *[1.0] * MAX_LAGS):
         lags.add(seconds)
     assert (lags.median, lags.max) == (1.0, 9.0)
+
+
+async def test_choices_are_shared_out_among_prompts() -> None:
+    guard = ScriptedGuard()
+    other, _ = await guard.open([7, 8], read=[1])
+    async with Classifier(other) as second, await classifier_of(guard) as first:
+        first.share([second], choices=4)
+        batches = [Batch(Key(choice, "content"), Kind.CONTENT, 0, 0, encode("one")) for choice in range(4)]
+        await first.classify(batches)
+    tail = list(answer_frame(Kind.CONTENT).ids) + encode("one")
+    assert guard.fed.count(PROMPT + tail) == guard.fed.count([7, 8, *tail]) == 2
+    assert guard.slots == 0

@@ -9,12 +9,13 @@ import pytest
 
 from adapters.base import Note
 from proxy.app import policy_of
+from proxy.chat_request import read_chat_request
 from proxy.config import load_settings
 from proxy.errors import INTERNAL, ApiError
 from proxy.exchange import Ask, Exchange, Service
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
-from proxy.request_body import read_chat_request
+from proxy.request_fields import Terms
 from proxy.settings import ServerSettings
 from proxy.upstream import Upstream, open_session
 from tests.driver import WORDS, answer, body, read
@@ -35,7 +36,7 @@ async def exchange(
         async with open_session(settings.upstream) as session:
             service = Service(settings, policy_of(settings.policy), guard, Upstream(session, settings.upstream))
             record = Record("weir-1", "/v1/chat/completions", "default", "g@1")
-            request = read_chat_request({**ASK, "stream": True, **(fields or {})}, ServerSettings())
+            request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
             async with Exchange(service, record, Ask(record.endpoint, request, {})) as made:
                 yield made, record
     assert guard.slots == 0

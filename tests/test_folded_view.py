@@ -107,6 +107,16 @@ def test_a_paused_text_is_cleared_to_its_end_and_may_go_on() -> None:
     assert channel.cleared == channel.length
 
 
+def test_a_pause_behind_what_has_no_token_holds_nothing_up() -> None:
+    channel, guard = channel_of(), Guard(all_safe)
+    channel.feed("π")
+    channel.feed("\u200b")
+    judge(channel, guard)
+    channel.pause()
+    judge(channel, guard)
+    assert channel.cleared == channel.length
+
+
 ALPHABET = st.sampled_from("ab \n.1окжπé中ｂﬁ\u200b\u00ad\u0301👍\ufe0f")
 
 

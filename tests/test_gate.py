@@ -145,3 +145,14 @@ def test_it_is_empty_when_every_choice_is() -> None:
     assert not gate.is_empty
     gate.drop(0)
     assert gate.is_empty
+
+
+def test_a_whole_value_leaves_whole_or_not_at_all() -> None:
+    gate, key = Gate(100), Key(0, "blocks.0")
+    gate.hold(Delta(key, Kind.OBJECT, '{"a":1}'))
+    gate.clear(key, 6)
+    assert list(gate.release()) == []
+    gate.clear(key, 7)
+    [released] = gate.release()
+    assert isinstance(released.piece, Delta)
+    assert released.piece.text == '{"a":1}'

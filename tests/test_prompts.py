@@ -9,8 +9,15 @@ from proxy.conversation import Prompt
 from proxy.errors import ApiError
 from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout, GuardUnavailable, SequenceTooLong
 from proxy.policy import Action, Policy
-from proxy.prompts import assess_prompt, is_blocked, judge_prompt, refusal_without_verdict, render_prompt
-from proxy.request_body import ChatRequest
+from proxy.prompts import (
+    assess_prompt,
+    is_blocked,
+    judge_prompt,
+    judge_prompts,
+    refusal_without_verdict,
+    render_prompts,
+)
+from proxy.request_fields import ModeratedRequest
 from proxy.risk import Risk, Role
 from proxy.settings import GuardSettings
 from tests.fakes import SAFE, UNSAFE, ScriptedGuard, risk
@@ -19,8 +26,9 @@ SOON = GuardSettings(verdict_seconds=0.05, admission_seconds=0.05)
 
 
 async def render(*messages: dict[str, Any], window: int = 32768, allow_unscanned: bool = False) -> Prompt:
-    request = ChatRequest("m", list(messages), {})
-    return await render_prompt(request, ScriptedGuard(window=window), allow_unscanned=allow_unscanned)
+    request = ModeratedRequest("m", list(messages), {})
+    [prompt] = await render_prompts(request, ScriptedGuard(window=window), allow_unscanned=allow_unscanned)
+    return prompt
 
 
 async def judged(guard: ScriptedGuard) -> Risk:
@@ -77,3 +85,20 @@ def test_a_policy_decides_on_a_prompt_by_its_one_verdict() -> None:
     assert found.worst is not None
     assert found.scores["Violent"] == pytest.approx(0.855)
     assert not assess_prompt(safe, Policy()).is_flagged
+
+
+async def test_the_worst_of_several_prompts_counts() -> None:
+    guard = ScriptedGuard()
+    prompts = [await render({"role": "user", "content": text}) for text in ("one", "two", "three")]
+    levels = iter([SAFE, UNSAFE, SAFE])
+
+    async def open_by_turn(*args: Any, **options: Any) -> Any:
+        guard.prompt_level = next(levels)
+        return await ScriptedGuard.open(guard, *args, **options)
+
+    guard.open = open_by_turn  # type: ignore[method-assign]
+    async with AsyncExitStack() as stack:
+        _, found = await judge_prompts(prompts, guard, SOON, stack, "", Policy(), choices=3)
+        assert found.level is UNSAFE
+        assert guard.slots == 3
+    assert guard.slots == 0

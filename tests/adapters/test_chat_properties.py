@@ -21,7 +21,7 @@ CANARY = "canary text"
 
 def test_the_table_of_endpoints() -> None:
     endpoint = ENDPOINTS["/v1/chat/completions"]
-    assert endpoint == ("/chat/completions", ChatStream, ChatBody)
+    assert (endpoint.upstream_path, endpoint.stream, endpoint.body) == ("/chat/completions", ChatStream, ChatBody)
 
 
 # Random answers.

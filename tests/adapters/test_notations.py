@@ -3,7 +3,15 @@
 import pytest
 
 from adapters.base import Assessment, Block, Note, Report
-from adapters.notations import category_key, moderation, weir_block, weir_finish, weir_note
+from adapters.notations import (
+    OPENAI_CATEGORIES,
+    category_key,
+    moderation,
+    moderation_entry,
+    weir_block,
+    weir_finish,
+    weir_note,
+)
 
 UNSAFE = Note("reasoning", 5, 9, "Unsafe", "Self-Harm", 0.123456)
 SAFE = Note("content", 0, 4, "Safe", None, 1.0)
@@ -65,3 +73,13 @@ def test_what_was_not_judged_is_an_error_and_never_clean() -> None:
     found = moderation("G", None, [Assessment(False, None), None])
     assert found["input"]["type"] == found["output"]["type"] == "error"
     assert found["input"].keys() == {"type", "code", "message"}
+
+
+def test_a_moderation_entry_has_openais_categories_too() -> None:
+    note = Note("prompt", 0, 0, "Unsafe", "Sexual Content", 0.9)
+    entry = moderation_entry("G", Assessment(True, note, {"Sexual Content": 0.9, "Violent": 0.1}))
+    assert entry["flagged"]
+    assert {name for name, is_set in entry["categories"].items() if is_set} == {"sexual", "sexual_content"}
+    assert (entry["category_scores"]["sexual"], entry["category_scores"]["sexual/minors"]) == (0.9, 0.0)
+    assert entry["category_applied_input_types"]["sexual/minors"] == []
+    assert set(OPENAI_CATEGORIES) <= entry["categories"].keys()

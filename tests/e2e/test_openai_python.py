@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from proxy.vocabulary import decode
+from tests.doors import COMPLETIONS, completion_body
 from tests.driver import DONE, WORDS, answer, body, call, chunk
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels, words
 from tests.servers import Weir, weir
@@ -191,3 +193,43 @@ async def test_models_are_listed() -> None:
     async with client([models], is_body=True) as (api, _):
         listed = [model async for model in await api.models.list()]
     assert [model.id for model in listed] == ["gpt-x"]
+
+
+COMPLETION: Any = {"model": "m", "prompt": "hello"}
+
+
+async def test_legacy_completions_stream_and_are_cut() -> None:
+    chunks = COMPLETIONS.answer(WORDS)
+    for guard, expected in (
+        (ScriptedGuard(), ("".join(WORDS), "stop")),
+        (ScriptedGuard(labels("SSUU")), ("one two", "content_filter")),
+    ):
+        async with client(chunks, guard, policy__notice="") as (api, server):
+            text, finish = "", None
+            async for event in await api.completions.create(**COMPLETION, stream=True):
+                text += event.choices[0].text
+                finish = event.choices[0].finish_reason or finish
+            assert (text, finish) == expected
+            assert server.upstream.requests[0]["path"] == "/v1/completions"
+
+
+async def test_legacy_completions_of_several_prompts_are_judged_each_behind_its_own() -> None:
+    upstream = [completion_body("".join(WORDS), "fine")]
+    guard = ScriptedGuard(labels("SSUU"))
+    async with client(upstream, guard, is_body=True, policy__notice="") as (api, _):
+        reply = await api.completions.create(model="m", prompt=["first prompt", "second prompt"])
+    assert [(choice.text, choice.finish_reason) for choice in reply.choices] == [
+        ("one two", "content_filter"),
+        ("fine", "stop"),
+    ]
+    judged = {decode(ids) for ids in guard.fed}
+    assert any("first prompt" in text and "one two" in text for text in judged)
+    assert any("second prompt" in text and "fine" in text for text in judged)
+    assert not any("first prompt" in text and "fine" in text for text in judged)
+
+
+async def test_legacy_completions_refuse_token_ids() -> None:
+    async with client([], is_body=True) as (api, server):
+        with pytest.raises(openai.BadRequestError, match="Token ids cannot be read"):
+            await api.completions.create(model="m", prompt=[1, 2, 3])
+        assert server.upstream.requests == []

@@ -113,7 +113,7 @@ async def test_a_body_whose_framing_breaks_is_refused() -> None:
 
 
 ROUTES = [
-    "/", "/v1", "/v1/", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/moderations",
+    "/", "/v1", "/v1/", "/v1/embeddings",
     "/v1/batches", "/v1/files", "/v1/images/generations", "/v1/audio/speech", "/v1/realtime", "/v1/models/x",
     "/v1/chat/completions/id", "/v1/chat/completions/id/messages", "/v1/fine_tuning/jobs", "/v1/threads",
     "/api/chat", "/api/generate", "/v1beta/models/x:generateContent", "/v1beta/models/x:streamGenerateContent",

@@ -1,0 +1,124 @@
+"""What the client of one moderated request gets, and what errors look like."""
+
+import asyncio
+
+from aiohttp import web
+
+from adapters.base import Failure
+from proxy.doors import error_body
+from proxy.errors import SHUTTING_DOWN, ApiError, Fault, status_of
+from proxy.exchange import Exchange
+from proxy.records import Record, RequestOutcome, Scanned
+from proxy.sse import HEARTBEAT
+from proxy.stream import ModeratedStream, Outcome
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+
+class Reply:
+    """What the client of one request gets. Headers go out with the first byte, so an early failure has a status."""
+
+    def __init__(self, request: web.Request, record: Record, send_seconds: float) -> None:
+        self._request = request
+        self._record = record
+        self._send_seconds = send_seconds
+        self._exchange: Exchange | None = None
+        self._response: web.StreamResponse | None = None  # once its headers are out
+        self.is_told = False  # the whole answer has been written
+
+    async def body(self, exchange: Exchange) -> web.StreamResponse:
+        """An answer in one piece: nothing is sent before all of it is judged."""
+        chunks: list[bytes] = []
+
+        async def collect(data: bytes) -> None:
+            chunks.append(data)
+
+        check(await exchange.run(collect))
+        self._record.status = 200
+        headers = exchange.passed_headers | weir_headers(self._record, exchange.scanned)
+        return web.Response(body=b"".join(chunks), content_type="application/json", headers=headers)
+
+    async def stream(self, exchange: Exchange) -> web.StreamResponse:
+        """An answer as server-sent events."""
+        self._exchange = exchange
+        try:
+            check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
+            self.is_told = True
+            await exchange.finish()
+        except asyncio.CancelledError:
+            # The server stops. If it is the client that left, this reaches nobody.
+            await self._break(SHUTTING_DOWN)
+            raise
+        return await self._prepared(exchange)
+
+    async def fail(self, error: ApiError) -> web.StreamResponse:
+        """An error status where nothing was sent, else the last words of a broken answer."""
+        self._record.error = self._record.error or error.code or error.message
+        if self._response is None:
+            self._record.outcome, self._record.status = RequestOutcome.REFUSED, error.status
+            response = error_response(error, weir_headers(self._record), self._request.path)
+            if error.status == 408:
+                await self._hang_up(response)
+            return response
+        self._record.outcome = RequestOutcome.ERROR
+        await self._break(Failure(error.message, error.type, error.code))
+        return self._response
+
+    async def _write(self, data: bytes) -> None:
+        assert self._exchange is not None  # set by stream()
+        response = await self._prepared(self._exchange)
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await response.write(data)
+        except TimeoutError as exc:
+            # A client that does not read would hold the upstream and the guard for ever.
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionAbortedError("the client does not read") from exc
+
+    async def _prepared(self, exchange: Exchange) -> web.StreamResponse:
+        if self._response is None:
+            headers = exchange.passed_headers | STREAM_HEADERS | weir_headers(self._record, exchange.scanned)
+            response = web.StreamResponse(headers=headers)
+            await response.prepare(self._request)
+            self._response, self._record.status = response, 200
+        return self._response
+
+    async def _hang_up(self, response: web.Response) -> None:
+        """Answer without waiting for the rest of a request that comes too slowly."""
+        await response.prepare(self._request)
+        await response.write_eof()
+        if self._request.transport is not None:
+            self._request.transport.close()
+
+    async def _break(self, failure: Failure) -> None:
+        """Say why, and close without the chunk that says "complete": no client may take what it got for all."""
+        transport = self._request.transport
+        if self._response is None or self._exchange is None or transport is None or transport.is_closing():
+            return
+        await self._write(self._exchange.encode_failure(failure))
+        transport.close()
+
+
+def check(stream: ModeratedStream) -> None:
+    """Raises ApiError for a failed answer."""
+    if stream.failure is not None and stream.outcome is Outcome.FAILED:
+        raise Fault(stream.failure, status_of(stream.failure)).api_error()
+
+
+def error_response(error: ApiError, headers: dict[str, str], path: str = "") -> web.Response:
+    """In the shape that clients of that path read."""
+    return web.json_response(error_body(path, error), status=error.status, headers=headers | dict(error.headers))
+
+
+def weir_headers(record: Record, scanned: Scanned | None = None) -> dict[str, str]:
+    return {
+        "x-weir-request-id": record.request_id,
+        "x-weir-guard": record.guard,
+        "x-weir-policy": record.policy,
+        "x-weir-scanned": scanned or record.scanned,
+    }

@@ -1,0 +1,85 @@
+"""The guard's own verdict for other programs: OpenAI's moderations, and LiteLLM's generic guardrail."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from adapters.notations import moderation_entry
+from proxy.doors import terms_of
+from proxy.exchange import Service
+from proxy.guard.protocol import GuardError
+from proxy.handlers import served
+from proxy.incoming import owner_of, read_request
+from proxy.moderation_request import Messages, read_guardrail_request, read_moderation_request
+from proxy.prompts import refusal_without_verdict
+from proxy.records import Record, RequestOutcome, Scanned
+from proxy.replies import Reply, weir_headers
+from proxy.verdicts import Judged, judge_all
+
+MODERATIONS = "/v1/moderations"
+GUARDRAIL = "/beta/litellm_basic_guardrail_api"
+
+IMAGES = "Images cannot be read by the guard."
+
+
+async def moderations(request: web.Request) -> web.StreamResponse:
+    return await served(request, _moderations)
+
+
+async def guardrail(request: web.Request) -> web.StreamResponse:
+    return await served(request, _guardrail)
+
+
+async def _moderations(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
+    read = partial(read_moderation_request, terms=terms_of(service.settings))
+    asked = await read_request(request, service.settings.server, read)
+    record.model = asked.model
+    judged = await _judged(request, service, record, asked.conversations, asked.unscanned)
+    model = service.guard.info.model
+    results = [moderation_entry(model, one.assessment) for one in judged]
+    return _answer(record, {"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": results})
+
+
+async def _guardrail(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
+    terms = terms_of(service.settings)
+    asked = await read_request(request, service.settings.server, partial(read_guardrail_request, terms=terms))
+    if asked.has_images and not terms.allow_unscanned:
+        return _answer(record, {"action": "BLOCKED", "blocked_reason": IMAGES}, is_blocked=True)
+    unscanned = ("images",) if asked.has_images else ()
+    judged = await _judged(request, service, record, asked.conversations, unscanned)
+    blocked = next((one for one in judged if one.is_blocked), None)
+    if blocked is None:
+        return _answer(record, {"action": "NONE"})
+    category = blocked.assessment.worst.category if blocked.assessment.worst else None
+    notice = service.settings.policy.prompt_notice or "Stopped by a safety policy."
+    return _answer(record, {"action": "BLOCKED", "blocked_reason": f"{notice} ({category})"}, is_blocked=True)
+
+
+async def _judged(
+    request: web.Request,
+    service: Service,
+    record: Record,
+    conversations: Sequence[Messages],
+    unscanned: tuple[str, ...],
+) -> list[Judged]:
+    """Raises ApiError."""
+    owner = owner_of(request.headers)
+    try:
+        judged = await judge_all(conversations, service.guard, service.settings, service.policy, owner)
+    except GuardError as exc:
+        record.error = f"{type(exc).__name__}: {exc}"
+        raise refusal_without_verdict(exc) from exc
+    record.unscanned_parts = (*unscanned, *(part for one in judged for part in one.unscanned))
+    record.scanned = Scanned.PARTIAL if record.unscanned_parts else Scanned.FULL
+    flagged = [one.assessment.worst for one in judged if one.assessment.is_flagged]
+    record.prompt_flagged = bool(flagged)
+    record.prompt = flagged[0] if flagged else None
+    return judged
+
+
+def _answer(record: Record, body: Mapping[str, Any], *, is_blocked: bool = False) -> web.Response:
+    record.outcome, record.status = (RequestOutcome.CUT if is_blocked else RequestOutcome.COMPLETE), 200
+    return web.json_response(body, headers=weir_headers(record))

@@ -1,0 +1,108 @@
+"""The guard's verdict on what is complete: a conversation, or a text on its own. Nothing is sent on from here."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from adapters.base import AdapterError, Assessment, Delta, Event, Key, Options
+from adapters.openai_chat_body import ChatBody
+from proxy.channel import Channel
+from proxy.classifier import Classifier
+from proxy.errors import ApiError
+from proxy.guard.protocol import Guard
+from proxy.policy import Policy
+from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompts
+from proxy.reports import assess
+from proxy.request_fields import ModeratedRequest
+from proxy.settings import Settings
+
+# Conversations of one request that are judged at once: enough for the guard to batch, and no flood.
+MAX_AT_ONCE = 16
+
+Messages = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the guard says of a conversation, and what the policy makes of it."""
+
+    assessment: Assessment
+    is_blocked: bool = False
+    unscanned: tuple[str, ...] = ()
+
+
+async def judge_text(delta: Delta, classifier: Classifier, policy: Policy, *, folds: bool = False) -> Channel:
+    """A text that is complete, behind the classifier's prompt. Raises GuardError."""
+    channel = Channel(delta.key, delta.kind, policy, folds=folds)
+    channel.feed(delta.text)
+    channel.finish()
+    while batches := list(channel.batches()):
+        for batch, risks in zip(batches, await classifier.classify(batches), strict=True):
+            channel.receive(batch, risks)
+    return channel
+
+
+async def judge_all(
+    conversations: Sequence[Messages], guard: Guard, settings: Settings, policy: Policy, owner: str
+) -> list[Judged]:
+    """Each on its own, in order. Raises GuardError, and ApiError for one that cannot be read."""
+    room = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def judge(messages: Messages) -> Judged:
+        async with room:
+            return await judge_conversation(messages, guard, settings, policy, owner)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(judge(messages)) for messages in conversations]
+    except BaseExceptionGroup as exc:
+        raise exc.exceptions[0] from exc
+    return [task.result() for task in tasks]
+
+
+async def judge_conversation(
+    messages: Messages, guard: Guard, settings: Settings, policy: Policy, owner: str
+) -> Judged:
+    """The prompt at its last user turn, and every text of the assistant messages at the end."""
+    count = len(list(takewhile(lambda message: message.get("role") == "assistant", reversed(messages))))
+    asked, said = messages[: len(messages) - count], messages[len(messages) - count :]
+    request = ModeratedRequest("-", list(asked) or [{"role": "user", "content": ""}], {})
+    allows = settings.policy.allow_unscanned
+    folds = settings.guard.folded_view
+    [prompt] = await render_prompts(request, guard, allow_unscanned=allows, folds=folds)
+    deltas = [delta for number, message in enumerate(said) for delta in _texts_of(message, number)]
+    async with AsyncExitStack() as stack:
+        classifier, risk = await judge_prompt(prompt, guard, settings.guard, stack, owner, policy)
+        channels = [await judge_text(delta, classifier, policy, folds=folds) for delta in deltas]
+    found = [assess_prompt(risk, policy)] if asked else []
+    answer = assess(channels)
+    found += [answer] if answer is not None else []
+    blocked = (bool(asked) and is_blocked(risk, policy)) or any(one.block_start is not None for one in channels)
+    return Judged(_together(found), blocked, prompt.unscanned)
+
+
+def _texts_of(message: Mapping[str, Any], number: int) -> list[Delta]:
+    """Every text of an answer, by the reader that answers of an upstream go through."""
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    try:
+        pieces = ChatBody(Options(model="-")).decode(Event(json.dumps(body)))
+    except AdapterError as exc:
+        raise ApiError(400, f"An assistant message cannot be read: {exc}.", code="invalid_value") from exc
+    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
+    return [Delta(Key(number, delta.key.channel), delta.kind, delta.text) for delta in deltas]
+
+
+def _together(found: Sequence[Assessment]) -> Assessment:
+    """The flagged one counts, and of equals the last; scores are the highest of all."""
+    if not found:
+        return Assessment(False, None)
+    scores: dict[str, float] = {}
+    for one in found:
+        for category, score in one.scores.items():
+            scores[category] = max(score, scores.get(category, 0.0))
+    worst = max(found, key=lambda one: (one.is_flagged, one.worst is not None and one.worst.category is not None))
+    return Assessment(any(one.is_flagged for one in found), worst.worst, scores)
