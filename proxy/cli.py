@@ -38,6 +38,10 @@ Keep keys out of flags, which other users of the machine can see: WEIR_UPSTREAM_
 examples:
   weir moderate conversation.json
   echo '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Hello."}]}' | weir moderate - --json
+  weir moderate chats.jsonl more.json > judged.jsonl
+
+Several conversations are judged at once and told as JSON lines, in their order; the exit status is the worst
+(1, then 2, then 3).
 
 The prompt is judged at the last user turn; assistant messages at the end are judged token by token.
 """,
@@ -118,9 +122,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _moderate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    from proxy.moderate import run
+    from proxy.moderations import run
 
-    return run(arguments.file, settings, as_json=arguments.json)
+    return run(arguments.files, settings, as_json=arguments.json, streams=arguments.streams)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -186,9 +190,15 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("serve", _serve, "Serve the OpenAI API in front of an upstream.")
-    moderate = add("moderate", _moderate, "Judge a conversation from a file, token by token.")
-    moderate.add_argument("file", metavar="FILE", help='JSON {"messages": [...]}, or - for standard input')
+    moderate = add("moderate", _moderate, "Judge conversations from files, token by token.")
+    moderate.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help='JSON {"messages": [...]}, a list or lines of them; - is standard input',
+    )
     moderate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    moderate.add_argument("--streams", type=count, default=16, metavar="N", help="conversations at once; default: 16")
     add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
     demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
     demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")

@@ -78,10 +78,18 @@ class Moderation:
 def run(source: str, settings: Settings, *, as_json: bool) -> int:
     """Judge the conversation in the file `source` ("-" is standard input), print it, return the exit status."""
     try:
-        messages = read_conversation(_read(source), settings)
-        moderation = asyncio.run(_moderate(messages, settings))
+        body: bytes | BadConversation = read_source(source)
     except BadConversation as exc:
-        print(f"{source}: {exc}", file=sys.stderr)
+        body = exc
+    return run_one(source, body, settings, as_json=as_json)
+
+
+def run_one(name: str, body: bytes | dict[str, Any] | BadConversation, settings: Settings, *, as_json: bool) -> int:
+    """The same for a conversation that was read, or could not be."""
+    try:
+        moderation = asyncio.run(_moderate(messages_of(body, settings), settings))
+    except BadConversation as exc:
+        print(f"{name}: {exc}", file=sys.stderr)
         return BAD_INPUT
     except GuardError as exc:
         print(f"There is no verdict: {exc}.", file=sys.stderr)
@@ -93,10 +101,21 @@ def run(source: str, settings: Settings, *, as_json: bool) -> int:
     return FLAGGED if moderation.is_flagged else SAFE
 
 
-def read_conversation(raw: bytes, settings: Settings) -> list[dict[str, Any]]:
-    """The messages, as strict as the proxy reads them. Raises BadConversation."""
+def read_body(raw: bytes, settings: Settings) -> dict[str, Any]:
+    """Raises BadConversation."""
     try:
-        body = read_object(raw, max_depth=settings.server.max_json_depth)
+        return read_object(raw, max_depth=settings.server.max_json_depth)
+    except BadRequest as exc:
+        raise BadConversation(exc.message) from exc
+
+
+def messages_of(body: bytes | dict[str, Any] | BadConversation, settings: Settings) -> list[dict[str, Any]]:
+    """The messages of a conversation as bytes or as an object. Raises BadConversation, the one given too."""
+    if isinstance(body, BadConversation):
+        raise body
+    if isinstance(body, bytes):
+        body = read_body(body, settings)
+    try:
         return read_chat_request({"model": "-", "messages": body.get("messages")}, Terms(settings.server)).messages
     except BadRequest as exc:
         raise BadConversation(exc.message) from exc
@@ -143,7 +162,8 @@ async def _moderate(messages: Sequence[dict[str, Any]], settings: Settings) -> M
         await guard.close()
 
 
-def _read(source: str) -> bytes:
+def read_source(source: str) -> bytes:
+    """The file's bytes. Raises BadConversation."""
     try:
         return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as exc:

@@ -49,7 +49,7 @@ LATE = {
     "proxy.guard.qwen3guard",
     "proxy.guards",
     "uvloop",
-    "proxy.moderate",
+    "proxy.moderations",
 }
 # Files in which there is nothing to test.
 UNTESTED = {

@@ -11,7 +11,7 @@ from rich.console import Console
 from adapters.base import Kind
 from proxy.conversation import answer_frame
 from proxy.guard.protocol import GuardError, SequenceTooLong
-from proxy.moderate import BadConversation, Moderation, as_dict, moderate, print_table, read_conversation, run
+from proxy.moderate import BadConversation, Moderation, as_dict, messages_of, moderate, print_table, run
 from proxy.policy import Action, Mode, Policy
 from proxy.risk import Category, RiskLevel
 from proxy.settings import GuardSettings, Settings
@@ -160,7 +160,7 @@ async def test_failures_of_the_guard_come_out() -> None:
 )
 def test_a_file_is_read_as_strictly_as_a_request(raw: bytes, reason: str) -> None:
     with pytest.raises(BadConversation, match=reason):
-        read_conversation(raw, Settings())
+        messages_of(raw, Settings())
 
 
 async def test_the_table_shows_tokens_risks_and_a_summary_without_control_characters() -> None:

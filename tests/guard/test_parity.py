@@ -10,8 +10,8 @@ from tests.guard.replies import replies
 
 IS_LONG = "WEIR_LONG" in os.environ
 REPLIES = 10_000 if IS_LONG else 20
-# Rounding to 8 bits of mantissa moves a verdict that was close; measured: about one reply in 200.
-ROUNDED_SHARE = 0.98
+# Rounding to 8 bits moves verdicts that were close: of 10,000 replies 58 beside float32, 14 from batch to batch.
+ROUNDED_SHARE, ROUNDED_BATCH_SHARE = 0.99, 0.998
 
 
 def test_a_reply_has_one_trigger_however_it_is_judged() -> None:
@@ -20,9 +20,10 @@ def test_a_reply_has_one_trigger_however_it_is_judged() -> None:
         seen.append(result)
         if IS_LONG:
             tell(result)
-        is_rounded = "bfloat16" in result.way and "beside" not in result.way
-        assert result.share >= (ROUNDED_SHARE if is_rounded else SHARE), result
-        assert is_rounded or result.largest < (0.05 if "bfloat16" in result.way else 1e-4)
+        is_rounded = "bfloat16" in result.way
+        least = (ROUNDED_BATCH_SHARE if "beside" in result.way else ROUNDED_SHARE) if is_rounded else SHARE
+        assert result.share >= (least if IS_LONG else 1.0 if least == SHARE else 0.9), result
+        assert result.largest < (0.05 if is_rounded else 1e-4)
     assert {result.replies for result in seen} == {REPLIES, REPLIES // 5}
     assert all(result.flagged for result in seen)
     assert any(result.evictions for result in seen)

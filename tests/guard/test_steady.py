@@ -131,7 +131,7 @@ async def test_a_token_costs_the_same_the_thousandth_time(small: Small) -> None:
 
 async def test_a_long_stream_costs_what_its_past_costs_and_no_more(small: Small) -> None:
     """The cost of a token less that of a stream that was given the same past at once: nothing comes on top."""
-    guard = door(small)
+    guard = door(small, open_seconds=600.0)
     try:
         stream, _ = await guard.open(random_ids(8))
         grown = {}
