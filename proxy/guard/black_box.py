@@ -21,9 +21,9 @@ class BlackBox:
         self._memory = mmap.mmap(-1, HEADER.size + MAX_ENTRIES * ENTRY.size)
         self.clear()
 
-    def clear(self) -> None:
-        """A new engine begins."""
-        HEADER.pack_into(self._memory, 0, time.monotonic(), 0, 0)
+    def clear(self, grace_seconds: float = 0.0) -> None:
+        """A new engine begins. Until its first beat it may be silent for so much longer."""
+        HEADER.pack_into(self._memory, 0, time.monotonic() + grace_seconds, 0, 0)
 
     # For the engine.
 

@@ -61,7 +61,9 @@ class PagedRunner:
     def default_budget_bytes(self) -> int:
         if self.model.device.type != "cuda":
             return CPU_BUDGET_BYTES
-        return int(torch.cuda.mem_get_info(self.model.device)[0] * BUDGET_SHARE)
+        # What torch keeps for later counts as free: it is given back before a pool that needs it.
+        spare = torch.cuda.memory_reserved(self.model.device) - torch.cuda.memory_allocated(self.model.device)
+        return int((torch.cuda.mem_get_info(self.model.device)[0] + spare) * BUDGET_SHARE)
 
     def tokens_in(self, budget_bytes: int) -> int:
         """Tokens of whole pages."""

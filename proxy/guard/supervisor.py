@@ -31,6 +31,8 @@ from proxy.guard.settings import GuardSettings
 
 # How often the engine's beat is looked at.
 WATCH_SECONDS = 0.1
+# An engine on a GPU loads the model itself, perhaps from the hub, compiles kernels and captures graphs.
+START_SECONDS = 1800.0
 # Between the death of an engine that has done no step and the next one: it would only die again at once.
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
 BACKLOG = 128
@@ -160,7 +162,7 @@ class Supervisor:
         self._failures = 0 if self._box.steps else self._failures + 1
 
     def _fork(self) -> None:
-        self._box.clear()
+        self._box.clear(0.0 if self._loaded is not None else START_SECONDS)
         parent = os.getpid()
         self._child = os.fork()
         if self._child:

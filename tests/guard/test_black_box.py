@@ -39,3 +39,11 @@ def test_a_step_too_large_to_note_is_noted_in_part() -> None:
     box = BlackBox()
     box.note((1, stream) for stream in range(MAX_ENTRIES + 10))
     assert box.suspects() == {1: list(range(MAX_ENTRIES))}
+
+
+def test_an_engine_that_has_to_load_first_may_be_silent_for_longer_once() -> None:
+    box = BlackBox()
+    box.clear(60.0)
+    assert box.silent_seconds < -50
+    box.beat(0)
+    assert 0 <= box.silent_seconds < 5
