@@ -21,9 +21,11 @@ from training.model import Guard
 log = logging.getLogger("training")
 
 CATEGORY_WEIGHT = 0.3
-ALARM_WEIGHT = 4.0
+VERDICT_WEIGHT = 1.0
+SHARPNESS = 2.0  # how close the verdict comes to the one highest pair of tokens
 SMOOTHING = 0.03  # labels are never quite sure
 WARMUP_STEPS = 100
+LOWEST = -30.0  # the margin of a token that is not judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,31 @@ def loss_of(guard: Guard, batch: Batch) -> Tensor:
     if len(batch.query_at):
         total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query) / len(batch.ids)
     if len(batch.reply_at):
-        total = total + _loss(*guard.reply(hidden[batch.reply_at]), batch.reply) / len(batch.ids) / 4
+        risks, categories = guard.reply(hidden[batch.reply_at])
+        total = total + _loss(risks, categories, batch.reply) / len(batch.ids) / 4
+        total = total + VERDICT_WEIGHT * verdict_loss(risks, batch) / len(batch.ids)
     return total
+
+
+def verdict_loss(risks: Tensor, batch: Batch) -> Tensor:
+    """An answer is judged by the two consecutive tokens that look most unsafe, so that is trained too."""
+    others = [index for index, level in enumerate(RISK_LEVELS) if level is not RiskLevel.UNSAFE]
+    margins = risks[:, RISK_LEVELS.index(RiskLevel.UNSAFE)] - risks[:, others].logsumexp(-1)
+    grid = risks.new_full((len(batch.ids) * batch.longest,), LOWEST).index_copy(0, batch.reply_at, margins)
+    grid = grid.view(len(batch.ids), batch.longest)
+    pairs = torch.minimum(grid[:, 1:], grid[:, :-1])
+    highest = (pairs * SHARPNESS).logsumexp(-1) / SHARPNESS
+    unsafe = torch.zeros(grid.numel()).index_copy(
+        0, batch.reply_at, (batch.reply[:, 0] == RISK_LEVELS.index(RiskLevel.UNSAFE)).float()
+    )
+    alarm = torch.zeros(grid.numel()).index_copy(0, batch.reply_at, batch.reply[:, 3])
+    label = unsafe.view_as(grid).amax(-1)
+    loss = functional.binary_cross_entropy_with_logits(
+        highest, label * (1 - 2 * SMOOTHING) + SMOOTHING, reduction="none"
+    )
+    weight = batch.weights * (1 + (1 - label) * alarm.view_as(grid).amax(-1) / 4)
+    result: Tensor = (loss * weight)[(batch.weights > 0)].sum()
+    return result
 
 
 def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +77,7 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
     kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
     # One false alarm spoils a whole answer, so the safe tokens that look unsafe count more.
     chance = risks.detach().softmax(-1)[:, RISK_LEVELS.index(RiskLevel.UNSAFE)]
-    weight = weight * (1 + ALARM_WEIGHT * chance * (risk == RISK_LEVELS.index(RiskLevel.SAFE)))
+    weight = weight * (1 + targets[:, 3] * chance * (risk == RISK_LEVELS.index(RiskLevel.SAFE)))
     result: Tensor = ((loss + CATEGORY_WEIGHT * kinds) * weight).sum()
     return result
 
