@@ -64,11 +64,12 @@ def main() -> None:
     config = guard_config(layers=args.layers)
     features = _features(baseline, work, not args.no_encoder)
     guard = Guard(config, _embedding(sets.kept, features, work, config["hidden_size"]))
-    train(guard, sets.kept, Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes), work)
+    passes = train(guard, sets.kept, Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes), work)
     _finish(guard.eval(), config, sets, args.out)
     rows = evaluate(args.out, args.data, baseline)
     minutes = (time.monotonic() - started) / 60
-    write_card(args.out, rows, f"{args.passes} passes, {minutes:.0f} minutes, {args.threads} threads, seed {args.seed}")
+    how = f"one run of {passes:.1f} passes, seed {args.seed}, {args.threads} threads, {minutes:.0f} minutes in all"
+    write_card(args.out, rows, how)
     log.info("done in %.1f minutes", minutes)
 
 

@@ -82,20 +82,22 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
     return result
 
 
-def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> None:
-    """Train in place. A stop loses at most one pass: its state is in `work`."""
+def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> float:
+    """Train in place; returns the passes made. A stop loses at most one pass: its state is in `work`."""
     groups = _parameter_groups(guard, plan.decay)
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
-    first = _resume(guard, optimizer, work)
-    clock = _Clock(plan)
-    for index in range(first, plan.passes):
+    first, minutes = _resume(guard, optimizer, work)
+    clock = _Clock(plan, minutes)
+    made = first
+    while made < plan.passes and clock.done(made) < 1:
+        index = int(made)
         rng = random.Random(plan.seed * 1000 + index)
         torch.manual_seed(plan.seed * 1000 + index)
-        loss = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        loss, share = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        made = index + share
         log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
-        _save(guard, optimizer, work, index + 1)
-        if clock.done(index + 1) >= 1:
-            break
+        _save(guard, optimizer, work, made, clock.minutes)
+    return made
 
 
 def _parameter_groups(guard: Guard, decay: float) -> list[dict[str, object]]:
@@ -117,7 +119,8 @@ def _one_pass(
     clock: "_Clock",
     index: int,
     rng: random.Random,
-) -> float:
+) -> tuple[float, float]:
+    """(mean loss, share of the pass that was made before the time was up)."""
     plan = clock.plan
     mixer = Mixer(drawn, rng)
     queue = list(batches([mixer.sequence(example) for example in drawn], rng))
@@ -130,7 +133,7 @@ def _one_pass(
             done = clock.done(index + step / len(queue))
             if done >= 1:
                 log.info("out of time at step %d of %d", step, len(queue))
-                break
+                return total / max(1, step), step / len(queue)
             _set_rate(optimizer, plan.rate * _schedule(index * len(queue) + step, done))
             loss = loss_of(guard, batch)
             optimizer.zero_grad()
@@ -141,18 +144,23 @@ def _one_pass(
             if step % 50 == 0:
                 log.info("pass %d step %d of %d: mean loss %.4f", index + 1, step, len(queue), total / (step + 1))
             progress.advance(task)
-    return total / max(1, len(queue))
+    return total / max(1, len(queue)), 1.0
 
 
 class _Clock:
     """How much of the plan is done, by passes or by time, whichever is further."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, minutes: float) -> None:
         self.plan = plan
-        self._start = time.monotonic()
+        self._start = time.monotonic() - 60 * minutes
+
+    @property
+    def minutes(self) -> float:
+        """Of training, those before a stop included."""
+        return (time.monotonic() - self._start) / 60
 
     def done(self, passes: float) -> float:
-        by_time = (time.monotonic() - self._start) / 60 / self.plan.minutes if self.plan.minutes else 0.0
+        by_time = self.minutes / self.plan.minutes if self.plan.minutes else 0.0
         return max(passes / self.plan.passes, by_time)
 
 
@@ -165,18 +173,20 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _save(guard: Guard, optimizer: torch.optim.Optimizer, work: Path, passes: int) -> None:
-    state = {"guard": guard.state_dict(), "optimizer": optimizer.state_dict(), "passes": passes}
+def _save(guard: Guard, optimizer: torch.optim.Optimizer, work: Path, passes: float, minutes: float) -> None:
+    weights = {"guard": guard.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {**weights, "passes": passes, "minutes": minutes}
     torch.save(state, work / "state.new")
     (work / "state.new").rename(work / "state.pt")
 
 
-def _resume(guard: Guard, optimizer: torch.optim.Optimizer, work: Path) -> int:
+def _resume(guard: Guard, optimizer: torch.optim.Optimizer, work: Path) -> tuple[float, float]:
+    """(passes made, minutes of training)."""
     path = work / "state.pt"
     if not path.exists():
-        return 0
+        return 0.0, 0.0
     state = torch.load(path, weights_only=True)
     guard.load_state_dict(state["guard"])
     optimizer.load_state_dict(state["optimizer"])
-    log.info("going on after pass %d", state["passes"])
-    return int(state["passes"])
+    log.info("going on after %.2f passes", state["passes"])
+    return float(state["passes"]), float(state["minutes"])
