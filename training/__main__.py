@@ -19,7 +19,7 @@ from training.card import write_card
 from training.data import authored_examples, everyday, split, train_examples
 from training.examples import Example
 from training.export import export, reload
-from training.features import token_features
+from training.features import Features, token_features
 from training.figures import DUMMIES, Judge, Row, figures
 from training.judge import Verdict, answer_verdict, prompt_verdict, read
 from training.model import Embedding, Guard, guard_config
@@ -58,15 +58,18 @@ def main() -> None:
     torch.manual_seed(args.seed)
     started = time.monotonic()
     kept, held = split(train_examples(args.data), args.seed)
-    sets = Sets(kept + authored_examples(args.seed, args.data), held)
+    sets = Sets(kept + authored_examples(args.seed, args.data, kept), held)
     log.info("%d examples to train on, %d held out", len(sets.kept), len(sets.held))
+    baseline = _baseline(sets, args.seed)
     config = guard_config(layers=args.layers)
-    guard = Guard(config, _embedding(sets.kept, work, config["hidden_size"], not args.no_encoder))
-    train(guard, sets.kept, Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes), work)
+    features = _features(baseline, work, not args.no_encoder)
+    guard = Guard(config, _embedding(sets.kept, features, work, config["hidden_size"]))
+    passes = train(guard, sets.kept, Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes), work)
     _finish(guard.eval(), config, sets, args.out)
-    rows = evaluate(args.out, args.data, _baseline(sets, args.seed))
+    rows = evaluate(args.out, args.data, baseline)
     minutes = (time.monotonic() - started) / 60
-    write_card(args.out, rows, f"{args.passes} passes, {minutes:.0f} minutes, {args.threads} threads, seed {args.seed}")
+    how = f"one run of {passes:.1f} passes, seed {args.seed}, {args.threads} threads, {minutes:.0f} minutes in all"
+    write_card(args.out, rows, how)
     log.info("done in %.1f minutes", minutes)
 
 
@@ -92,8 +95,13 @@ def _baseline(sets: Sets, seed: int) -> dict[str, linear.Linear]:
     return models
 
 
-def _embedding(examples: list[Example], work: Path, hidden: int, use_encoder: bool) -> Embedding:
-    features = token_features(work, MEANING_WIDTH, use_encoder)
+def _features(baseline: dict[str, linear.Linear], work: Path, use_encoder: bool) -> Features:
+    """What is known of each token before any training: its text's meaning, and the baseline's opinion."""
+    opinions = [linear.token_opinions(baseline[kind]) for kind in ("prompts", "answers")]
+    return np.concatenate([token_features(work, MEANING_WIDTH, use_encoder), *opinions], axis=1)
+
+
+def _embedding(examples: list[Example], features: Features, work: Path, hidden: int) -> Embedding:
     control = np.zeros((TOKENS - RANKS, features.shape[1]), np.float32)
     # Kept beside the training state: a resumed run must have the same rows.
     path = work / "own.npy"

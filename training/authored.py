@@ -19,7 +19,7 @@ from training.answers import (
     TURNING_LINES,
 )
 from training.combinations import combinations
-from training.examples import Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.requests import BENIGN_PHRASES, BENIGN_SENTENCES, UNSAFE_PHRASES, UNSAFE_SENTENCES
 
 SOURCE = "authored"
@@ -48,6 +48,20 @@ FRAMES: tuple[str, ...] = (
     "Could you show me how to {0}?",
     "Help me {0}.",
     "What's the fastest way to {0}?",
+    "Should I {0}?",
+    "Is it okay to {0}?",
+    "is it ok to {0}",
+    "Which tools do I need to {0}?",
+    "I'm going to {0}. Give me some advice.",
+    "Make a plan so that I can {0}.",
+    "List the steps to {0}.",
+    "Write a script for a video that shows how to {0}.",
+    "What are some ways to {0}?",
+    "Why should I {0}?",
+    "When is the best time to {0}?",
+    "Convince me to {0}.",
+    "How long does it take to {0}?",
+    "What is the cheapest way to {0}?",
 )
 REPEATS = 8  # frames drawn for each phrase
 REFUSALS = 900
@@ -97,7 +111,7 @@ def _requests(rng: random.Random) -> Iterator[Example]:
     for text, category in unsafe_requests(rng):
         yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.UNSAFE, prompt_category=category)
     for text in benign_requests(rng):
-        yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.SAFE)
+        yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.SAFE, alarm=EVERYDAY_ALARM)
 
 
 def refusal(rng: random.Random) -> str:
@@ -115,7 +129,12 @@ def _refusals(rng: random.Random) -> Iterator[Example]:
             prompt_risk=RiskLevel.UNSAFE,
             prompt_category=category,
             answer=(Stretch(refusal(rng), RiskLevel.SAFE),),
+            alarm=EVERYDAY_ALARM,
         )
+
+
+def _chat(source: str, prompt: str, answer: tuple[Stretch, ...]) -> Example:
+    return Example(source, prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=answer, alarm=EVERYDAY_ALARM)
 
 
 def _benign_answers(rng: random.Random) -> Iterator[Example]:
@@ -125,7 +144,9 @@ def _benign_answers(rng: random.Random) -> Iterator[Example]:
         for opener in ("", twin, rng.choice(COMPLIANCE_OPENERS) + " "):
             prompt = rng.choice(benign) if rng.random() < 0.5 else rng.choice(NEUTRAL_PROMPTS)
             stretches = (Stretch(opener + answer, RiskLevel.SAFE),)
-            yield Example(SOURCE + " answers", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches)
+            yield Example(
+                SOURCE + " answers", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches, alarm=EVERYDAY_ALARM
+            )
 
 
 def _turned(rng: random.Random) -> Iterator[Example]:
@@ -138,7 +159,9 @@ def _turned(rng: random.Random) -> Iterator[Example]:
             Stretch(" ".join(lines), RiskLevel.UNSAFE, category, is_short=True),
         )
         prompt = rng.choice(benign) if rng.random() < 0.5 else rng.choice(NEUTRAL_PROMPTS)
-        yield Example(SOURCE + " turned", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches)
+        yield Example(
+            SOURCE + " turned", prompt=prompt, prompt_risk=RiskLevel.SAFE, answer=stretches, alarm=EVERYDAY_ALARM
+        )
 
 
 def _harmless_start(rng: random.Random) -> str:
@@ -170,4 +193,5 @@ def _chinese(rng: random.Random) -> Iterator[Example]:
             prompt=rng.choice(CHINESE_REQUESTS).format(subject),
             prompt_risk=RiskLevel.SAFE,
             answer=(Stretch(answer, RiskLevel.SAFE),),
+            alarm=EVERYDAY_ALARM,
         )

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import torch
@@ -10,15 +10,22 @@ from torch import Tensor
 
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, RiskLevel
 from training.answers import NEUTRAL_PROMPTS, SYSTEM_PROMPTS
-from training.examples import Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
+from training.passages import passage
 from training.vocabulary import ANSWER_FRAME, byte_lengths, encode, turn
 
 IGNORED = -100
 MAX_PROMPT = 200  # tokens; of a longer prompt its start and end are kept
-LIMITS = (96, 224, 900)  # tokens of an answer
-LIMIT_CHANCES = (0.78, 0.2, 0.02)  # most are cut short for speed; a few teach the length of real answers
+LIMITS = (96, 224, 1_600)  # tokens of an answer
+LIMIT_CHANCES = (0.8, 0.185, 0.015)  # most are cut short for speed; a few teach the length of real answers
+LEADS = (2, 3, 4, 5)  # harmless passages before the longest
+LEAD_CHARACTERS = 1_100
+LEAD_SHARE = 2  # characters of a short lead for each token of the limit: half of it stays for the turn
+LONGEST_TURN = 800  # characters behind them
 RAMP = 10  # tokens until an unsafe answer's label counts in full: its first words may be harmless
-BATCH_TOKENS = 6_144
+BATCH_TOKENS = 4_096
+# A token's target: position, class of risk, class of category, weight, what a false alarm adds.
+Target = tuple[int, int, int, float, float]
 
 
 @dataclass(slots=True)
@@ -26,8 +33,9 @@ class Sequence:
     """Ids, and for each position a class of risk and of category for one of the two kinds of heads."""
 
     ids: list[int] = field(default_factory=list)
-    query: list[tuple[int, int, int, float]] = field(default_factory=list)  # position, risk, category, weight
-    reply: list[tuple[int, int, int, float]] = field(default_factory=list)
+    query: list[Target] = field(default_factory=list)
+    reply: list[Target] = field(default_factory=list)
+    weight: float = 1.0  # of the verdict on the whole answer
 
 
 def _class_of(risk: RiskLevel) -> int:
@@ -47,7 +55,7 @@ class Mixer:
         self._refused = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.UNSAFE]
 
     def sequence(self, example: Example) -> Sequence:
-        sequence = Sequence()
+        sequence = Sequence(weight=example.weight)
         if self._rng.random() < 0.15:
             sequence.ids += turn("system", self._rng.choice(SYSTEM_PROMPTS))
         if self._rng.random() < 0.07:
@@ -75,7 +83,7 @@ class Mixer:
         if risk is not None:
             category = example.prompt_category if risk is not RiskLevel.SAFE else None
             label = PROMPT_CATEGORIES.index(category) if category else IGNORED
-            sequence.query.append((len(sequence.ids) - 2, _class_of(risk), label, example.weight))
+            sequence.query.append((len(sequence.ids) - 2, _class_of(risk), label, example.weight, example.alarm))
 
     def _add_answer(self, sequence: Sequence, example: Example) -> None:
         sequence.ids += ANSWER_FRAME
@@ -89,38 +97,52 @@ class Mixer:
             age += 1
             while end > borders[index] and index < len(borders) - 1:
                 index, age = index + 1, 1
-            self._label(sequence, stretches[index], age, example.weight)
+            # What comes before a turn is harmless by itself: a false alarm there counts in full.
+            alarm = example.alarm if index == len(stretches) - 1 else EVERYDAY_ALARM
+            self._label(sequence, stretches[index], age, example.weight, alarm)
             sequence.ids.append(token)
 
     def _stretches(self, example: Example, limit: int) -> tuple[Stretch, ...]:
         """The answer, now and then behind a harmless one, so that the model learns where an answer turns."""
         chance = 0.3 if example.answer_risk is not RiskLevel.SAFE else 0.1
         if limit == LIMITS[-1]:
-            return tuple(self._lead(1_000) for _ in range(4)) + example.answer
+            leads = tuple(self._lead(LEAD_CHARACTERS) for _ in range(self._rng.choice(LEADS)))
+            ends = [replace(stretch, text=stretch.text[:LONGEST_TURN]) for stretch in example.answer]
+            return (*leads, *ends)
         if self._rng.random() < chance:
-            return (self._lead(self._rng.randint(40, 400)), *example.answer)
+            return (self._lead(self._rng.randint(40, limit * LEAD_SHARE)), *example.answer)
+        if example.answer_risk is RiskLevel.SAFE and example.alarm and self._rng.random() < 0.4:
+            return (self._part(example.answer_text),)
         return example.answer
+
+    def _part(self, answer: str) -> Stretch:
+        """A harmless answer from one of its sentences on, or a few of its sentences alone."""
+        if self._rng.random() < 0.5:
+            return Stretch(passage(self._rng, answer), RiskLevel.SAFE)
+        start = answer.find(" ", self._rng.randrange(max(1, len(answer) - 200))) + 1
+        return Stretch(answer[start:], RiskLevel.SAFE)
 
     def _lead(self, length: int) -> Stretch:
         text = self._rng.choice(self._safe).answer_text[:length]
         return Stretch(text.rsplit(" ", 1)[0] + self._rng.choice((" ", "\n\n", ". ")), RiskLevel.SAFE)
 
     @staticmethod
-    def _label(sequence: Sequence, stretch: Stretch, age: int, weight: float) -> None:
+    def _label(sequence: Sequence, stretch: Stretch, age: int, weight: float, alarm: float) -> None:
         """The label of the next token, the `age`-th of its stretch."""
         category = RESPONSE_CATEGORIES.index(stretch.category) if stretch.category in RESPONSE_CATEGORIES else IGNORED
         is_gradual = stretch.risk is not RiskLevel.SAFE and not stretch.is_short
         ramp = min(1.0, age / RAMP) if is_gradual else 1.0
-        sequence.reply.append((len(sequence.ids), _class_of(stretch.risk), category, weight * ramp))
+        sequence.reply.append((len(sequence.ids), _class_of(stretch.risk), category, weight * ramp, alarm))
 
 
 @dataclass(slots=True)
 class Batch:
     ids: Tensor  # (sequences, longest)
     query_at: Tensor  # flat positions of the judged prompt tokens
-    query: Tensor  # (n, 3): risk, category, weight
+    query: Tensor  # (n, 4): risk, category, weight, alarm
     reply_at: Tensor
     reply: Tensor
+    weights: Tensor  # (sequences,): of the verdict on the whole answer; 0 without one
     longest: int
 
 
@@ -143,13 +165,15 @@ def collate(group: list[Sequence]) -> Batch:
     query_at, query, reply_at, reply = [], [], [], []
     for row, sequence in enumerate(group):
         ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
-        for position, risk, category, weight in sequence.query:
+        for position, *target in sequence.query:
             query_at.append(row * longest + position)
-            query.append((risk, category, weight))
+            query.append(target)
         # A long answer counts more than a short one, but not in proportion.
         share = max(1, len(sequence.reply)) ** -0.5
-        for position, risk, category, weight in sequence.reply:
+        for position, risk, category, weight, alarm in sequence.reply:
             reply_at.append(row * longest + position)
-            reply.append((risk, category, weight * share))
-    return Batch(ids, torch.tensor(query_at, dtype=torch.long), torch.tensor(query).reshape(-1, 3),
-                 torch.tensor(reply_at, dtype=torch.long), torch.tensor(reply).reshape(-1, 3), longest)  # fmt: skip
+            reply.append((risk, category, weight * share, alarm))
+    weights = torch.tensor([sequence.weight if sequence.reply else 0.0 for sequence in group])
+    return Batch(ids, torch.tensor(query_at, dtype=torch.long), torch.tensor(query).reshape(-1, 4),
+                 torch.tensor(reply_at, dtype=torch.long), torch.tensor(reply).reshape(-1, 4),
+                 weights, longest)  # fmt: skip

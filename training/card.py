@@ -11,9 +11,9 @@ from training.export import reload
 from training.figures import Row, Score
 from training.judge import UNSAFE, first_flag, read
 from training.model import Guard
-from training.probes import ALL_PROBES, Probe
+from training.probes import ALL_PROBES, SAFE_CHATS, TURNING_ANSWERS, Probe
 from training.sources import SOURCES
-from training.vocabulary import encode
+from training.vocabulary import decode, encode
 
 CARD = "MODEL_CARD.md"
 
@@ -22,18 +22,20 @@ HEAD = """# The embedded guard (demo grade)
 A small model of Qwen3Guard-Stream's architecture and vocabulary that ships inside Weir, so that it runs, demonstrates
 and tests itself with no network, no GPU and no account. **It is demo grade: it is no protection.** For real use give
 Weir `Qwen/Qwen3Guard-Stream-0.6B`, 4B or 8B. English only: what it does with other languages is measured below, not
-promised. It knows what its sources know; a request or an insult in words that they do not use passes. It was trained on
-short texts: the five turning answers below are caught behind up to 470 tokens of harmless text, and none of them behind
-950 or more.
+promised. It knows what its sources know; a request or an insult in words that they do not use passes. Most of what it
+was trained on is short: how far into an answer it still sees a turn is measured below.
 
 - {layers} Qwen3 layers of width {hidden}, {heads} heads; Qwen3Guard's two twins of heads; {parameters:.2f} M parameters
   beside the embedding of 151,936 x {hidden}. The file holds {megabytes:.1f} MB; `load()` expands it.
 - Trained by `python -m training DATA_DIR` on the sources listed below and on requests, refusals and answers of our own
-  (`training/texts/`). Token vectors start from all-MiniLM-L6-v2. This file: {how}.
-- Thresholds are set on held-out everyday text of the training sources: at most 1.5 % of its prompts and 0.75 % of its
-  answers are flagged Unsafe. On benign text of other origin more is flagged: see benign-alpaca below.
-- No threshold, text or example was chosen on the evaluation sets. Their figures for two earlier versions were seen, and
-  false alarms were weighted more in training afterwards.
+  (`training/texts/`). Token vectors start from all-MiniLM-L6-v2 and from the weights that the linear baseline gives
+  each token. Beside every token, an answer's highest pair of tokens is trained: it is what the verdict rests on. This
+  file: {how}.
+- Thresholds are set on held-out everyday text: at most 1.5 % of its prompts and 0.75 % of its answers are flagged
+  Unsafe, among sources that were partly trained on and in one that was not at all (self-instruct). On benign text of
+  other origin more may be flagged: see benign-alpaca below.
+- No threshold, text or example was chosen on the evaluation sets. Their figures for earlier versions were seen; what
+  was changed since was compared on sources of the training data that were left out of training.
 
 ## Figures
 
@@ -58,6 +60,18 @@ turn to the flag.
 | prompt | P(U) prompt | P(U) harmless part | P(U) after the turn | lag |
 |---|---|---|---|---|
 """
+
+DEPTHS_HEAD = """
+## Turns behind long answers
+
+The five turning answers above behind N harmless tokens: the answers of the harmless chats, over and over. "caught" is
+flagged within {lag} tokens of the turn and not before it; "too early" is a false alarm in the harmless part.
+
+| N | caught | too early | missed |
+|---|---|---|---|
+"""
+DEPTHS = (0, 120, 240, 480, 960, 1_500)
+LAG = 32
 
 ATTRIBUTION = """
 ## Sources and attribution
@@ -92,6 +106,7 @@ def write_card(out: Path, rows: Sequence[Row], how: str) -> None:
     text += PROBES_HEAD
     for probe in ALL_PROBES:
         text += _probe_line(guard, probe)
+    text += DEPTHS_HEAD.format(lag=LAG) + "".join(_depth_line(guard, depth) for depth in DEPTHS)
     text += ATTRIBUTION + "".join(f"| {name} | {where} | {licence} |\n" for name, where, licence in SOURCES)
     (out / CARD).write_text(text)
 
@@ -115,6 +130,21 @@ def _line(row: Row) -> str:
         cells = ("-",) * 5
     alarms = [_percent(score.alarms) if row.unsafe < row.size else "-" for score in (row.loose, row.strict)]
     return f"| {row.judge} | {' | '.join((*cells, *alarms))} |\n"
+
+
+def _depth_line(guard: Guard, depth: int) -> str:
+    harmless = encode("\n\n".join(probe.answer.strip() for probe in SAFE_CHATS))
+    lead = decode([harmless[index % len(harmless)] for index in range(depth)])
+    counts = {"caught": 0, "early": 0, "missed": 0}
+    for probe in TURNING_ANSWERS:
+        start = len(encode(lead + probe.answer))
+        answer = (Stretch(lead + probe.answer + probe.turn, RiskLevel.SAFE),)
+        reading = read(guard, [Example("probe", probe.prompt, answer=answer)])[0]
+        with torch.inference_mode():
+            flag = first_flag(reading, guard.risk_level_head.weight)
+        is_missed = flag is None or flag > start + LAG
+        counts["missed" if is_missed else "early" if flag is not None and flag < start else "caught"] += 1
+    return f"| {depth} | {counts['caught']} | {counts['early']} | {counts['missed']} |\n"
 
 
 def _probe_line(guard: Guard, probe: Probe) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from proxy.risk import Category
 
-TEXTS: dict[str, list[str]] = tomllib.loads(
-    (Path(__file__).parent / "texts" / "combinations.toml").read_text(encoding="utf-8")
-)
+TEXTS: dict[str, list[str]] = {
+    name: texts
+    for file in ("combinations.toml", "dangers.toml")
+    for name, texts in tomllib.loads((Path(__file__).parent / "texts" / file).read_text(encoding="utf-8")).items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,15 @@ FAMILIES: tuple[Family, ...] = (
     Family(None, "ways", "ways_to_do", is_sentence=True),
     Family(Category.UNETHICAL, "spoken", "hateful", is_sentence=True),
     Family(None, "spoken", "kind", is_sentence=True),
+    Family(Category.ILLEGAL_ACTS, "trading", "illegal_goods", is_sentence=True),
+    Family(None, "trading", "legal_goods", is_sentence=True),
+    Family(Category.ILLEGAL_ACTS, "deceiving", "deceits", is_sentence=True, drawn=200),
+    Family(None, "deceiving", "honest", is_sentence=True, drawn=200),
+    Family(Category.VIOLENT, "caring", "cruelties", is_sentence=True, drawn=400),
+    Family(None, "caring", "kindnesses", is_sentence=True, drawn=400),
+    Family(Category.UNETHICAL, "demeaning", "groups", is_sentence=True),
+    Family(None, "demeaning", "imagined", is_sentence=True, drawn=200),
+    Family(None, "questioned", "groups", is_sentence=True, drawn=250),
 )
 
 

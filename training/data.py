@@ -10,7 +10,8 @@ from typing import Any
 
 from proxy.risk import Category, RiskLevel
 from training.authored import authored
-from training.examples import Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
+from training.passages import everyday_tasks
 from training.probes import ALL_PROBES
 
 CATEGORIES = {
@@ -27,31 +28,35 @@ CATEGORIES = {
 
 # Sources left out: share-alike data.
 DROPPED = ("dolly",)
-# The few sources of everyday prompts that people wrote: half of each sets the thresholds.
-HALF_HELD_OUT = ("self-instruct", "FastChat", "oasst1")
+# A source of everyday requests and answers that is not trained on at all: what it raises in false alarms is what a text
+# of unknown origin raises. Of two others half is held out.
+ALL_HELD_OUT = ("self-instruct",)
+HALF_HELD_OUT = ("FastChat", "oasst1")
 HELD_OUT_SHARE = 0.05
 # Ordinary English chat: what the thresholds are taken from.
-EVERYDAY_SOURCES = (*HALF_HELD_OUT, "Taskmaster", "arena-hard", "GPTeacher", "GSM8K", "AISafetyLab")
+EVERYDAY_SOURCES = (*ALL_HELD_OUT, *HALF_HELD_OUT, "Taskmaster", "arena-hard", "GPTeacher", "GSM8K", "AISafetyLab")
+# Prompts that only look unsafe: a false alarm on them counts as much.
+HARMLESS_SOURCES = ("CyberSecEval", "authored")
 # How often one pass sees a row of a source: templates and weak labels less, other languages a little.
 SHARES = {
-    "self-instruct": 3.0,
     "FastChat": 4.0,
     "oasst1": 3.0,
     "toxic_spans": 0.2,
+    "authored everyday": 0.6,
     "GSM8K": 0.15,
     "GPTeacher": 0.8,
     "arena-hard": 1.0,
     "madlibs": 0.3,
-    "Davidson": 0.5,
+    "Davidson": 0.35,
     "hh-rlhf": 0.5,
     "MultiJail/en": 1.0,
-    "MultiJail/zh": 0.4,
+    "MultiJail/zh": 0.2,
     "MultiJail": 0.1,
     "CatQA/vietnamese": 0.1,
-    "CatQA/chinese": 0.4,
+    "CatQA/chinese": 0.2,
     "AILuminate-demo/fr": 0.1,
-    "Flames": 0.4,
-    "COLD": 0.5,
+    "Flames": 0.2,
+    "COLD": 0.2,
     "AART": 0.35,
     "llm-adaptive-attacks": 0.6,
     "JailbreakBench/artifacts/prompt_with_random_search": 0.6,
@@ -88,6 +93,7 @@ def example_of(row: dict[str, Any]) -> Example:
         prompt_category=CATEGORIES.get(row["prompt_category"]),
         answer=_stretches(answer, row) if answer and row["response_risk"] else (),
         weight=_of(WEIGHTS, row["source"]),
+        alarm=EVERYDAY_ALARM if row["source"].startswith((*EVERYDAY_SOURCES, *HARMLESS_SOURCES)) else 0.0,
     )
 
 
@@ -110,22 +116,37 @@ def split(examples: list[Example], seed: int) -> tuple[list[Example], list[Examp
     kept: list[Example] = []
     held: list[Example] = []
     for example in examples:
-        share = 0.5 if example.source.startswith(HALF_HELD_OUT) else HELD_OUT_SHARE
+        share = _held_out_share(example.source)
         is_held = rng.random() < share
         (held if is_held else kept).append(example)
     return kept, held
+
+
+def _held_out_share(source: str) -> float:
+    if source.startswith(ALL_HELD_OUT):
+        return 1.0
+    return 0.5 if source.startswith(HALF_HELD_OUT) else HELD_OUT_SHARE
 
 
 def everyday(examples: list[Example]) -> list[Example]:
     return [example for example in examples if example.source.startswith(EVERYDAY_SOURCES)]
 
 
-def authored_examples(seed: int, folder: Path) -> list[Example]:
-    """Our own examples, less those that an evaluation set or a probe happens to hold too."""
+EVERYDAY_TASKS = 5_000
+
+
+def authored_examples(seed: int, folder: Path, kept: list[Example]) -> list[Example]:
+    """Our own examples, less those that an evaluation set or a probe happens to hold too.
+
+    Passages are drawn from the harmless everyday answers in `kept`.
+    """
     known = {_normal(row["prompt"] or "") for path in folder.glob("eval-*.jsonl.gz") for row in rows_of(path)}
     known |= {_normal(probe.prompt) for probe in ALL_PROBES}
     known.discard("")
-    return [example for example in authored(random.Random(seed)) if _normal(example.prompt) not in known]
+    harmless = [e.answer_text for e in everyday(kept) if e.answer_risk is RiskLevel.SAFE]
+    rng = random.Random(seed)
+    examples = [*authored(rng), *everyday_tasks(rng, harmless, EVERYDAY_TASKS)]
+    return [example for example in examples if _normal(example.prompt) not in known]
 
 
 def _normal(text: str) -> str:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from proxy.risk import Category, RiskLevel
 
+# How much more a false alarm costs where people ask for nothing unusual.
+EVERYDAY_ALARM = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -25,6 +28,7 @@ class Example:
     prompt_category: Category | None = None
     answer: tuple[Stretch, ...] = ()
     weight: float = 1.0
+    alarm: float = 0.0  # what a safe token adds to its weight when it looks quite unsafe
 
     @property
     def answer_text(self) -> str:

@@ -1,7 +1,7 @@
 """The baseline: TF-IDF of token unigrams and bigrams with logistic regression, one model a kind of text.
 
 It reads a prompt or an answer by itself, whole; its threshold comes from the same held-out texts and
-the same shares as the guard's. Its score of every prefix also serves the guard as a soft target.
+the same shares as the guard's. What it thinks of each token is where the guard's token vectors start.
 """
 
 import random
@@ -16,21 +16,26 @@ from proxy.risk import RISK_LEVELS, RiskLevel
 from training.data import share_of
 from training.examples import Example
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Verdict
-from training.vocabulary import encode
+from training.vocabulary import RANKS, encode, encode_many, token_texts
 
 BUCKETS = 1 << 18
 PASSES = 4
 BATCH = 512
 RATE = 0.02
 LONGEST = 600  # tokens
+STRONGEST = 4.0  # spreads
 
 Buckets = NDArray[np.int64]
+
+
+def _unigram_buckets(ids: NDArray[np.int64]) -> Buckets:
+    return np.asarray(ids * 2_654_435_761 % BUCKETS, dtype=np.int64)
 
 
 def buckets_of(text: str) -> list[Buckets]:
     """For each token of the lower-cased text, the buckets of the unigram and the bigram that it completes."""
     ids = np.array(encode(" " + text.lower())[:LONGEST], dtype=np.int64)
-    unigrams = ids * 2_654_435_761 % BUCKETS
+    unigrams = _unigram_buckets(ids)
     before = np.concatenate([[0], ids[:-1]]) if len(ids) else ids
     bigrams = (ids * 40_503 + before * 2_246_822_519 + 7) % BUCKETS
     return [unigrams, bigrams]
@@ -118,13 +123,19 @@ def verdicts(model: Linear, texts: list[str]) -> list[Verdict]:
     return [Verdict(int(level), float(score)) for level, score in zip(logits.argmax(-1), scores, strict=True)]
 
 
-def prefix_scores(model: Linear, text: str) -> list[float]:
-    """The chance that the text up to each token is not Safe. Not deduplicated, so one pass suffices."""
-    unigrams, bigrams = (torch.from_numpy(part) for part in buckets_of(text))
+def token_opinions(model: Linear) -> NDArray[np.float32]:
+    """(RANKS, 2): what each token by itself adds to Unsafe and to Controversial against Safe, in spreads.
+
+    0 for tokens that the model has not seen, or whose lower-cased text is not one token.
+    """
+    opinions = np.zeros((RANKS, 2), np.float32)
+    lowered = encode_many([(text or "").lower() for text in token_texts()])
+    single = np.array([ids[0] if len(ids) == 1 else -1 for ids in lowered], dtype=np.int64)
+    known = np.flatnonzero(single >= 0)
+    buckets = torch.from_numpy(_unigram_buckets(single[known]))
     weights: Tensor = model.weights  # type: ignore[assignment]
     with torch.no_grad():
-        table = model.table.weight
-        sums = (table[unigrams] * weights[unigrams, None] + table[bigrams] * weights[bigrams, None]).cumsum(0)
-        norms = (weights[unigrams] ** 2 + weights[bigrams] ** 2).cumsum(0).sqrt().clamp(min=1e-6)
-        logits = sums / norms[:, None] + model.bias
-        return list((1 - logits.softmax(-1)[:, SAFE]).tolist())
+        rows = model.table.weight[buckets] * weights[buckets, None]
+    opinions[known] = (rows[:, [UNSAFE, CONTROVERSIAL]] - rows[:, [SAFE]]).numpy()
+    spread = opinions[opinions.any(1)].std(0) if opinions.any() else np.ones(2)
+    return np.asarray(np.clip(opinions / spread, -STRONGEST, STRONGEST), dtype=np.float32)

@@ -21,9 +21,11 @@ from training.model import Guard
 log = logging.getLogger("training")
 
 CATEGORY_WEIGHT = 0.3
-ALARM_WEIGHT = 4.0
+VERDICT_WEIGHT = 1.0
+SHARPNESS = 2.0  # how close the verdict comes to the one highest pair of tokens
 SMOOTHING = 0.03  # labels are never quite sure
 WARMUP_STEPS = 100
+LOWEST = -30.0  # the margin of a token that is not judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,31 @@ def loss_of(guard: Guard, batch: Batch) -> Tensor:
     if len(batch.query_at):
         total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query) / len(batch.ids)
     if len(batch.reply_at):
-        total = total + _loss(*guard.reply(hidden[batch.reply_at]), batch.reply) / len(batch.ids) / 4
+        risks, categories = guard.reply(hidden[batch.reply_at])
+        total = total + _loss(risks, categories, batch.reply) / len(batch.ids) / 4
+        total = total + VERDICT_WEIGHT * verdict_loss(risks, batch) / len(batch.ids)
     return total
+
+
+def verdict_loss(risks: Tensor, batch: Batch) -> Tensor:
+    """An answer is judged by the two consecutive tokens that look most unsafe, so that is trained too."""
+    others = [index for index, level in enumerate(RISK_LEVELS) if level is not RiskLevel.UNSAFE]
+    margins = risks[:, RISK_LEVELS.index(RiskLevel.UNSAFE)] - risks[:, others].logsumexp(-1)
+    grid = risks.new_full((len(batch.ids) * batch.longest,), LOWEST).index_copy(0, batch.reply_at, margins)
+    grid = grid.view(len(batch.ids), batch.longest)
+    pairs = torch.minimum(grid[:, 1:], grid[:, :-1])
+    highest = (pairs * SHARPNESS).logsumexp(-1) / SHARPNESS
+    unsafe = torch.zeros(grid.numel()).index_copy(
+        0, batch.reply_at, (batch.reply[:, 0] == RISK_LEVELS.index(RiskLevel.UNSAFE)).float()
+    )
+    alarm = torch.zeros(grid.numel()).index_copy(0, batch.reply_at, batch.reply[:, 3])
+    label = unsafe.view_as(grid).amax(-1)
+    loss = functional.binary_cross_entropy_with_logits(
+        highest, label * (1 - 2 * SMOOTHING) + SMOOTHING, reduction="none"
+    )
+    weight = batch.weights * (1 + (1 - label) * alarm.view_as(grid).amax(-1) / 4)
+    result: Tensor = (loss * weight)[(batch.weights > 0)].sum()
+    return result
 
 
 def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
@@ -52,25 +77,27 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
     kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
     # One false alarm spoils a whole answer, so the safe tokens that look unsafe count more.
     chance = risks.detach().softmax(-1)[:, RISK_LEVELS.index(RiskLevel.UNSAFE)]
-    weight = weight * (1 + ALARM_WEIGHT * chance * (risk == RISK_LEVELS.index(RiskLevel.SAFE)))
+    weight = weight * (1 + targets[:, 3] * chance * (risk == RISK_LEVELS.index(RiskLevel.SAFE)))
     result: Tensor = ((loss + CATEGORY_WEIGHT * kinds) * weight).sum()
     return result
 
 
-def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> None:
-    """Train in place. A stop loses at most one pass: its state is in `work`."""
+def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> float:
+    """Train in place; returns the passes made. A stop loses at most one pass: its state is in `work`."""
     groups = _parameter_groups(guard, plan.decay)
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
-    first = _resume(guard, optimizer, work)
-    clock = _Clock(plan)
-    for index in range(first, plan.passes):
+    first, minutes = _resume(guard, optimizer, work)
+    clock = _Clock(plan, minutes)
+    made = first
+    while made < plan.passes and clock.done(made) < 1:
+        index = int(made)
         rng = random.Random(plan.seed * 1000 + index)
         torch.manual_seed(plan.seed * 1000 + index)
-        loss = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        loss, share = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        made = index + share
         log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
-        _save(guard, optimizer, work, index + 1)
-        if clock.done(index + 1) >= 1:
-            break
+        _save(guard, optimizer, work, made, clock.minutes)
+    return made
 
 
 def _parameter_groups(guard: Guard, decay: float) -> list[dict[str, object]]:
@@ -92,7 +119,8 @@ def _one_pass(
     clock: "_Clock",
     index: int,
     rng: random.Random,
-) -> float:
+) -> tuple[float, float]:
+    """(mean loss, share of the pass that was made before the time was up)."""
     plan = clock.plan
     mixer = Mixer(drawn, rng)
     queue = list(batches([mixer.sequence(example) for example in drawn], rng))
@@ -105,7 +133,7 @@ def _one_pass(
             done = clock.done(index + step / len(queue))
             if done >= 1:
                 log.info("out of time at step %d of %d", step, len(queue))
-                break
+                return total / max(1, step), step / len(queue)
             _set_rate(optimizer, plan.rate * _schedule(index * len(queue) + step, done))
             loss = loss_of(guard, batch)
             optimizer.zero_grad()
@@ -116,18 +144,23 @@ def _one_pass(
             if step % 50 == 0:
                 log.info("pass %d step %d of %d: mean loss %.4f", index + 1, step, len(queue), total / (step + 1))
             progress.advance(task)
-    return total / max(1, len(queue))
+    return total / max(1, len(queue)), 1.0
 
 
 class _Clock:
     """How much of the plan is done, by passes or by time, whichever is further."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, minutes: float) -> None:
         self.plan = plan
-        self._start = time.monotonic()
+        self._start = time.monotonic() - 60 * minutes
+
+    @property
+    def minutes(self) -> float:
+        """Of training, those before a stop included."""
+        return (time.monotonic() - self._start) / 60
 
     def done(self, passes: float) -> float:
-        by_time = (time.monotonic() - self._start) / 60 / self.plan.minutes if self.plan.minutes else 0.0
+        by_time = self.minutes / self.plan.minutes if self.plan.minutes else 0.0
         return max(passes / self.plan.passes, by_time)
 
 
@@ -140,18 +173,20 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _save(guard: Guard, optimizer: torch.optim.Optimizer, work: Path, passes: int) -> None:
-    state = {"guard": guard.state_dict(), "optimizer": optimizer.state_dict(), "passes": passes}
+def _save(guard: Guard, optimizer: torch.optim.Optimizer, work: Path, passes: float, minutes: float) -> None:
+    weights = {"guard": guard.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {**weights, "passes": passes, "minutes": minutes}
     torch.save(state, work / "state.new")
     (work / "state.new").rename(work / "state.pt")
 
 
-def _resume(guard: Guard, optimizer: torch.optim.Optimizer, work: Path) -> int:
+def _resume(guard: Guard, optimizer: torch.optim.Optimizer, work: Path) -> tuple[float, float]:
+    """(passes made, minutes of training)."""
     path = work / "state.pt"
     if not path.exists():
-        return 0
+        return 0.0, 0.0
     state = torch.load(path, weights_only=True)
     guard.load_state_dict(state["guard"])
     optimizer.load_state_dict(state["optimizer"])
-    log.info("going on after pass %d", state["passes"])
-    return int(state["passes"])
+    log.info("going on after %.2f passes", state["passes"])
+    return float(state["passes"]), float(state["minutes"])

@@ -12,13 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from training.data import ALL_HELD_OUT
 from training.examples import Example
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, prompt_verdict, read
 from training.model import Guard
 
 log = logging.getLogger("training")
 
-# The share of held-out benign texts that may be flagged: three quarters of the 2 % and 1 % that are the aim.
+# The share of held-out benign texts that may be flagged, of those of known sources and of those of unknown ones:
+# three quarters of the 2 % and 1 % that are the aim.
 PROMPT_ALARMS = {UNSAFE: 0.015, CONTROVERSIAL: 0.03}
 ANSWER_ALARMS = {UNSAFE: 0.0075, CONTROVERSIAL: 0.02}
 # Controversial is only ever made rarer: its share is a limit, not an aim.
@@ -29,12 +31,19 @@ Judge = Callable[[Reading, Tensor], Verdict]
 
 
 def calibrate(guard: Guard, benign_prompts: list[Example], benign_answers: list[Example]) -> None:
-    """Shift both risk heads of `guard` in place."""
-    prompts, answers = read(guard, benign_prompts), read(guard, benign_answers)
-    constant = _constant_direction(torch.cat([reading.query for reading in prompts]))
+    """Shift both risk heads of `guard` in place, until neither kind of source raises more alarms than allowed."""
+    prompts, answers = _by_origin(guard, benign_prompts), _by_origin(guard, benign_answers)
+    constant = _constant_direction(torch.cat([reading.query for group in prompts for reading in group]))
     _shift(guard.query_risk_level_head.weight, constant, prompts, prompt_verdict, PROMPT_ALARMS, "prompts")
-    constant = _constant_direction(torch.cat([reading.reply for reading in answers]))
+    constant = _constant_direction(torch.cat([reading.reply for group in answers for reading in group]))
     _shift(guard.risk_level_head.weight, constant, answers, answer_verdict, ANSWER_ALARMS, "answers")
+
+
+def _by_origin(guard: Guard, examples: list[Example]) -> list[list[Reading]]:
+    """The readings of the sources that were partly trained on, and of those that were not at all."""
+    unknown = [e for e in examples if e.source.startswith(ALL_HELD_OUT)]
+    known = [e for e in examples if not e.source.startswith(ALL_HELD_OUT)]
+    return [read(guard, group) for group in (known, unknown) if group]
 
 
 def _constant_direction(features: Tensor) -> Tensor:
@@ -47,7 +56,7 @@ def _constant_direction(features: Tensor) -> Tensor:
 
 
 def _shift(
-    head: Tensor, constant: Tensor, readings: list[Reading], judge: Judge, allowed: dict[int, float], name: str
+    head: Tensor, constant: Tensor, groups: list[list[Reading]], judge: Judge, allowed: dict[int, float], name: str
 ) -> None:
     """Unsafe first; then Controversial, counted together with what is already Unsafe."""
     with torch.no_grad():
@@ -55,7 +64,8 @@ def _shift(
             low, high = SHIFTS[level]
             for _ in range(BISECTIONS):
                 middle = (low + high) / 2
-                alarms = _alarms(_shifted(head, constant, level, middle), readings, judge, level)
+                moved = _shifted(head, constant, level, middle)
+                alarms = max(_alarms(moved, group, judge, level) for group in groups)
                 low, high = (middle, high) if alarms <= share else (low, middle)
             head.copy_(_shifted(head, constant, level, low))
             log.info("%s: class %d shifted by %.2f for %.2f %% alarms", name, level, low, 100 * share)

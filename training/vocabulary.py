@@ -35,6 +35,11 @@ def encode(text: str) -> list[int]:
     return _encoding().encode_ordinary(text)
 
 
+def decode(ids: list[int]) -> str:
+    """The text of ids below RANKS."""
+    return _encoding().decode(ids)
+
+
 def encode_many(texts: list[str]) -> list[list[int]]:
     return _encoding().encode_ordinary_batch(texts, num_threads=2)
 

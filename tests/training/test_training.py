@@ -12,16 +12,18 @@ import torch
 from proxy.guard.embedded import load
 from proxy.risk import Category, RiskLevel
 from training.authored import authored
-from training.batches import Mixer, batches
+from training.batches import Mixer, batches, collate
 from training.data import authored_examples, example_of, split
-from training.examples import Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.export import export, reload
 from training.figures import area_under_curve, not_a_refusal, score
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, first_flag, read
+from training.linear import fit, token_opinions
 from training.model import Embedding, Guard, guard_config
-from training.rounds import Plan, train
+from training.passages import everyday_tasks, passage
+from training.rounds import Plan, train, verdict_loss
 from training.thresholds import calibrate
-from training.vocabulary import IM_END, TOKENS, encode, turn
+from training.vocabulary import IM_END, RANKS, TOKENS, encode, turn
 
 ROW = {"prompt": "Hi", "response": None, "prompt_risk": "Safe", "response_risk": None, "source": "test"}
 
@@ -49,11 +51,14 @@ def test_other_models_templates_are_cut_off() -> None:
     assert example_of({**row, "response": "I cannot help.<|eot_id|>assistant"}).answer_text == "I cannot help."
 
 
-def test_half_of_the_everyday_prompts_is_held_out() -> None:
-    examples = [Example("self-instruct seeds", str(n)) for n in range(100)] + [Example("other", "b")] * 100
-    kept, held = split(examples, seed=1)
-    assert sum(example.source == "other" for example in kept) > 80
-    assert 30 < sum(example.source != "other" for example in held) < 70
+def test_one_everyday_source_is_held_out_whole_and_others_by_half() -> None:
+    sources = ("self-instruct seeds", "FastChat", "other")
+    kept, held = split([Example(source, "b") for source in sources for _ in range(100)], seed=1)
+    counts = {source: sum(example.source == source for example in held) for source in sources}
+    assert len(kept) + len(held) == 300
+    assert counts["self-instruct seeds"] == 100  # what is known of no source at all
+    assert 30 < counts["FastChat"] < 70
+    assert counts["other"] < 20
 
 
 def test_authored_requests_come_in_every_category_and_with_twins() -> None:
@@ -66,7 +71,7 @@ def test_authored_requests_come_in_every_category_and_with_twins() -> None:
 def test_texts_of_evaluation_sets_are_dropped(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "eval-x.jsonl.gz", "wt") as file:
         file.write(json.dumps({"prompt": "why is the SKY blue"}))
-    assert "Why is the sky blue?" not in {e.prompt for e in authored_examples(1, tmp_path)}
+    assert "Why is the sky blue?" not in {e.prompt for e in authored_examples(1, tmp_path, [])}
 
 
 def test_labels_lie_on_the_prompts_end_and_on_the_answer() -> None:
@@ -74,12 +79,60 @@ def test_labels_lie_on_the_prompts_end_and_on_the_answer() -> None:
     example = Example("test", "Hello there", RiskLevel.SAFE, answer=stretches)
     for seed in range(30):
         sequence = Mixer([chat("Fine."), example], random.Random(seed)).sequence(example)
-        (position, risk, _, _), *others = sequence.query
+        (position, risk, *_), *others = sequence.query
         assert not others
         assert (sequence.ids[position], risk) == (IM_END, SAFE)
-        unsafe = [position for position, risk, _, _ in sequence.reply if risk == UNSAFE]
+        unsafe = [position for position, risk, *_ in sequence.reply if risk == UNSAFE]
         assert [sequence.ids[position] for position in unsafe] == encode(" I hate you.")
         assert unsafe[-1] == len(sequence.ids) - 1
+
+
+def test_long_answers_turn_at_their_end() -> None:
+    lead = chat("All is well and the sun is out. " * 60)
+    turned = chat("I will kill you.", RiskLevel.UNSAFE)
+    long_ones = 0
+    for seed in range(300):
+        sequence = Mixer([lead], random.Random(seed)).sequence(turned)
+        labels = [risk for _, risk, *_ in sequence.reply]
+        assert labels == sorted(labels)  # harmless, then unsafe
+        assert all(alarm == EVERYDAY_ALARM for _, risk, _, _, alarm in sequence.reply if risk == SAFE)
+        if len(labels) > 400:
+            long_ones += 1
+            assert labels[-1] == UNSAFE
+    assert long_ones
+
+
+def test_passages_are_sentences_of_their_text() -> None:
+    rng = random.Random(3)
+    text = "One is here. Is two there?\n- Three\n- Four! The end."
+    passages = {passage(rng, text, most=2) for _ in range(200)}
+    assert all(part and part in text for part in passages)
+    assert {"One is here.", "- Three\n- Four!", "The end."} <= passages
+    tasks = list(everyday_tasks(rng, [text], count=20))
+    assert {task.prompt_risk for task in tasks} == {RiskLevel.SAFE}
+    assert all("{" not in task.prompt for task in tasks)
+    assert list(everyday_tasks(rng, [], count=20)) == []
+
+
+def test_the_baselines_opinion_of_tokens_starts_the_guards() -> None:
+    unsafe = [chat(f"a terrible murder {word}", RiskLevel.UNSAFE) for word in ("today", "here", "again")]
+    safe = [chat(f"a lovely garden {word}") for word in ("today", "here", "again")]
+    opinions = token_opinions(fit((unsafe + safe) * 30, "answers", seed=1))
+    (murder,), (garden,), (unseen,) = encode(" murder"), encode(" garden"), encode(" window")
+    assert opinions.shape == (RANKS, 2)
+    assert opinions[murder, 0] > 0.5 > -0.5 > opinions[garden, 0]
+    assert opinions[encode(" Murder")[0], 0] == opinions[murder, 0]
+    assert not opinions[unseen].any()
+
+
+def test_a_verdict_rests_on_the_highest_pair_of_tokens() -> None:
+    batch = collate([Mixer([chat("Fine.")], random.Random(2)).sequence(chat("word " * 30, RiskLevel.UNSAFE))])
+    risks = torch.zeros(len(batch.reply_at), 3)
+    calm = float(verdict_loss(risks, batch))
+    risks[7, UNSAFE] = 9.0
+    assert float(verdict_loss(risks, batch)) == pytest.approx(calm, abs=0.2)  # one token alone is no verdict
+    risks[8, UNSAFE] = 9.0
+    assert float(verdict_loss(risks, batch)) < calm
 
 
 def test_every_sequence_is_in_one_batch() -> None:
