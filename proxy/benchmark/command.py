@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +32,11 @@ def run(wanted: Wanted, settings: GuardSettings) -> int:
     """Measure and show; returns the exit status."""
     sizes, threads = wanted.sizes, settings.threads or default_threads()
     in_process = CAN_FORK and (settings.process if wanted.process is None else wanted.process)
-    running = engine_settings(threads, settings.window, settings.kv_bytes)
+    running = replace(
+        engine_settings(threads, settings.window, settings.kv_bytes),
+        kv_dtype=settings.kv_dtype,
+        cuda_graphs=settings.cuda_graphs,
+    )
     config = Config(settings.model, running, settings.revision, settings.dtype, settings.device)
     try:
         loaded = load(config)
