@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -17,6 +18,7 @@ from proxy.benchmark.figures import Figures
 from proxy.benchmark.guards import engine_settings, load, open_guard
 from proxy.benchmark.measure import Bench, Tell
 from proxy.benchmark.options import Wanted
+from proxy.benchmark.parity import verdict_parity
 from proxy.benchmark.report import remarks, tables
 from proxy.benchmark.sizes import Sizes
 from proxy.guard.protocol import GuardError
@@ -47,6 +49,9 @@ def run(wanted: Wanted, settings: GuardSettings) -> int:
         with progress() as tell, asyncio.Runner(loop_factory=event_loop_factory()) as loop:
             bench = Bench(loaded, running, sizes, lambda: open_guard(config, loaded, in_process=in_process), tell)
             figures = bench.run(loop)
+        if settings.dtype not in ("auto", "float32"):
+            exact = load(msgspec.structs.replace(config, dtype="float32"))
+            figures.parity = verdict_parity(exact, loaded)
     except GuardError as exc:
         print(f"There are no figures: {exc}.", file=sys.stderr)
         return FAILED

@@ -52,6 +52,15 @@ class DoorSpeed:
     p99_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Verdicts of one guard in two number formats."""
+
+    tokens: int
+    same: int  # of them with the same level
+    largest_difference: float  # of that level's probability
+
+
 @dataclass(slots=True)
 class Figures:
     about: dict[str, Any] = field(default_factory=dict)  # what was measured, where, and how to repeat it
@@ -59,6 +68,7 @@ class Figures:
     steps: list[StepTime] = field(default_factory=list)
     door: list[DoorSpeed] = field(default_factory=list)
     capacity: list[Capacity] = field(default_factory=list)
+    parity: Parity | None = None  # to float32, where the guard runs in another format
     skipped: list[str] = field(default_factory=list)  # sentences: what is missing and why
 
     def as_dict(self) -> dict[str, Any]:

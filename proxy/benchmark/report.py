@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from proxy.benchmark.figures import Figures, TokenTime
+from proxy.benchmark.parity import told
 
 OURS = "weir"
 NOTHING = "-"
@@ -85,6 +86,8 @@ def remarks(figures: Figures, command: str) -> Iterator[str]:
     if (about["load_before"] or 0.0) > about["cores"] / 4:
         yield "others were at work on this machine: the times and the capacity are those of what they left of it"
     yield f"at the door: the engine in a {about['engine_at_the_door']}"
+    if figures.parity is not None:
+        yield told(figures.parity, about["dtype"])
     yield from figures.skipped
     yield f"repeat: {command}"
 
