@@ -62,6 +62,7 @@ def engine_settings(wanted: GuardSettings) -> EngineSettings:
         threads=wanted.threads,
         window=wanted.window,
         kv_bytes=wanted.kv_bytes,
+        kv_share=wanted.kv_share,
         kv_dtype=wanted.kv_dtype,
         cuda_graphs=wanted.cuda_graphs,
         verdict_seconds=wanted.verdict_seconds,

@@ -155,6 +155,8 @@ class GuardSettings(Section):
     """Deadline of a verdict; one that is late counts as a failure."""
     admission_seconds: Seconds = 5.0
     """Longest wait for room in the guard's key-value cache."""
+    kv_share: Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=0.95, allow_inf_nan=False)] | None = None
+    """Share of the device's free memory for the key-value cache, where `kv_bytes` is not set."""
     kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
     """Memory of the key-value cache; without it, the engine's own choice."""
     kv_dtype: Literal["auto", "fp8"] = "auto"

@@ -93,5 +93,8 @@ def test_a_token_is_never_repeated() -> None:
 
 
 def test_every_deadline_of_the_settings_reaches_the_engine() -> None:
-    found = engine_settings(GuardSettings(verdict_seconds=3, admission_seconds=4, hang_seconds=5, threads=2))
+    found = engine_settings(
+        GuardSettings(verdict_seconds=3, admission_seconds=4, hang_seconds=5, threads=2, kv_share=0.5)
+    )
+    assert found.kv_share == 0.5
     assert (found.verdict_seconds, found.open_seconds, found.hang_seconds, found.threads) == (3, 7, 5, 2)

@@ -24,8 +24,8 @@ class AnyRunner(Protocol):
     def held_bytes(self) -> int:
         """Memory taken for streams."""
 
-    def default_budget_bytes(self) -> int:
-        """Memory for streams where nothing else is said."""
+    def default_budget_bytes(self, share: float | None = None) -> int:
+        """That share of the free memory; without one, what a machine with other work can spare."""
 
     def tokens_in(self, budget_bytes: int) -> int:
         """The longest stream that a budget holds."""

@@ -58,12 +58,12 @@ class PagedRunner:
     def kv_bytes_per_token(self) -> int:
         return self.model.architecture.kv_bytes_per_token(self._dtype.itemsize)
 
-    def default_budget_bytes(self) -> int:
+    def default_budget_bytes(self, share: float | None = None) -> int:
         if self.model.device.type != "cuda":
             return CPU_BUDGET_BYTES
         # What torch keeps for later counts as free: it is given back before a pool that needs it.
         spare = torch.cuda.memory_reserved(self.model.device) - torch.cuda.memory_allocated(self.model.device)
-        return int((torch.cuda.mem_get_info(self.model.device)[0] + spare) * BUDGET_SHARE)
+        return int((torch.cuda.mem_get_info(self.model.device)[0] + spare) * (BUDGET_SHARE if share is None else share))
 
     def tokens_in(self, budget_bytes: int) -> int:
         """Tokens of whole pages."""

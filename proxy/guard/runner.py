@@ -15,6 +15,7 @@ from proxy.guard.protocol import GuardError
 from proxy.guard.sequence import Chunk
 
 FALLBACK_BUDGET_BYTES = 2 << 30
+CPU_BUDGET_SHARE = 0.25
 
 
 class Runner:
@@ -37,10 +38,11 @@ class Runner:
     def kv_bytes_per_token(self) -> int:
         return self.model.architecture.kv_bytes_per_token(self.model.embedding.element_size())
 
-    def default_budget_bytes(self) -> int:
-        """A quarter of the memory that is free now: the rest of the machine has work too."""
+    def default_budget_bytes(self, share: float | None = None) -> int:
+        """A share of the memory that is free now; without one a quarter: the rest of the machine has work too."""
         try:
-            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return int(free * (CPU_BUDGET_SHARE if share is None else share))
         except ValueError:  # not every system counts its free pages
             return FALLBACK_BUDGET_BYTES
 

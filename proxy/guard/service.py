@@ -47,7 +47,7 @@ def build_engine(loaded: LoadedGuard, settings: GuardSettings) -> tuple[Engine, 
     Raises ValueError for settings that cannot work.
     """
     runner = make_runner(loaded.model, settings)
-    budget = settings.kv_bytes or runner.default_budget_bytes()
+    budget = settings.kv_bytes or runner.default_budget_bytes(settings.kv_share)
     shape = loaded.model.architecture
     window = min(shape.window, settings.window or shape.window, runner.tokens_in(budget))
     engine = Engine(runner, window=window, budget_bytes=budget, limits=settings.limits)

@@ -27,7 +27,8 @@ class GuardSettings:
 
     threads: int | None = None  # of the engine; None: all cores but one, at most 8
     window: int | None = None  # tokens of one stream; None: what the model was trained for
-    kv_bytes: int | None = None  # memory for streams; None: a quarter of what is free (GPU: three quarters)
+    kv_bytes: int | None = None  # memory for streams; None: by `kv_share`
+    kv_share: float | None = None  # of the free memory; None: a quarter (GPU: three quarters)
     kv_dtype: Literal["auto", "fp8"] = "auto"  # of the streams' memory; fp8 holds twice the streams, GPU only
     cuda_graphs: bool = True  # GPU: a step is one call; off, every operation is launched by itself
     verdict_seconds: float = 5.0  # from feeding tokens to their verdicts

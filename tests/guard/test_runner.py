@@ -74,6 +74,7 @@ def test_bytes_per_token_and_budget_are_the_machines(small: Small) -> None:
     runner = Runner(small.loaded.model)
     assert runner.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4
     assert runner.default_budget_bytes() > 1 << 20
+    assert runner.default_budget_bytes(0.5) > 1.5 * runner.default_budget_bytes()
 
 
 def test_threads_are_set_where_it_is_called(small: Small) -> None:
