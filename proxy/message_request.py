@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.strict_json import write
-from adapters.structures import readable
 from proxy.request_body import BadRequest
 from proxy.request_fields import (
     MAX_PARTS,
@@ -30,6 +29,7 @@ from proxy.request_fields import (
     refuse_routing,
     required,
 )
+from proxy.transcript import Transcript
 
 MAX_STOPS = 64
 # Blocks and sources that hold nothing a reader of text can see.
@@ -41,7 +41,7 @@ def read_message_request(body: Mapping[str, Any], terms: Terms) -> ModeratedRequ
     """The request in `body`. Every field that the guard relies on has its type. Raises BadRequest."""
     refuse_routing(body)
     objects(body, "tools", MAX_TOOLS)
-    conversation = _Conversation(terms)
+    conversation = _Conversation(terms, UNREADABLE)
     conversation.add_system(body)
     required(body, "messages", list)
     messages = objects(body, "messages", terms.limits.max_messages)
@@ -69,13 +69,8 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-class _Conversation:
+class _Conversation(Transcript):
     """Chat messages, as the blocks come."""
-
-    def __init__(self, terms: Terms) -> None:
-        self._allows_unscanned = terms.allow_unscanned
-        self.messages: list[dict[str, Any]] = []
-        self.unscanned: list[str] = []
 
     def add_system(self, body: Mapping[str, Any]) -> None:
         system = body.get("system")
@@ -112,22 +107,19 @@ class _Conversation:
         elif kind == "document":
             self._turn(role, begun)["content"] += self._document(block, where)
         elif kind in UNREADABLE:
-            self._leave_out(kind, where)
+            self.leave_out(kind, where)
         elif kind == "tool_result":
-            self._add_result(self._text_of(block.get("content"), f"{where}.content"))
+            self.add_result(self._text_of(block.get("content"), f"{where}.content"))
         elif role == "assistant":  # the provider's own tools answer within the assistant's turn
-            self._add_result(self._json(block, where))
+            self.add_result(self.json_of(block, where))
         else:
-            self._turn(role, begun)["content"] += self._json(block, where)
+            self._turn(role, begun)["content"] += self.json_of(block, where)
 
     def _turn(self, role: str, begun: int) -> dict[str, Any]:
         """The message that text of that role goes into: the last one of this turn, unless a result came between."""
         if len(self.messages) == begun or self.messages[-1]["role"] != role:
             self.messages.append({"role": role, "content": ""})
         return self.messages[-1]
-
-    def _add_result(self, text: str) -> None:
-        self.messages.append({"role": "tool", "content": text})
 
     def _text_of(self, content: Any, where: str) -> str:
         """A string, or a list of blocks that are text or stand for it."""
@@ -144,9 +136,9 @@ class _Conversation:
             elif kind == "document":
                 texts.append(self._document(block, place))
             elif kind in UNREADABLE:
-                self._leave_out(kind, place)
+                self.leave_out(kind, place)
             else:
-                texts.append(self._json(block, place))
+                texts.append(self.json_of(block, place))
         return "".join(texts)
 
     def _document(self, block: Mapping[str, Any], where: str) -> str:
@@ -158,17 +150,5 @@ class _Conversation:
         elif kind == "content":
             texts.append(self._text_of(source.get("content"), f"{where}.source.content"))
         else:
-            self._leave_out(kind, f"{where}.source")
+            self.leave_out(kind, f"{where}.source")
         return "\n".join(text for text in texts if text)
-
-    def _json(self, block: Mapping[str, Any], where: str) -> str:
-        found, dropped = readable(dict(block))
-        if dropped:
-            self._leave_out("data", where)
-        return write(found)
-
-    def _leave_out(self, kind: str, where: str) -> None:
-        if not self._allows_unscanned:
-            message = f"'{where}' cannot be read by the guard: only text can."
-            raise BadRequest(400, message, where, "unscannable_content")
-        self.unscanned.append(f"{where} ({kind if kind in UNREADABLE else 'data'})")

@@ -18,8 +18,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.strict_json import write
-from adapters.structures import readable
 from proxy.request_body import BadRequest
 from proxy.request_fields import (
     MAX_PARTS,
@@ -35,6 +33,7 @@ from proxy.request_fields import (
     refuse_stored,
     required,
 )
+from proxy.transcript import Transcript
 
 ROLES = ("user", "assistant", "system", "developer")
 TEXT_PARTS = {
@@ -48,6 +47,8 @@ TEXT_PARTS = {
 CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 # Calls of the provider's own tools, and what came of them.
 TOOLS = re.compile(r"(_call|_output|^mcp_.*|^compaction|^program)$")
+# Kinds of part that the guard cannot read.
+UNREADABLE = frozenset({"input_image", "input_file", "input_audio", "encrypted_content"})
 # What stands for something that only the upstream has: the field, and what is said of it.
 STORED = {
     "previous_response_id": "An earlier response is not here to be judged; send the conversation itself.",
@@ -65,7 +66,7 @@ def read_response_request(body: Mapping[str, Any], terms: Terms) -> ModeratedReq
     refuse_routing(body)
     refuse_stored(body, terms)
     objects(body, "tools", MAX_TOOLS)
-    conversation = _Conversation(terms)
+    conversation = _Conversation(terms, UNREADABLE)
     conversation.unscanned += _stored(body, terms)
     conversation.add_instructions(body)
     forward = {name: value for name, value in body.items() if name != "moderation"}
@@ -95,13 +96,8 @@ def _stored(body: Mapping[str, Any], terms: Terms) -> list[str]:
     return found
 
 
-class _Conversation:
+class _Conversation(Transcript):
     """Chat messages, as the items come."""
-
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
-        self.messages: list[dict[str, Any]] = []
-        self.unscanned: list[str] = []
 
     def add_instructions(self, body: Mapping[str, Any]) -> None:
         if (instructions := field(body, "instructions", str)) is not None:
@@ -110,7 +106,7 @@ class _Conversation:
     def add_items(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the items that go upstream."""
         required(body, "input", list)
-        items = objects(body, "input", self._terms.limits.max_messages)
+        items = objects(body, "input", self.terms.limits.max_messages)
         if not items:
             raise BadRequest(400, "Invalid 'input': expected at least one item.", "input", "empty_array")
         kept = [item for index, item in enumerate(items) if self._add(item, f"input[{index}]")]
@@ -127,15 +123,15 @@ class _Conversation:
         elif kind in CALLS:
             self._add_call(kind, item, where)
         elif kind in ("function_call_output", "custom_tool_call_output"):
-            self._add_result(self._text_of(item.get("output"), f"{where}.output"))
+            self.add_result(self._text_of(item.get("output"), f"{where}.output"))
         elif kind == "item_reference":
-            if not self._terms.allow_stored:
+            if not self.terms.allow_stored:
                 refuse_setting(REFERENCE, where, "policy.allow_stored")
             self.unscanned.append(f"{where} (item_reference)")
         elif TOOLS.search(kind):
-            self._add_result(self._json(item, where))
+            self.add_result(self.json_of(item, where))
         else:  # for all we know a user wrote it
-            self.messages.append({"role": "user", "content": self._json(item, where)})
+            self.messages.append({"role": "user", "content": self.json_of(item, where)})
         return True
 
     def _add_message(self, item: Mapping[str, Any], where: str) -> None:
@@ -156,10 +152,10 @@ class _Conversation:
         texts = [self._text_of(item.get(name), f"{where}.{name}") for name in ("summary", "content")]
         encrypted = field(item, "encrypted_content", str, f"{where}.")
         if encrypted:
-            self._leave_out("encrypted_content", f"{where}.encrypted_content")
+            self.leave_out("encrypted_content", f"{where}.encrypted_content")
         if text := "\n".join(text for text in texts if text):
             self.messages.append({"role": "assistant", "content": "", "reasoning_content": text})
-        return bool(encrypted) or bool(item.get("content")) or self._terms.allow_stored
+        return bool(encrypted) or bool(item.get("content")) or self.terms.allow_stored
 
     def _add_call(self, kind: str, item: Mapping[str, Any], where: str) -> None:
         name, (sort, payload) = required(item, "name", str, f"{where}."), CALLS[kind]
@@ -167,9 +163,6 @@ class _Conversation:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self.messages.append({"role": "assistant", "content": ""})
         self.messages[-1].setdefault("tool_calls", []).append(call)
-
-    def _add_result(self, text: str) -> None:
-        self.messages.append({"role": "tool", "content": text})
 
     def _text_of(self, content: Any, where: str) -> str:
         if content is None or isinstance(content, str):
@@ -183,20 +176,5 @@ class _Conversation:
             if kind in TEXT_PARTS:
                 texts.append(required(part, TEXT_PARTS[kind], str, f"{place}."))
             else:
-                self._leave_out(kind, place)
+                self.leave_out(kind, place)
         return "".join(texts)
-
-    def _json(self, item: Mapping[str, Any], where: str) -> str:
-        found, dropped = readable(dict(item))
-        if dropped:
-            self._leave_out("data", where)
-        return write(found)
-
-    def _leave_out(self, kind: str, where: str) -> None:
-        if not self._terms.allow_unscanned:
-            message = f"'{where}' cannot be read by the guard: only text can."
-            raise BadRequest(400, message, where, "unscannable_content")
-        self.unscanned.append(f"{where} ({kind if kind in UNREADABLE else 'unknown type'})")
-
-
-UNREADABLE = frozenset({"input_image", "input_file", "input_audio", "encrypted_content", "data"})

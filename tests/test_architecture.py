@@ -22,7 +22,7 @@ PURE = {
     "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
     "message_request", "moderation_request", "normalizer", "policy", "pretoken", "pump", "records", "reports",
     "request_body", "request_fields", "response_request", "retokenizer", "risk", "settings", "settling", "splitter",
-    "sse", "stored_request", "stream", "surrogates", "vocabulary",
+    "sse", "stored_request", "stream", "surrogates", "transcript", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {
     f"proxy.{name}"
