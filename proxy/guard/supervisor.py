@@ -8,6 +8,7 @@ engine takes milliseconds. On a GPU each child loads for itself, since a process
 be forked. Ends when its standard input does, or on SIGTERM.
 """
 
+import gc
 import os
 import select
 import signal
@@ -69,6 +70,7 @@ class Supervisor:
         self._loaded: LoadedGuard | None = None
         self._suspects: dict[int, list[int]] = {}
         self._child = 0
+        self._forks = 0
         self._child_ends: list[int] = []
         self._failures = 0
 
@@ -164,6 +166,7 @@ class Supervisor:
     def _fork(self) -> None:
         self._box.clear(0.0 if self._loaded is not None else START_SECONDS)
         parent = os.getpid()
+        self._forks += 1
         self._child = os.fork()
         if self._child:
             if hasattr(os, "pidfd_open"):  # Linux: readable as soon as the child is dead
@@ -184,17 +187,22 @@ class Supervisor:
         """The child: an engine behind the sockets. Returns its exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        is_first = self._loaded is None
+        # Nobody reads a second report, and a pipe that is full would stop the engine.
+        is_reporting = self._loaded is None and self._forks == 1
         try:
             loaded = self._loaded or self.load()
             engine, info, setup = build_engine(loaded, self._config.settings)
         except (GuardUnavailable, ValueError) as exc:
-            self._report(Report(error=str(exc)))
+            if self._forks == 1:
+                self._report(Report(error=str(exc)))
             raise
         setup()
+        # What is loaded stays: looking for garbage in it would hold up every stream.
+        gc.collect()
+        gc.freeze()
         vocabulary = loaded.model.architecture.vocabulary
         server = EngineServer(EngineLoop(engine), info, vocabulary, self._listeners, self._box, self._suspects)
-        if is_first:
+        if is_reporting:
             self._say_ready()
         try:
             server.serve(lambda: os.getppid() == parent)
