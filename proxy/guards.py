@@ -7,6 +7,7 @@ import sys
 import msgspec
 
 from proxy.guard.client import Address
+from proxy.guard.limits import Limits
 from proxy.guard.process import CONNECT_SECONDS, attach_guard, start_process_guard
 from proxy.guard.protocol import Guard
 from proxy.guard.service import start_guard
@@ -68,6 +69,7 @@ def engine_settings(wanted: GuardSettings) -> EngineSettings:
         verdict_seconds=wanted.verdict_seconds,
         open_seconds=wanted.admission_seconds + wanted.verdict_seconds,
         hang_seconds=wanted.hang_seconds,
+        limits=Limits(admission_seconds=wanted.admission_seconds, kept_tokens=wanted.kept_tokens),
     )
 
 

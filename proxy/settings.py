@@ -150,7 +150,7 @@ class GuardSettings(Section):
     token: SecretStr | None = None
     """What a guard on a TCP address wants to hear."""
     hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
-    """An engine's process that is silent for longer is killed and replaced."""
+    """An engine's process that is silent for longer is killed and replaced; more for a large model on a slow CPU."""
     verdict_seconds: Seconds = 10.0
     """Deadline of a verdict; one that is late counts as a failure."""
     admission_seconds: Seconds = 5.0
@@ -163,6 +163,8 @@ class GuardSettings(Section):
     """Number format of the key-value cache; fp8 holds twice the streams, on a GPU only."""
     cuda_graphs: bool = True
     """On a GPU, run a step as one call; off only to look for faults."""
+    kept_tokens: Annotated[Count, Field(ge=0)] = 0
+    """Tokens of closed prompts whose key-value memory is kept for a minute, for the same key's next turn; 0: none."""
     window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
     """Most tokens of one conversation; without it, what the model was made for."""
     folded_view: bool = False

@@ -97,4 +97,5 @@ def test_every_deadline_of_the_settings_reaches_the_engine() -> None:
         GuardSettings(verdict_seconds=3, admission_seconds=4, hang_seconds=5, threads=2, kv_share=0.5)
     )
     assert found.kv_share == 0.5
+    assert (found.limits.admission_seconds, found.limits.kept_tokens) == (4, 0)
     assert (found.verdict_seconds, found.open_seconds, found.hang_seconds, found.threads) == (3, 7, 5, 2)
