@@ -140,7 +140,7 @@ class GuardSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """Number format of the weights; int8 is the fastest on a CPU without bfloat16, and the coarsest."""
     threads: Annotated[Count, Field(ge=1, le=1024)] | None = None
-    """Threads of the engine on a CPU; without it, torch's own choice."""
+    """Cores of the engine on a CPU; without it all but one, and all for a large step of a small guard."""
     process: bool = True
     """Run the engine in a process of its own, which is replaced should it die or hang; false: in a thread."""
     address: (

@@ -5,7 +5,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from proxy.benchmark.parity import verdict_parity
 from proxy.benchmark.report import remarks, tables
 from proxy.benchmark.sizes import Sizes
 from proxy.guard.protocol import GuardError
-from proxy.guard.settings import default_threads
 from proxy.guard.supervisor import Config
 from proxy.guards import CAN_FORK
 from proxy.settings import GuardSettings
@@ -32,10 +31,10 @@ FAILED, BAD_INPUT = 1, 2
 
 def run(wanted: Wanted, settings: GuardSettings) -> int:
     """Measure and show; returns the exit status."""
-    sizes, threads = wanted.sizes, settings.threads or default_threads()
+    sizes = wanted.sizes
     in_process = CAN_FORK and (settings.process if wanted.process is None else wanted.process)
     running = replace(
-        engine_settings(threads, settings.window, settings.kv_bytes),
+        engine_settings(settings.threads, settings.window, settings.kv_bytes),
         kv_dtype=settings.kv_dtype,
         cuda_graphs=settings.cuda_graphs,
     )
@@ -59,19 +58,19 @@ def run(wanted: Wanted, settings: GuardSettings) -> int:
     # The matrices may have a format of their own (int8), which the rest of the model does not show.
     figures.about["dtype"] = figures.about["dtype"] if settings.dtype == "auto" else settings.dtype
     figures.about["engine_at_the_door"] = "process" if in_process else "thread"
-    figures.about["repeat"] = f"{command(sizes, settings, threads, figures.about['dtype'])} {process}"
+    figures.about["repeat"] = f"{command(sizes, settings, figures.about)} {process}"
     show(figures, as_json=wanted.json)
     return 0
 
 
-def command(sizes: Sizes, settings: GuardSettings, threads: int, dtype: str) -> str:
+def command(sizes: Sizes, settings: GuardSettings, about: Mapping[str, Any]) -> str:
     """The command line that measures the same again, whatever the settings around it are."""
     given: dict[str, Sequence[object]] = {
         "--guard": [settings.model],
         "--guard-revision": [settings.revision] if settings.revision else [],
         "--device": [settings.device],
-        "--dtype": [dtype],
-        "--threads": [threads],
+        "--dtype": [about["dtype"]],
+        "--threads": [about["threads"]],
         "--only": sizes.tables,
         "--streams": sizes.streams,
         "--chunks": sizes.chunks,

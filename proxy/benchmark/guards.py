@@ -45,7 +45,7 @@ async def open_guard(config: Config, loaded: LoadedGuard, *, in_process: bool) -
     return guard
 
 
-def engine_settings(threads: int, window: int | None, kv_bytes: int | None) -> GuardSettings:
+def engine_settings(threads: int | None, window: int | None, kv_bytes: int | None) -> GuardSettings:
     """Nobody's answer waits for the benchmark's streams: what is too slow shall be measured, not end as an error."""
     return GuardSettings(
         threads=threads,

@@ -21,7 +21,7 @@ from proxy.benchmark.ways import EngineWay, NoRoom, Way
 from proxy.guard.loader import LoadedGuard
 from proxy.guard.protocol import Guard
 from proxy.guard.runner import Runner
-from proxy.guard.settings import GuardSettings, default_threads
+from proxy.guard.settings import GuardSettings
 
 DOOR = "weir at the door"
 REPEATS = 3  # of a speed at the door
@@ -40,10 +40,11 @@ class Bench:
         self.figures = Figures()
         self._loaded, self._settings, self._sizes, self._tell = loaded, settings, sizes, tell
         self._open_guard = open_guard
-        self._threads = settings.threads or default_threads()
+        runner = Runner(loaded.model)
+        self._threads = settings.threads or runner.best_threads
         self._vocabulary = loaded.model.architecture.vocabulary
         # The ways run in this thread, the service's engine in its own.
-        Runner(loaded.model).use_threads(self._threads)
+        runner.use_threads(self._threads)
         self._baselines = self._make_baselines()
 
     def run(self, loop: asyncio.Runner) -> Figures:

@@ -16,7 +16,7 @@ from proxy.guard.model import GuardModel
 from proxy.guard.sequence import Chunk
 
 # Longer chunks are computed one by one: there is enough work in one, and padding others to it would waste.
-BATCHED_TOKENS = 8
+BATCHED_TOKENS = 16
 # A slot that is not in the step may lie between two that are; computing over it costs less than a second call.
 GAP_SLOTS = 1
 

@@ -30,7 +30,7 @@ class AnyRunner(Protocol):
     def tokens_in(self, budget_bytes: int) -> int:
         """The longest stream that a budget holds."""
 
-    def use_threads(self, count: int) -> None: ...
+    def use_threads(self, count: int | None) -> None: ...
 
     def new_cache(self, budget_bytes: int, window: int) -> KeyValueCache:
         """Accounting over memory that holds nothing yet. Raises ValueError for a budget below one window."""

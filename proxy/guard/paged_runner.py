@@ -18,6 +18,7 @@ from proxy.guard.paged_model import FP8, PagedMemory, PagedModel, tiles_of
 from proxy.guard.pages import PAGE_TOKENS, PageCache, pages_for
 from proxy.guard.protocol import GuardError, GuardOutOfMemory, GuardUnavailable
 from proxy.guard.sequence import Chunk
+from proxy.guard.settings import default_threads
 
 # Of the memory that is free once the weights are there; the rest is for a step's intermediate results.
 BUDGET_SHARE = 0.9
@@ -69,9 +70,9 @@ class PagedRunner:
         """Tokens of whole pages."""
         return budget_bytes // (PAGE_TOKENS * self.kv_bytes_per_token) * PAGE_TOKENS
 
-    def use_threads(self, count: int) -> None:
+    def use_threads(self, count: int | None) -> None:
         """Threads of an operation on the host. To be called in the thread that runs the engine."""
-        torch.set_num_threads(count)
+        torch.set_num_threads(count or default_threads())
 
     def new_cache(self, budget_bytes: int, window: int) -> PageCache:
         """Accounting over empty memory. The first time: take the pool, compile the kernels, capture the graphs.

@@ -13,6 +13,8 @@ from proxy.guard.cache import Cache, Change, Grow, Move, OutOfMemory, Retire, Sc
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError
 from proxy.guard.sequence import Chunk
+from proxy.guard.settings import default_threads
+from proxy.guard.shares import Shares, is_small
 
 FALLBACK_BUDGET_BYTES = 2 << 30
 CPU_BUDGET_SHARE = 0.25
@@ -24,6 +26,8 @@ class Runner:
     def __init__(self, model: GuardModel) -> None:
         self.model = model
         self._slabs: dict[int, Slab] = {}
+        self._is_small = is_small(model.architecture, model.embedding.element_size())
+        self._shares = Shares(1)
 
     @property
     def vocabulary(self) -> int:
@@ -61,13 +65,21 @@ class Runner:
         """Accounting over memory that holds nothing yet. Raises ValueError for a budget below one window."""
         return Cache(bytes_per_token=self.kv_bytes_per_token, budget_bytes=budget_bytes, window=window)
 
-    def use_threads(self, count: int) -> None:
-        """How many threads an operation may use. To be called in the thread that runs the engine."""
-        torch.set_num_threads(count)
+    def use_threads(self, count: int | None) -> None:
+        """How many cores a step may use; None: as is best. To be called in the thread that runs the engine."""
+        count = count or self.best_threads
+        shares = count if self._is_small else 1
+        torch.set_num_threads(1 if shares > 1 else count)
+        self._shares = Shares(shares, self.use_one_thread)
+
+    @property
+    def best_threads(self) -> int:
+        """A small model's steps take more than one core only while everyone waits for them: they may have all."""
+        return default_threads(spare=0 if self._is_small else 1)
 
     @staticmethod
     def use_one_thread() -> None:
-        """For a process that will be forked: it must have no pool of threads."""
+        """For a process that will be forked, which must have no pool of threads, and for a thread beside others."""
         torch.set_num_threads(1)
 
     @staticmethod
@@ -87,9 +99,8 @@ class Runner:
 
     def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
         """One answer a chunk: a row for each of its reads, or a GuardFault when its numbers are not finite."""
-        with torch.inference_mode():
-            placed = place(chunks)
-            answers = read_answers(self.model, self._forward(placed), placed)
+        placed = place(chunks)
+        answers = self._shares.run(self._answers, placed)
         by_chunk = {id(at.chunk): answer for at, answer in zip(placed, answers, strict=True)}
         return [by_chunk[id(chunk)] for chunk in chunks]
 
@@ -107,6 +118,10 @@ class Runner:
             case Move((source, source_index), (target, target_index), length):
                 tokens = self._slabs[source].memory[:, :, source_index, :, :length]
                 self._slabs[target].memory[:, :, target_index, :, :length] = tokens
+
+    def _answers(self, placed: list[Placed]) -> list[bytes | GuardError]:
+        with torch.inference_mode():
+            return read_answers(self.model, self._forward(placed), placed)
 
     def _forward(self, placed: list[Placed]) -> Tensor:
         device = self.model.device

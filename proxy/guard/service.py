@@ -11,7 +11,7 @@ from proxy.guard.engine import Engine
 from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
-from proxy.guard.settings import GuardSettings, default_threads
+from proxy.guard.settings import GuardSettings
 
 
 async def start_guard(
@@ -51,8 +51,7 @@ def build_engine(loaded: LoadedGuard, settings: GuardSettings) -> tuple[Engine, 
     shape = loaded.model.architecture
     window = min(shape.window, settings.window or shape.window, runner.tokens_in(budget))
     engine = Engine(runner, window=window, budget_bytes=budget, limits=settings.limits)
-    threads = settings.threads or default_threads()
-    return engine, replace(loaded.info, window=window), lambda: runner.use_threads(threads)
+    return engine, replace(loaded.info, window=window), lambda: runner.use_threads(settings.threads)
 
 
 class LocalGuard(GuardDoor):

@@ -25,7 +25,7 @@ class Canary:
 class GuardSettings:
     """How the engine runs. Every wait and every buffer of it is bounded by one of these."""
 
-    threads: int | None = None  # of the engine; None: all cores but one, at most 8
+    threads: int | None = None  # cores of the engine; None: see `runner.use_threads`
     window: int | None = None  # tokens of one stream; None: what the model was trained for
     kv_bytes: int | None = None  # memory for streams; None: by `kv_share`
     kv_share: float | None = None  # of the free memory; None: a quarter (GPU: three quarters)
@@ -39,7 +39,7 @@ class GuardSettings:
     canaries: tuple[Canary, ...] = (Canary(),)
 
 
-def default_threads() -> int:
-    """One core stays free for the event loop: waiting for a busy core costs more than it adds."""
+def default_threads(spare: int = 1) -> int:
+    """All cores but `spare`, which is for the event loop: waiting for a busy core costs more than it adds."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores - 1))
+    return min(8, max(1, cores - spare))

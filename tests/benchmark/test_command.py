@@ -38,7 +38,7 @@ def test_json_on_standard_output_is_json_and_nothing_else(capsys: pytest.Capture
 
 def test_a_command_names_what_settings_said() -> None:
     settings = GuardSettings(model="org/guard", revision="abc", device="cuda:1")
-    said = command(Sizes(), settings, 3, "bfloat16")
+    said = command(Sizes(), settings, {"threads": 3, "dtype": "bfloat16"})
     assert said.startswith("weir bench guard --guard org/guard --guard-revision abc --device cuda:1 --dtype bfloat16")
     assert said.endswith("--contexts 512 1024 2048 4096 8000 --seconds 10 --seeds 2")
 

@@ -32,7 +32,7 @@ LAYOUTS = {
     "one later piece": [(0, 3, 20, 30)],
     "neighbours alike": [(0, 0, 9, 1), (0, 1, 9, 1), (0, 2, 9, 1)],
     "neighbours of other lengths": [(0, 0, 9, 1), (0, 1, 0, 1), (0, 2, 50, 1)],
-    "neighbours with other counts": [(0, 0, 9, 3), (0, 1, 0, 1), (0, 2, 50, BATCHED_TOKENS)],
+    "neighbours with other counts": [(0, 0, 9, 3), (0, 1, 0, 1), (0, 2, 40, BATCHED_TOKENS)],
     "a gap": [(0, 0, 9, 2), (0, 2, 4, 2), (0, 5, 4, 2)],
     "two slabs and a long one between": [(1, 0, 1, 1), (0, 2, 4, 2), (0, 3, 3, 40), (0, 4, 0, 5), (1, 1, 7, 1)],
 }
