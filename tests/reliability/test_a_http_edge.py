@@ -1,7 +1,11 @@
 """Section A of docs/reliability.md: raw bytes that no library would send."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from tests.fakes import ScriptedUpstream
 from tests.servers import weir
 from tests.sockets import Client, ask, connected, http_request, read_reply, timed
 
+ROOT = Path(__file__).parent.parent.parent
 CHUNKED = {"Content-Length": "", "Transfer-Encoding": "chunked"}
 BODY = http_request().partition(b"\r\n\r\n")[2]
 WHOLE = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
@@ -100,3 +105,42 @@ async def test_a8_heads_and_bodies_that_only_drip_are_closed_while_others_are_se
                 await asyncio.sleep(0.2)
                 assert events(await ask(server.url, stream=True)).content == "".join(WORDS)
         assert len(server.upstream.requests) == 1
+
+
+def test_a2_without_the_c_parser_it_does_not_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9"],
+        env=os.environ | {"AIOHTTP_NO_EXTENSIONS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("aiohttp runs without its C parser")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a3_the_pinned_aiohttp_is_no_version_with_known_holes() -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert tuple(map(int, pins["aiohttp"].split("."))) >= (3, 14, 5)
+    assert "orjson" not in pins
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"X-A: " + b"y" * 1_000_000, b"".join(b"X-%d: y\r\n" % n for n in range(10_000)), b"X" * 20_000 + b": y\r\n"],
+    ids=["one long", "many", "a long name"],
+)
+async def test_a6_a_head_without_measure_is_refused_though_it_comes_in_small_pieces(head: bytes) -> None:
+    raw = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" + head
+    async with weir(ScriptedUpstream()) as server, connected(server.url) as client:
+        with suppress(ConnectionError):
+            for at in range(0, len(raw), 1000):
+                await client.send(raw[at : at + 1000])
+                await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            reply = read_reply(await client.closed())
+        assert reply.status in (0, 400, 431)  # 0: it was closed before all was sent, and the answer went with it
+        assert server.upstream.requests == []

@@ -124,8 +124,9 @@ async def test_b5_no_request_chooses_where_it_goes() -> None:
         assert all(seen["path"] == CHAT_PATH for seen in server.upstream.requests)
 
 
+NOTHING: tuple[Any, ...] = (False, {})
 OFF: list[dict[str, Any]] = [
-    *({"fields": {name: value}} for name in ("guard", "guardrails", "safety", "x_guard_mode") for value in (False, {})),
+    *({"fields": {name: value}} for name in ("guard", "guardrails", "safety", "x_guard_mode") for value in NOTHING),
     *({"fields": {"metadata": {name: "off"}}} for name in ("guard", "policy", "weir", "moderation")),
     {"fields": {"stream_options": {"include_usage": True, "guard": False}}},
     {"fields": {"moderation": {"model": "m", "policy": {"input": {"mode": "score"}, "output": {"mode": "score"}}}}},
