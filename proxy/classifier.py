@@ -11,7 +11,7 @@ from statistics import median
 from adapters.base import Key
 from proxy.channel import Batch
 from proxy.conversation import answer_frame
-from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout
+from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
 from proxy.risk import Risk
 
 # Lags that a median is taken of: the newest of a long answer.
@@ -78,6 +78,8 @@ class Classifier:
                     risks = await self._classify_all(batches)
         except TimeoutError as exc:
             raise GuardTimeout("no verdict within the deadline") from exc
+        except OSError as exc:  # else it would pass for the client's own connection breaking
+            raise GuardUnavailable(type(exc).__name__) from exc
         self.lags.add(time.monotonic() - begin)
         return risks
 

@@ -113,8 +113,9 @@ class Exchange:
         assert response is not None  # _open_upstream returned
         if response.status >= 400:
             self._record.error = f"upstream status {response.status}"
-            is_ours = self._settings.upstream.api_key is not None
-            raise await refusal_of(response, self._classifier, self._answer_policy, has_own_key=is_ours)
+            key = self._settings.upstream.api_key
+            own_key = None if key is None else key.get_secret_value()
+            raise await refusal_of(response, self._classifier, self._answer_policy, own_key=own_key)
         wanted = "text/event-stream" if self._ask.request.stream else "application/json"
         if response.content_type != wanted:
             raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()

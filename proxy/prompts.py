@@ -10,7 +10,7 @@ from proxy.channel import badness, note_of
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
 from proxy.errors import GUARD_FAILED, ApiError, Fault
-from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, SequenceTooLong
+from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, GuardUnavailable, SequenceTooLong
 from proxy.policy import Policy, Verdict
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
@@ -84,6 +84,8 @@ async def judge_prompt(
             stream, risks = await guard.open(prompt.ids, read=[position], role=Role.USER, owner=owner)
     except TimeoutError as exc:
         raise GuardTimeout("no verdict on the prompt within the deadline") from exc
+    except OSError as exc:
+        raise GuardUnavailable(type(exc).__name__) from exc
     classifier = await stack.enter_async_context(Classifier(stream, settings.verdict_seconds))
     if len(risks) != 1:
         raise GuardFault(f"{len(risks)} risks for one position")

@@ -18,17 +18,17 @@ MAX_WORD_CHARACTERS = 64
 
 
 async def refusal_of(
-    response: UpstreamResponse, classifier: Classifier | None, policy: Policy, *, has_own_key: bool
+    response: UpstreamResponse, classifier: Classifier | None, policy: Policy, *, own_key: str | None
 ) -> ApiError:
     """The error for an answer with status 400 or more.
 
-    `has_own_key`: the upstream was called with a key of ours, and what it says of that key is not
+    `own_key`: the upstream was called with this key of ours, and what it says of that key is not
     the client's to read.
     """
     found = _error_of(await response.read_error())
     message = f"The upstream answered with status {response.status}."
-    is_about_key = has_own_key and response.status in (401, 403)
     text = found.get("message")
+    is_about_key = own_key is not None and (response.status in (401, 403) or own_key in str(text))
     if isinstance(text, str) and text and not is_about_key and classifier is not None:
         text = text[:MAX_MESSAGE_CHARACTERS]
         if await _is_harmless(text, classifier, policy):
@@ -36,9 +36,9 @@ async def refusal_of(
     return ApiError(
         response.status,
         message,
-        type=_word(found.get("type")) or "upstream_error",
-        param=_word(found.get("param")),
-        code=_word(found.get("code")),
+        type=_word(found.get("type"), own_key) or "upstream_error",
+        param=_word(found.get("param"), own_key),
+        code=_word(found.get("code"), own_key),
         headers=response.headers,
     )
 
@@ -60,10 +60,12 @@ def _error_of(body: bytes) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {"message": error}
 
 
-def _word(value: object) -> str | None:
+def _word(value: object, own_key: str | None) -> str | None:
     """An identifier passes as it is; anything that could be prose does not."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
+    if own_key is not None and own_key in text:
+        return None
     is_plain = text.isascii() and text.replace("_", "").replace(".", "").replace("[", "").replace("]", "").isalnum()
     return text if is_plain and len(text) <= MAX_WORD_CHARACTERS else None

@@ -22,12 +22,12 @@ class Refusal:
         return self._body
 
 
-async def refuse(body: bytes, guard: ScriptedGuard | None = None, status: int = 400, *, own: bool = False) -> Any:
+async def refuse(body: bytes, guard: ScriptedGuard | None = None, status: int = 400, *, own: str | None = None) -> Any:
     guard = guard or ScriptedGuard(words("bad"))
     stream, _ = await guard.open([1, 2])
     async with Classifier(stream) as classifier:
         refusal: Any = Refusal(body, status)
-        return await refusal_of(refusal, classifier, Policy(debounce=1), has_own_key=own)
+        return await refusal_of(refusal, classifier, Policy(debounce=1), own_key=own)
 
 
 async def test_a_harmless_message_passes_with_its_words() -> None:
@@ -72,10 +72,21 @@ async def test_a_word_that_could_be_prose_does_not_pass(value: str) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_what_is_said_of_our_own_key_is_kept_back(status: int) -> None:
-    assert "key" not in (await refuse(b'{"error":{"message":"bad key"}}', status=status, own=True)).message
+    assert "key" not in (await refuse(b'{"error":{"message":"bad key"}}', status=status, own="sk-ours")).message
+
+
+async def test_our_own_key_is_kept_back_wherever_it_is_quoted() -> None:
+    error = await refuse(
+        b'{"error":{"message":"key skours7 has no credit","type":"skours7","code":"a_skours7"}}', own="skours7"
+    )
+    assert (error.message, error.type, error.code) == (
+        "The upstream answered with status 400.",
+        "upstream_error",
+        None,
+    )
 
 
 async def test_nothing_is_shown_that_no_guard_can_judge() -> None:
     refusal: Any = Refusal(b'{"error":{"message":"fine"}}')
-    error = await refusal_of(refusal, None, Policy(), has_own_key=False)
+    error = await refusal_of(refusal, None, Policy(), own_key=None)
     assert "fine" not in error.message

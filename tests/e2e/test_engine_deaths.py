@@ -44,7 +44,7 @@ def turning(rng: random.Random, pause: float) -> ScriptedUpstream:
     return ScriptedUpstream([*pieces, chunk({}, "stop"), DONE], pause=pause)
 
 
-async def test_clients_get_the_same_answer_though_the_engine_dies_again_and_again() -> None:
+async def test_i5_clients_get_the_same_answer_though_the_engine_dies_again_and_again() -> None:
     rng = random.Random(5)
     async with embedded() as guard, weir(turning(rng, 0.02), guard, **NOTICE) as server:
         expected = await ask(server.url, stream=True)

@@ -1,0 +1,186 @@
+"""Section B of docs/reliability.md: which requests are let in, and what they may choose."""
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from proxy.app import build_app
+from proxy.config import load_settings
+from proxy.handlers import MODELS, STORED_RESPONSE
+from proxy.verdict_handlers import GUARDRAIL, MODERATIONS
+from tests.doors import DOORS
+from tests.driver import WORDS, answer, body, read
+from tests.e2e.test_requests import ALIASES, TRIES
+from tests.e2e.test_routes import aliases, body_for
+from tests.fakes import ScriptedGuard, ScriptedUpstream, framed, labels
+from tests.reliability.upstreams import Echo
+from tests.servers import weir
+from tests.sockets import ASK, CHAT_PATH, ask, connected, http_request, read_reply
+
+JSON = "application/json"
+REQUESTS = 100_000 if "WEIR_LONG" in os.environ else 400
+
+
+async def test_b1_every_route_that_reaches_the_upstream_reaches_the_guard_too() -> None:
+    """By the table of routes itself, so that none is added in passing."""
+    table = build_app(load_settings(environ={}), ScriptedGuard()).router.resources()
+    paths = {resource.canonical for resource in table}
+    asked = {door.path for door in DOORS.values()}
+    assert paths == asked | {MODERATIONS, GUARDRAIL, STORED_RESPONSE.split(":")[0] + "}", MODELS, "/healthz", "/readyz"}
+    guard = ScriptedGuard()
+    for door in DOORS.values():
+        async with weir(ScriptedUpstream([door.body("some words")], content_type=JSON), guard) as server:
+            guard.fed.clear()
+            assert (await ask(server.url, http_request(body_for(door.path), path=door.path))).status == 200
+            assert len(server.upstream.requests) == 1
+            assert len(guard.fed) >= 2  # the prompt and the answer
+
+
+MORE_ALIASES = [
+    "/v1/chat/completions/../completions", "/v1/chat/completions/.", "/v1/chat/./completions",
+    "/v1/chat//completions", "/v1/chat/completions//", "/v1/chat/completions/%2e%2e/models",
+    "/v1%2fchat%2fcompletions", "/v1/chat/completions%0a", "/v1/chat/completions%0d%0aX-A:b",
+    "/v1/chat/completions%09", "/v1/chat/completions%c0%af", "/v1;x/chat/completions",
+    "/v1/chat;x/completions", "/%2fv1/chat/completions", "/v1/chat/completions%5c..%5cmodels",
+    "/v1/chat/completions$", "/v1/chat/completions,", "/v1/chat/completions~", "/v1/chat/completions*",
+    "/v1/chat/completions@x", "/v1/chat/completions%E2%80%8B", "/v1/chat/completion%ef%bd%93",
+]  # fmt: skip
+
+
+async def test_b2_no_other_spelling_of_a_path_is_served() -> None:
+    spellings = {*ALIASES, *MORE_ALIASES, *aliases(CHAT_PATH)} - {CHAT_PATH}
+    assert len(spellings) >= 60
+    async with weir(ScriptedUpstream([body({"content": "hi"})], content_type=JSON)) as server:
+        for path in spellings:
+            reply = await ask(server.url, http_request(path=path))
+            assert reply.status in (400, 404), (path, reply.raw)
+        assert server.upstream.requests == []
+        assert server.guard.fed == []
+
+
+MISLEADING: list[Mapping[str, str]] = [
+    {"Host": "x/?"},
+    {"Host": "x/#"},
+    {"Host": "canary.test@x"},
+    {"Host": "weir.test/v1/models?"},
+    {"X-Original-URL": "/healthz"},
+    {"X-Rewrite-URL": "/healthz"},
+    {"X-Forwarded-Prefix": "/healthz"},
+    {"X-Forwarded-Host": "canary.test"},
+    {"X-Forwarded-Path": "/healthz", "X-Forwarded-Proto": "file"},
+    {"X-HTTP-Method-Override": "GET"},
+]
+
+
+async def test_b3_nothing_but_the_request_line_picks_the_route() -> None:
+    async with weir(ScriptedUpstream([body({"content": "hi"})], content_type=JSON)) as server:
+        host = server.upstream.url.removeprefix("http://")
+        for headers in MISLEADING:
+            refused = await ask(server.url, http_request(path="/v1/embeddings", headers=headers))
+            assert refused.status in (400, 404)
+            assert server.upstream.requests == []
+            reply = await ask(server.url, http_request(headers=headers))
+            assert reply.status in (200, 400)
+            for seen in server.upstream.requests:
+                assert (seen["path"], seen["headers"]["host"], seen["query"]) == (CHAT_PATH, host, "")
+            server.upstream.requests.clear()
+
+
+def choosing(url: str) -> list[tuple[dict[str, str], dict[str, Any], str]]:
+    """Headers, fields and queries by which some proxy or other lets a request pick where it goes."""
+    names = ["api_base", "base_url", "api_url", "custom_host", "user_config", "proxy", "litellm_params", "endpoint"]
+    headers = ["x-portkey-custom-host", "x-portkey-config", "x-api-base", "x-forwarded-host", "x-upstream", "referer"]
+    headers += ["x-target-url", "forwarded", "x-original-url", "x-litellm-api-base", "destination", "x-proxy-url"]
+    nested: list[dict[str, Any]] = [{"metadata": {"api_base": url}}, {"model": url}, {"model": f"openai/{url}/m"}]
+    deep: Any = url
+    for name in ("base_url", "model_info", "litellm_params", "model_list", "user_config"):
+        deep = {name: deep}
+        nested.append(dict(deep))
+    image = {"type": "image_url", "image_url": {"url": url}}
+    nested.append({"messages": [{"role": "user", "content": [image]}]})
+    nested.append({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": url}}]}]})
+    return [
+        *(({}, {name: url}, "") for name in names),
+        *(({name: url}, {}, "") for name in headers),
+        *(({}, fields, "") for fields in nested),
+        *(({}, {}, f"?{name}={url}") for name in names),
+    ]
+
+
+async def test_b5_no_request_chooses_where_it_goes() -> None:
+    canary = ScriptedUpstream()
+    async with canary.running(), weir(ScriptedUpstream([body({"content": "hi"})], content_type=JSON)) as server:
+        forms = choosing(f"{canary.url}/v1")
+        assert len(forms) >= 36
+        for headers, fields, query in forms:
+            raw = http_request(json.dumps({**ASK, **fields}).encode(), headers=headers, path=CHAT_PATH + query)
+            assert (await ask(server.url, raw)).status in (200, 400)
+        assert canary.requests == []
+        assert all(seen["path"] == CHAT_PATH for seen in server.upstream.requests)
+
+
+NOTHING: tuple[Any, ...] = (False, {})
+OFF: list[dict[str, Any]] = [
+    *({"fields": {name: value}} for name in ("guard", "guardrails", "safety", "x_guard_mode") for value in NOTHING),
+    *({"fields": {"metadata": {name: "off"}}} for name in ("guard", "policy", "weir", "moderation")),
+    {"fields": {"stream_options": {"include_usage": True, "guard": False}}},
+    {"fields": {"moderation": {"model": "m", "policy": {"input": {"mode": "score"}, "output": {"mode": "score"}}}}},
+    *({"fields": {"model": model}} for model in ("m:unguarded", "m@off", "m?guard=0")),
+    *({"headers": {name: "off"}} for name in ("x-weir-guard", "x-weir-mode", "x-guardrails", "x-no-moderation")),
+    {"path": f"{CHAT_PATH}?on_flag=monitor"},
+]
+
+
+async def test_b12_no_client_turns_the_guard_off() -> None:
+    tries = [*TRIES, *OFF]
+    assert len(tries) >= 30
+    async with weir(ScriptedUpstream(answer(WORDS)), ScriptedGuard(labels("SSUU"))) as server:
+        for attempt in tries:
+            data = json.dumps({**ASK, "stream": True, **attempt.get("fields", {})}).encode()
+            raw = http_request(data, headers=attempt.get("headers"), path=attempt.get("path", CHAT_PATH))
+            reply = await ask(server.url, raw)
+            assert b" three" not in reply.body
+            assert reply.status == 400 or b"content_filter" in reply.body, attempt
+
+
+EVIL = framed(body({"content": "EVIL"}), "length", JSON)
+
+
+@pytest.mark.parametrize("extra", [b"", EVIL, EVIL[:30]], ids=["clean", "an answer more", "a part of one"])
+async def test_b18_nobody_gets_the_answer_of_another(extra: bytes) -> None:
+    """One in ten leaves at any moment, and the upstream adds what nobody asked for."""
+    rng = random.Random(18)
+    upstream = Echo(extra=extra)
+    async with weir(upstream, upstream__max_connections=8) as server:
+
+        async def one(number: int) -> None:
+            nonce = f"nonce {number} of {rng.randrange(10**9)}."
+            async with connected(server.url) as client:
+                await client.send(http_request(user=nonce, stream=number % 2 == 0))
+                if rng.random() < 0.1:
+                    await asyncio.sleep(rng.random() * 0.02)
+                    client.leave(reset=rng.random() < 0.5)
+                    return
+                reply = read_reply((await client.reply()).raw)
+            assert b"EVIL" not in reply.raw
+            assert reply.status == 502 if reply.status != 200 else nonce in spoken(reply.body), reply.raw
+            found[reply.status] = found.get(reply.status, 0) + 1
+
+        found: dict[int, int] = {}
+        for start in range(0, REQUESTS, 40):
+            async with asyncio.TaskGroup() as group:
+                for number in range(start, start + 40):
+                    group.create_task(one(number))
+    assert found[200] > REQUESTS * 0.5
+    assert extra or found.keys() == {200}
+
+
+def spoken(data: bytes) -> str:
+    if data.startswith(b"{"):
+        return str(json.loads(data)["choices"][0]["message"]["content"])
+    return read(data).content

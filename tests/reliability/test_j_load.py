@@ -1,0 +1,181 @@
+"""Section J of docs/reliability.md: clients that hold on, leave or come in crowds, and what is left of them."""
+
+import asyncio
+import gc
+import os
+import random
+from typing import Any
+
+from tests.driver import WORDS, answer, chunk
+from tests.e2e.test_disconnects import PHASES
+from tests.e2e.test_faults import outcome
+from tests.e2e.test_streams import events
+from tests.fakes import ScriptedGuard, ScriptedUpstream
+from tests.reliability.upstreams import ByUser
+from tests.servers import weir
+from tests.sockets import ask, connected, http_request, timed
+
+IS_LONG = "WEIR_LONG" in os.environ
+TEXT = "".join(WORDS)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def settled(tasks: int, fds: int) -> None:
+    """Back when no more is open than at first."""
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > tasks or descriptors() > fds:
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+
+async def test_j1_clients_that_do_not_read_are_let_go_and_everything_freed() -> None:
+    endless = ScriptedUpstream([chunk({"content": " word" * 2000})] * 2000)
+    guard = ScriptedGuard(fails_after=0)  # nothing to judge, so the text is as fast as it can be
+    settings: Any = {"server__send_seconds": 0.5, "guard__on_failure": "open"}
+    count = 200 if IS_LONG else 20
+    async with weir(endless, guard, **settings) as server:
+        tasks, fds = len(asyncio.all_tasks()), descriptors()
+
+        async def stall() -> None:
+            async with connected(server.url, receive_buffer=4096) as client:
+                await client.send(http_request(stream=True))
+                async with asyncio.timeout(60):
+                    await gone.wait()
+
+        gone = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(stall())
+            async with asyncio.timeout(60 if IS_LONG else 20):
+                while endless.closed_early < count:  # noqa: ASYNC110 (a number that others change)
+                    await asyncio.sleep(0.05)
+                await guard.freed.wait()
+            gone.set()
+        assert guard.slots == 0
+        await settled(tasks, fds)
+
+
+async def test_j2_clients_that_leave_in_every_phase_leave_no_task_and_no_descriptor() -> None:
+    rng = random.Random(2)
+    for name, phase in PHASES.items():
+        if name == "while a body is judged":
+            continue  # the upstream has said all by then, and its connection is rightly kept for the next
+        async with weir(phase.upstream(), phase.guard(), **phase.settings) as server:
+            tasks, fds = len(asyncio.all_tasks()), descriptors()
+
+            async def leave(
+                reset: bool, stream: bool = phase.stream, mark: Any = phase.mark, url: str = server.url
+            ) -> None:
+                async with connected(url) as client:
+                    await client.send(http_request(stream=stream))
+                    if mark is not None:
+                        await client.read_until(mark)
+                    await asyncio.sleep(rng.random() * 0.02)
+                    client.leave(reset=reset)
+
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                for number in range(500 if IS_LONG else 20):
+                    group.create_task(leave(number % 2 == 0))
+            with timed(1.5):
+                while server.guard.slots:  # noqa: ASYNC110 (a number that others change)
+                    await asyncio.sleep(0.01)
+            await settled(tasks, fds)
+
+
+async def test_j4_what_is_too_much_is_turned_away_at_once_and_the_admitted_keep_their_pace() -> None:
+    upstream = ScriptedUpstream(answer(WORDS), pause=0.1)
+    async with weir(upstream, server__max_streams=10) as server:
+        clock = asyncio.get_running_loop().time
+        waits: list[float] = []
+
+        async def admitted() -> tuple[str, float]:
+            begin = clock()
+            found = events(await ask(server.url, stream=True))
+            return found.content, clock() - begin
+
+        alone = (await admitted())[1]
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(admitted()) for _ in range(10)]
+            while len(upstream.requests) < 11:  # noqa: ASYNC110 (a number that others change)
+                await asyncio.sleep(0.01)
+            for _ in range(50):
+                begin = clock()
+                reply = await ask(server.url, stream=True)
+                waits.append(clock() - begin)
+                assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert sorted(waits)[len(waits) // 2] < 0.05
+        assert [task.result()[0] for task in running] == [TEXT] * 10
+        assert max(task.result()[1] for task in running) < alone * 1.5 + 0.2
+        assert len(upstream.requests) == 11
+        assert (await ask(server.url, stream=True)).status == 200
+
+
+async def lags(until: asyncio.Event) -> list[float]:
+    """How late a timer of 2 ms fires, in seconds."""
+    clock, found = asyncio.get_running_loop().time, []
+    while not until.is_set():
+        begin = clock()
+        await asyncio.sleep(0.002)
+        found.append(clock() - begin - 0.002)
+    return sorted(found)
+
+
+async def test_j8_the_worst_requests_do_not_hold_up_the_loop() -> None:
+    """Large and deep bodies, and long answers, while a small one streams. Client and upstream share the loop."""
+    word = "Wörter, 漢字 and numbers 1234 "
+    big = [http_request(messages=[{"role": "user", "content": word * 20_000}]) for _ in range(4)]
+    bad = [b'{"a":' * 100_000, b"[" * 1_000_000, b'{"model":"m","messages":[' + b"0," * 500_000 + b"0]}"]
+    raw = [*big, *(http_request(data) for data in bad)]
+    done = asyncio.Event()
+    async with weir(ScriptedUpstream(answer(WORDS), pause=0.02)) as server:
+        await ask(server.url, stream=True)
+        async with asyncio.TaskGroup() as group:
+            watched = group.create_task(lags(done))
+            small = [group.create_task(ask(server.url, stream=True)) for _ in range(5)]
+            replies = [group.create_task(ask(server.url, one)) for one in raw]
+            await asyncio.wait([*small, *replies])
+            done.set()
+    assert all(events(task.result()).content == TEXT for task in small)
+    assert {task.result().status for task in replies} <= {200, 400, 413, 502}
+    found = watched.result()
+    assert found[int(len(found) * 0.99)] < 0.5  # 0.09 on a quiet machine: see the page
+    assert found[len(found) // 2] < 0.01
+
+
+async def test_j13_a_mixed_load_leaves_nothing_behind() -> None:
+    """5 % leave, 2 % meet a fault: tasks, descriptors and the guard's streams are as before, and nobody is lost."""
+    rng = random.Random(13)
+    whole = answer(WORDS)
+    answers = {"good": whole, "broken": whole[:5], "garbled": [*whole[:4], b"data: {\n\n"]}
+    guard = ScriptedGuard()
+    async with weir(ByUser(answers=answers), guard) as server:
+
+        async def one() -> None:
+            dice = rng.random()
+            if dice < 0.05:
+                async with connected(server.url) as client:
+                    await client.send(http_request(stream=True, user="good"))
+                    await asyncio.sleep(rng.random() * 0.02)
+                    client.leave(reset=rng.random() < 0.5)
+                return
+            user = "good" if dice > 0.07 else rng.choice(["broken", "garbled"])
+            reply = await ask(server.url, stream=True, user=user)
+            assert outcome(reply) == ("complete" if user == "good" else "error")
+            assert user != "good" or events(reply).content == TEXT
+
+        async def rounds(count: int) -> None:
+            for _ in range(count):
+                async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+                    for _ in range(20):
+                        group.create_task(one())
+
+        await rounds(5)
+        await asyncio.sleep(0.2)
+        tasks, fds = len(asyncio.all_tasks()), descriptors()
+        await rounds(500 if IS_LONG else 20)
+        await guard.freed.wait()
+        await settled(tasks + 2, fds + 2)
+        assert guard.slots == 0
