@@ -1,11 +1,9 @@
 """Section A of docs/reliability.md: raw bytes that no library would send."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +11,10 @@ import pytest
 from tests.driver import WORDS, answer, body
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
+from tests.reliability.environment import ROOT, environment
 from tests.servers import weir
 from tests.sockets import Client, ask, connected, http_request, read_reply, timed
 
-ROOT = Path(__file__).parent.parent.parent
 CHUNKED = {"Content-Length": "", "Transfer-Encoding": "chunked"}
 BODY = http_request().partition(b"\r\n\r\n")[2]
 WHOLE = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
@@ -110,7 +108,7 @@ async def test_a8_heads_and_bodies_that_only_drip_are_closed_while_others_are_se
 def test_a2_without_the_c_parser_it_does_not_start() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9"],
-        env=os.environ | {"AIOHTTP_NO_EXTENSIONS": "1"},
+        env=environment(AIOHTTP_NO_EXTENSIONS="1"),
         cwd=ROOT,
         capture_output=True,
         text=True,

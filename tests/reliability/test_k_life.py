@@ -1,17 +1,15 @@
 """Section K of docs/reliability.md: how a server ends."""
 
 import asyncio
-import os
 import signal
 import sys
-from pathlib import Path
 
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
+from tests.reliability.environment import ROOT, environment
 from tests.reliability.upstreams import ByUser
 from tests.sockets import Reply, ask, connected, http_request
 
-ROOT = Path(__file__).parent.parent.parent
 TEXT = "".join(WORDS)
 
 
@@ -28,7 +26,7 @@ async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
     async with asyncio.timeout(40), upstream.running():
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "serve", "--upstream", upstream.url, "--port", "0"),
-            env=os.environ | {"WEIR_SERVER__DRAIN_SECONDS": "3", "WEIR_GUARD__PROCESS": "false"},
+            env=environment(WEIR_SERVER__DRAIN_SECONDS="3", WEIR_GUARD__PROCESS="false"),
             cwd=ROOT,
             stderr=asyncio.subprocess.PIPE,
         )
