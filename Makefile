@@ -47,7 +47,7 @@ bench-retokenizer: setup ## Microseconds a token, beside re-encoding the whole t
 
 # As in the README; ARGS="--contexts 512 1024 2048 4096 8000" measures all of the protocol, ARGS=--quick little.
 bench-guard: setup ## Token times, steps, speed and capacity, beside two other ways of running the guard
-	$(BIN)/weir bench guard --guard embedded --device cpu --threads 1 --contexts 512 4096 $(ARGS)
+	$(BIN)/weir bench guard --guard embedded --device cpu --contexts 512 4096 $(ARGS)
 
 bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
 	$(BIN)/python -m bench.relay $(ARGS)

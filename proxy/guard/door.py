@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from proxy.guard.commands import Cancel, Command, Feed, Open, Outcome
-from proxy.guard.metrics import Metrics
+from proxy.guard.metrics import SECONDS, Metrics, Recorder
 from proxy.guard.protocol import (
     GuardError,
     GuardFault,
@@ -52,7 +54,8 @@ class Question:
     command: Open | Feed
     stream: KeptStream
     answer: asyncio.Future[bytes]
-    deadline: float  # of the loop's clock
+    asked: float  # of the loop's clock, as is the deadline
+    deadline: float
     crashes: int = 0
     is_replayed: bool = False
 
@@ -74,6 +77,7 @@ class GuardDoor:
         self._outbox: list[Command] = []
         self._last_number = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._lags, self._opens = Recorder(SECONDS), Recorder(SECONDS)
 
     # `protocol.Guard`.
 
@@ -136,8 +140,9 @@ class GuardDoor:
         return any(question.crashes for question in self._questions.values())
 
     def metrics(self) -> Metrics:
-        """The engine's newest; zeros while there is none."""
-        return Metrics() if self._link is None else self._link.metrics()
+        """The engine's newest, zeros while there is none, and this door's own waits."""
+        found = Metrics() if self._link is None else self._link.metrics()
+        return msgspec.structs.replace(found, door_lag_seconds=self._lags.read(), door_open_seconds=self._opens.read())
 
     # For the link's owner.
 
@@ -173,6 +178,7 @@ class GuardDoor:
             self._sweeper = None
 
     def receive(self, outcomes: Sequence[Outcome]) -> None:
+        now = self._loop.time()
         for outcome in outcomes:
             question = self._questions.get(outcome.ticket)
             if question is None or question.answer.done():
@@ -183,6 +189,7 @@ class GuardDoor:
                 self._send(question)
             elif outcome.error is None:
                 question.answer.set_result(outcome.rows)
+                (self._opens if isinstance(question.command, Open) else self._lags).add(now - question.asked)
             else:
                 question.answer.set_exception(anew(outcome.error))
 
@@ -230,7 +237,8 @@ class GuardDoor:
         is_new = isinstance(command, Open)
         seconds = self.settings.open_seconds if is_new else self.settings.verdict_seconds
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        question = Question(command, stream, answer, self._loop.time() + seconds)
+        now = self._loop.time()
+        question = Question(command, stream, answer, now, now + seconds)
         self._questions[command.ticket] = question
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -88,10 +88,13 @@ class Metrics(msgspec.Struct, frozen=True):
     batch_tokens: Histogram = Histogram()
     queue: Histogram = Histogram()  # questions without an answer at the start of a step, its own included
     step_seconds: Histogram = Histogram()
-    # Of a stream's next tokens, from the turn that took them to their verdicts. What arrives during a step is taken
-    # after it: the door's own lag may be longer by that step.
+    # Of a stream's next tokens, from the turn that took them to their verdicts; what arrives during a step is taken
+    # after it, so a door waits longer.
     lag_seconds: Histogram = Histogram()
     open_seconds: Histogram = Histogram()  # the same of prompts
+    # The whole wait, from the question at a door to its answer there: sockets, queue, steps and restarts included.
+    door_lag_seconds: Histogram = Histogram()
+    door_open_seconds: Histogram = Histogram()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the numbers as they are, the histograms as their percentiles."""

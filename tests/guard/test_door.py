@@ -79,6 +79,20 @@ async def test_questions_of_one_tick_travel_together() -> None:
     assert door.metrics().streams == 7
 
 
+async def test_the_doors_lag_is_the_whole_wait_whatever_the_engine_says_of_its_own() -> None:
+    door = door_of()
+    link = ScriptedLink(door)
+    stream = await opened(door, link, [1, 2])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.classify(2, [3]))
+        await asyncio.sleep(0.05)  # as if a step of another batch had kept the engine from its sockets
+        link.answer_all()
+    found = door.metrics()
+    assert (found.door_open_seconds.count, found.door_lag_seconds.count) == (1, 1)
+    assert 0.045 < found.door_lag_seconds.highest < 5.0
+    assert found.lag_seconds.count == 0
+
+
 async def test_open_questions_are_asked_again_of_the_next_engine_with_all_their_tokens() -> None:
     door = door_of()
     first = ScriptedLink(door)
@@ -170,7 +184,8 @@ async def test_without_an_engine_questions_wait_for_their_deadline_and_no_longer
     with pytest.raises(GuardTimeout):
         await door.open([1, 2])
     assert not (await door.health()).is_ready
-    assert door.metrics() == Metrics()
+    assert door.metrics().steps == 0
+    assert door.metrics().door_lag_seconds.count == 0  # only an answer ends a wait
     assert door.streams == 1
 
 
