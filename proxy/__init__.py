@@ -3,7 +3,8 @@
 The path of a request, room by room:
 
 cli, __main__    the `weir` command; doctor, moderate, demo, export, evaluation/, benchmark/ are its other jobs
-config, settings what can be set, read once, refused with a sentence
+config, config_file, settings, setting_types
+                 what can be set, read once, refused with a sentence
 app              routes, start and stop
 admission        how many requests may run, and how they end when the server stops
 handlers         one coroutine an endpoint
@@ -11,7 +12,8 @@ request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict
 exchange         one moderated request, from its prompt to its record
-upstream         talk to the LLM API; refusals and model_list read what it says beside answers
+upstreams        which of several LLM APIs a model goes to
+upstream         talk to one; refusals and model_list read what it says beside answers
 pump             the one loop that awaits
 classifier       the guard streams of one response
 

@@ -44,7 +44,7 @@ from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
 from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
-from proxy.upstream import Upstream, open_session
+from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
@@ -78,12 +78,12 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
     app[ADMISSION] = Admission(settings.server.max_streams)
 
-    async def upstream_session(app: web.Application) -> AsyncIterator[None]:
-        async with open_session(settings.upstream) as session:
-            app[SERVICE] = Service(settings, policy_of(settings.policy), guard, Upstream(session, settings.upstream))
+    async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
+        async with open_upstreams(settings) as upstreams:
+            app[SERVICE] = Service(settings, policy_of(settings.policy), guard, upstreams)
             yield
 
-    app.cleanup_ctx.append(upstream_session)
+    app.cleanup_ctx.append(upstream_sessions)
     for path in DOORS:
         app.router.add_post(path, moderated)
     app.router.add_post(MODERATIONS, moderations)
@@ -196,7 +196,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
     host = settings.server.host
     shown = f"[{host}]" if ":" in host else host
     lines = [
-        f"weir {__version__}: http://{shown}:{port}/v1 -> {settings.upstream.base_url}",
+        f"weir {__version__}: http://{shown}:{port}/v1 -> {named_upstreams(settings)}",
         f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
         f"{settings.policy.on_flag}, {settings.policy.release}",
     ]
@@ -207,6 +207,16 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
     if settings.guard.on_failure == "open":
         lines.append("WARNING: guard.on_failure = open: answers pass unjudged while the guard fails.")
     return "\n".join(lines)
+
+
+def named_upstreams(settings: Settings) -> str:
+    """The address of the one, or all of several and what each serves."""
+    if not settings.upstream_tables:
+        return str(settings.upstream.base_url)
+    lines = (
+        f"{', '.join(one.models or ('all other models',))} -> {one.name}, {one.base_url}" for one in settings.upstreams
+    )
+    return "\n  ".join(("", *lines)).lstrip(" ")
 
 
 def is_loopback(host: str) -> bool:

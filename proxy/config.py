@@ -1,7 +1,7 @@
 """Read the settings once, and refuse what cannot be meant with a sentence: where, which key, why.
 
-Three sources, the later over the earlier: `weir.toml` (or `--config FILE`), environment variables
-(`WEIR_SERVER__PORT`), and flags. Each setting remembers where it came from, so that a refusal can
+Three sources, the later over the earlier: `weir.toml` (or `--config FILE`, see `config_file`), environment
+variables (`WEIR_SERVER__PORT`), and flags. Each setting remembers where it came from, so that a refusal can
 name the file's line, the variable or the flag.
 """
 
@@ -9,16 +9,17 @@ import difflib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config_file import UPSTREAM, ConfigError, Entry, Name, is_one_of_several, read_file
 from proxy.risk import Category
+from proxy.setting_types import Section
 from proxy.settings import (
     CATEGORY_OF_SLUG,
     AnnotationSettings,
@@ -75,11 +76,15 @@ FLAGS: dict[str, str] = {
 # Their values are never repeated in a message.
 SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token")})
 
-Name = tuple[str, ...]
-SECTIONS = {name: field.annotation for name, field in Settings.model_fields.items()}
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+SEVERAL = "upstream_tables"  # where Settings keeps them
 CATEGORIES = ("policy", "categories")  # the one key that is a table
 NAMES: list[Name] = [
-    *((section, key) for section, model in SECTIONS.items() if model for key in model.model_fields),
+    *((section, key) for section, model in SECTIONS.items() for key in model.model_fields),
     *((*CATEGORIES, str(category)) for category in Category),
 ]
 
@@ -95,21 +100,9 @@ REASONS = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "dict_type": "must be a table",
+    "tuple_type": "must be a list",
     "path_type": "must be a file's path",
 }
-
-
-class ConfigError(Exception):
-    """The settings cannot be used. The message is one sentence a problem, a line each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One key as one source gave it."""
-
-    path: Name  # section and key, and a category's name under `categories`
-    value: Any
-    place: str  # "weir.toml line 3", "WEIR_SERVER__PORT", "--port"
 
 
 def load_settings(
@@ -120,7 +113,9 @@ def load_settings(
     Raises ConfigError.
     """
     sources = [list(_from_file(config)), list(_from_environment(environ)), list(_from_overrides(overrides or {}))]
-    if problems := [problem for source in sources for problem in _faults(source)]:
+    names = _names(sources[0])
+    problems = [problem for source in sources for problem in _faults(source, names)]
+    if problems := problems or list(_upstream_faults(sources)):
         raise ConfigError("\n".join(problems))
     entries = {entry.path: entry for source in sources for entry in source}  # the later source wins
     places = {path: entry.place for path, entry in entries.items()}
@@ -130,76 +125,22 @@ def load_settings(
         raise ConfigError("\n".join(_sentence(error, places) for error in exc.errors())) from None
 
 
-def require_upstream(settings: Settings) -> str:
-    """The upstream's base URL. Raises ConfigError where there is none."""
-    if settings.upstream.base_url is None:
+def require_upstream(settings: Settings) -> None:
+    """Raises ConfigError where there is no upstream."""
+    if any(upstream.base_url is None for upstream in settings.upstreams):
         raise ConfigError(
             "weir serve needs an upstream: pass --upstream URL, or set [upstream] base_url in weir.toml or "
             "WEIR_UPSTREAM__BASE_URL. For OpenAI it is https://api.openai.com/v1; the clients' own API keys are "
             "forwarded, unless WEIR_UPSTREAM__API_KEY holds one to use for all. `weir demo` needs neither."
         )
-    return settings.upstream.base_url
 
 
 def _from_file(config: Path | None) -> Iterator[Entry]:
     file = config or DEFAULT_FILE
     if config is None and not file.exists():
         return
-    text = _read(file)
-    for path, value in _leaves(_tables(file, text)):
-        yield Entry(_canonical(path), value, _place(file, text, path))
-
-
-def _leaves(table: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*above, key))
-        else:
-            yield (*above, key), value
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ConfigError(f"{file}: cannot be read: {(exc.strerror or 'unknown reason').lower()}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text.") from None
-
-
-def _tables(file: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ConfigError(f"{file}: is nested too deeply.") from None
-    except ValueError as exc:  # broken TOML, and plain ValueError for a number of 5,000 digits
-        found = re.fullmatch(r"(.*) \(at (.*)\)", str(exc), re.DOTALL)
-        reason, where = found.groups() if found else (str(exc), "")
-        where = where.replace("end of document", "at its end")
-        raise ConfigError(
-            f"{file} {where}".rstrip() + f": is not valid TOML: {reason[:1].lower()}{reason[1:]}."
-        ) from None
-
-
-def _place(file: Path, text: str, path: Name) -> str:
-    """The file, and the line that gives `path` where it is written plainly; tomllib does not tell."""
-    wanted, table = _bare(".".join(path)), ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+([^\[\]=]+)\]", line):
-            given = table = _bare(header[1])
-        elif key := re.match(r"\s*([^=#]+)=", line):
-            given = f"{table}.{_bare(key[1])}".lstrip(".")
-            if wanted.startswith(f"{given}."):  # an inline table
-                return f"{file} line {number}"
-        else:
-            continue
-        if f"{given}.".startswith(f"{wanted}."):
-            return f"{file} line {number}"
-    return str(file)
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\s\"']", "", name)
+    for entry in read_file(file):
+        yield replace(entry, path=_canonical(entry.path))
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Entry]:
@@ -221,24 +162,53 @@ def _canonical(path: Sequence[str]) -> Name:
     return tuple(path)
 
 
-def _faults(source: Iterable[Entry]) -> Iterator[str]:
+def _names(file: Iterable[Entry]) -> list[Name]:
+    """All that can be set. Where the file lists several upstreams, their keys take the place of the one's."""
+    slugs = _slugs(file)
+    alone = [name for name in NAMES if name[0] != UPSTREAM or not slugs]
+    return [*alone, *((UPSTREAM, one, key) for one in slugs for key in SECTIONS[UPSTREAM].model_fields)]
+
+
+def _slugs(file: Iterable[Entry]) -> list[str]:
+    return [entry.path[1] for entry in file if is_one_of_several(entry.path) and entry.path[2] == "name"]
+
+
+def _faults(source: Iterable[Entry], names: Sequence[Name]) -> Iterator[str]:
     """What is wrong with one source before any value is looked at."""
     first: dict[Name, str] = {}
     for entry in source:
-        if entry.path not in NAMES and entry.path != CATEGORIES:
-            yield _unknown(entry)
+        if entry.path not in names and entry.path != CATEGORIES:
+            yield _unknown(entry, names)
         elif entry.path in first:
             yield f"{entry.place}: {_written(entry.path)} is given a second time, after {first[entry.path]}."
         first.setdefault(entry.path, entry.place)
 
 
-def _unknown(entry: Entry) -> str:
+def _upstream_faults(sources: Sequence[Iterable[Entry]]) -> Iterator[str]:
+    """Of several upstreams each has an address, and one at the most is for whatever the others do not take."""
+    given = {entry.path: entry for source in sources for entry in source}
+    default = None
+    for one in _slugs(sources[0]):
+        named = given[UPSTREAM, one, "name"]
+        if (UPSTREAM, one, "base_url") not in given:
+            yield f'{named.place}: the upstream "{named.value}" has no base_url.'
+        if (UPSTREAM, one, "models") in given:
+            continue
+        if default is not None:
+            yield (
+                f'{named.place}: neither "{default}" nor "{named.value}" has models, and only one upstream can be '
+                "the one for all other models."
+            )
+        default = named.value
+
+
+def _unknown(entry: Entry, known: Sequence[Name]) -> str:
     if len(entry.path) == 1 and entry.path[0] in SECTIONS:
         return f"{entry.place}: [{entry.path[0]}] is a section: its keys go below it, a line each."
     spell = _variable if entry.place.startswith(PREFIX) else _written
     # The right key in a wrong section is found by its name alone, anything else by its looks.
-    same_key = [spell(name) for name in NAMES if name[-1] == entry.path[-1]]
-    names, cutoff = (same_key, 0.0) if same_key else ([spell(name) for name in NAMES], 0.6)
+    same_key = [spell(name) for name in known if name[-1] == entry.path[-1]]
+    names, cutoff = (same_key, 0.0) if same_key else ([spell(name) for name in known], 0.6)
     close = difflib.get_close_matches(spell(entry.path), names, n=1, cutoff=cutoff)
     hint = f"; did you mean {close[0]}?" if close else "."
     return f"{entry.place}: there is no setting {spell(entry.path)}{hint}"
@@ -246,6 +216,8 @@ def _unknown(entry: Entry) -> str:
 
 def _written(name: Name) -> str:
     """As `weir.toml` has it: `[section] key`."""
+    if is_one_of_several(name):
+        return f"[[{name[0]}]] {'.'.join(name[2:])}"
     return f"[{name[0]}] {'.'.join(name[1:])}" if len(name) > 1 else name[0]
 
 
@@ -257,18 +229,22 @@ def _tree(entries: Iterable[Entry]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.path)):
         table = tree
-        for key in entry.path[:-1]:
+        *above, last = (SEVERAL, *entry.path[1:]) if is_one_of_several(entry.path) else entry.path
+        for key in above:
             table = table.setdefault(key, {})
-        table[entry.path[-1]] = entry.value
+        table[last] = entry.value
     return tree
 
 
 def _sentence(error: ErrorDetails, places: Mapping[Name, str]) -> str:
-    name = tuple(str(part) for part in error["loc"])
+    loc = tuple(str(part) for part in error["loc"])
+    name = (UPSTREAM, *loc[1:]) if loc[0] == SEVERAL else loc
     reason = _reason(error)
-    if len(name) == 1:  # of a section as a whole: it is the key that the reason names
-        name = next(path for path in reversed(list(places)) if path[0] == name[0] and path[1] in reason)
+    if len(loc) == (2 if loc[0] == SEVERAL else 1):  # of a section as a whole: it is the key that the reason names
+        name = next(path for path in reversed(list(places)) if path[: len(name)] == name and path[-1] in reason)
         return f"{places[name]}: {reason}."
+    while name not in places:  # an item of a list
+        name = name[:-1]
     return f"{places[name]}: {_written(name)} {reason}{_but(name, error)}"
 
 
@@ -282,7 +258,7 @@ def _reason(error: ErrorDetails) -> str:
 def _but(name: Name, error: ErrorDetails) -> str:
     """What was found instead, unless it is secret or long, and what was perhaps meant."""
     given = error["input"]
-    if error["type"] == "value_error" or name in SECRETS:
+    if error["type"] == "value_error" or (name[0], name[-1]) in SECRETS:
         return "."
     if not isinstance(given, str | int | float) or len(str(given)) > 80:
         return "."

@@ -23,7 +23,7 @@ from proxy.errors import Fault
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.moderate import moderate
-from proxy.settings import Settings
+from proxy.settings import Settings, UpstreamSettings
 from proxy.upstream import Upstream, open_session
 
 # Enough to read any list of models.
@@ -93,7 +93,9 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
         return
     for finding in about_settings(settings):
         yield finding
-    yield await about_upstream(settings, environ)
+    for upstream in settings.upstreams:
+        # A key that the shell holds is for one provider: it is no key to try at several.
+        yield await about_upstream(upstream, {} if settings.upstream_tables else environ)
     async for finding in about_guard(settings):
         yield finding
 
@@ -129,9 +131,8 @@ def about_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding(Status.WARN, "settings", said, "Pass --guard Qwen/Qwen3Guard-Stream-0.6B, or larger.")
 
 
-async def about_upstream(settings: Settings, environ: Mapping[str, str]) -> Finding:
+async def about_upstream(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Finding:
     """Ask the upstream for its models, with its key or with one that this shell holds for its own use."""
-    upstream = settings.upstream
     if upstream.base_url is None:
         todo = "Pass --upstream URL, or set WEIR_UPSTREAM__BASE_URL or [upstream] base_url in weir.toml."
         return Finding(Status.FAIL, "upstream", "no upstream is set", todo)

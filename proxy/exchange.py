@@ -36,6 +36,7 @@ from proxy.risk import Risk
 from proxy.settings import Settings
 from proxy.stream import Expected, ModeratedStream, Outcome
 from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
+from proxy.upstreams import Upstreams
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -47,7 +48,7 @@ class Service:
     settings: Settings
     policy: Policy
     guard: Guard
-    upstream: Upstream
+    upstreams: Upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Ask:
 
     endpoint: str
     request: ModeratedRequest
+    upstream: Upstream  # that it goes to
     headers: Mapping[str, str]
     query: str = ""
     owner: str = ""  # who pays: states of the guard are shared within it, never across
@@ -113,8 +115,7 @@ class Exchange:
         assert response is not None  # _open_upstream returned
         if response.status >= 400:
             self._record.error = f"upstream status {response.status}"
-            key = self._settings.upstream.api_key
-            own_key = None if key is None else key.get_secret_value()
+            own_key = self._ask.upstream.own_key
             raise await refusal_of(response, self._classifier, self._answer_policy, own_key=own_key)
         wanted = "text/event-stream" if self._ask.request.stream else "application/json"
         if response.content_type != wanted:
@@ -141,7 +142,7 @@ class Exchange:
     async def _open_upstream(self) -> None:
         endpoint, stored = ENDPOINTS[self._ask.endpoint], self._ask.stored
         try:
-            self._response = await self._service.upstream.open(
+            self._response = await self._ask.upstream.open(
                 "POST" if stored is None else "GET",
                 stored or endpoint.upstream_path,
                 self._ask.headers,
@@ -175,7 +176,7 @@ class Exchange:
             stream.open_gate()
         assert self._response is not None  # begin() returned
         pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
-        read = reader(self._response, self._settings.upstream, pulse)
+        read = reader(self._response, self._ask.upstream.settings, pulse)
         await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
         return stream
 
@@ -235,7 +236,7 @@ class Exchange:
         )
 
     def _framing(self) -> Framing:
-        limits = self._settings.upstream
+        limits = self._ask.upstream.settings
         return EventFraming(limits.max_event_bytes) if self._ask.request.stream else BodyFraming(limits.max_body_bytes)
 
     async def _classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:

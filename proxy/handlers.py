@@ -82,8 +82,11 @@ async def _exchange(
     stored: str | None = None,
 ) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
+    upstreams = service.upstreams
+    upstream = upstreams.of_model(asked.model) if stored is None else upstreams.of_stored()
+    record.upstream = upstream.name
     query = request.rel_url.raw_query_string
-    ask = Ask(record.endpoint, asked, request.headers, query, owner_of(request.headers), stored)
+    ask = Ask(record.endpoint, asked, upstream, request.headers, query, owner_of(request.headers), stored)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()
@@ -100,11 +103,10 @@ async def models(request: web.Request) -> web.StreamResponse:
     """The upstream's list of models."""
     service = request.app[SERVICE]
     try:
-        response = await service.upstream.open(
-            "GET", "/models", request.headers, query=request.rel_url.raw_query_string
-        )
+        upstream = service.upstreams.of_stored()
+        response = await upstream.open("GET", "/models", request.headers, query=request.rel_url.raw_query_string)
         try:
-            limits = service.settings.upstream
+            limits = upstream.settings
             body = await response.read_all(limits.max_body_bytes, limits.idle_seconds)
         finally:
             response.close()

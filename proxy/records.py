@@ -80,6 +80,7 @@ class Record:
     guard: str
     started: float = field(default_factory=time.time)
     model: str = ""
+    upstream: str = ""
     stream: bool = False
     outcome: RequestOutcome = RequestOutcome.REFUSED
     status: int = 0

@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from proxy.risk import Category
+from proxy.setting_types import MIB, Bytes, Count, Line, Seconds, Section, not_bool, spelled
 
-MIB = 1 << 20
-DAY_SECONDS = 86_400
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
-POLICY_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"  # it goes into a header
+NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"  # a policy's goes into a header
 
 Mode = Literal["loose", "strict"]
 OnFlag = Literal["block", "annotate", "monitor"]
@@ -34,33 +24,6 @@ PromptCheck = Literal["parallel", "before"]
 PromptBlock = Literal["error", "answer"]
 OnFailure = Literal["closed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would read true as 1
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-def _spelled(pattern: str, reason: str) -> AfterValidator:
-    """A pattern whose refusal is a sentence for people."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(reason)
-        return value
-
-    return AfterValidator(check)
-
-
-Count = Annotated[int, BeforeValidator(_not_bool)]
-Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
-Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
-Line = Annotated[str, _spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class ServerSettings(Section):
@@ -84,19 +47,25 @@ class ServerSettings(Section):
     """Longest wait for a client that does not read."""
     heartbeat_seconds: Annotated[Seconds, Field(le=50)] = 15.0
     """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
-    drain_seconds: Annotated[float, BeforeValidator(_not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
+    drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
     """How long running answers may finish after a stop signal."""
     max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
     """Most moderated requests at once; more are answered with 503."""
 
 
 class UpstreamSettings(Section):
-    """The LLM API behind us."""
+    """The LLM API behind us, or one of several."""
 
+    name: Annotated[str, spelled(r"[A-Za-z0-9._-]{1,64}", NAMES)] = "default"
+    """Named in records, and in the variables of one of several: WEIR_UPSTREAM__NAME__API_KEY."""
+    models: Annotated[tuple[Line, ...], Field(min_length=1, max_length=1000)] | None = None
+    """Patterns of the models that it serves, such as "claude-*"; without them, all that no other one does."""
     base_url: str | None = None
     """The API's base URL, with or without /v1. `weir serve` needs it."""
     api_key: SecretStr | None = None
     """Sent upstream in place of the client's credential; without it the client's own is forwarded."""
+    client_key: bool | None = None
+    """Forward the client's own credential; unset, that is so where there is one upstream and no api_key."""
     connect_seconds: Seconds = 10.0
     """Longest wait for a connection, or for a free one of the pool."""
     first_byte_seconds: Seconds = 120.0
@@ -127,6 +96,12 @@ class UpstreamSettings(Section):
             raise ValueError("must be printable ASCII characters without spaces, at least one")
         return key
 
+    @model_validator(mode="after")
+    def _check_client_key(self) -> "UpstreamSettings":
+        if self.client_key and self.api_key is not None:
+            raise ValueError("client_key is true, but with an api_key the client's own is never forwarded")
+        return self
+
 
 class GuardSettings(Section):
     """The model that judges every token."""
@@ -135,7 +110,7 @@ class GuardSettings(Section):
     """A hub id, a folder, or "embedded" (demo grade)."""
     revision: Line | None = None
     """Branch, tag or commit of a hub model."""
-    device: Annotated[str, _spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
+    device: Annotated[str, spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """Number format of the weights; int8 is the fastest on a CPU without bfloat16, and the coarsest."""
@@ -144,7 +119,7 @@ class GuardSettings(Section):
     process: bool = True
     """Run the engine in a process of its own, which is replaced should it die or hang; false: in a thread."""
     address: (
-        Annotated[str, _spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
+        Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
     ) = None
     """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
     token: SecretStr | None = None
@@ -155,7 +130,7 @@ class GuardSettings(Section):
     """Deadline of a verdict; one that is late counts as a failure."""
     admission_seconds: Seconds = 5.0
     """Longest wait for room in the guard's key-value cache."""
-    kv_share: Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=0.95, allow_inf_nan=False)] | None = None
+    kv_share: Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=0.95, allow_inf_nan=False)] | None = None
     """Share of the device's free memory for the key-value cache, where `kv_bytes` is not set."""
     kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
     """Memory of the key-value cache; without it, the engine's own choice."""
@@ -176,7 +151,7 @@ class GuardSettings(Section):
 class PolicySettings(Section):
     """What a risk leads to."""
 
-    name: Annotated[str, _spelled(r"[A-Za-z0-9._-]{1,64}", POLICY_NAMES)] = "default"
+    name: Annotated[str, spelled(r"[A-Za-z0-9._-]{1,64}", NAMES)] = "default"
     """Named in headers and records."""
     mode: Mode = "loose"
     """strict: Controversial counts as Unsafe."""
@@ -186,7 +161,7 @@ class PolicySettings(Section):
     """How many flagged tokens in a row make a flag."""
     debounce_rule: DebounceRule = "same-level"
     """same-level: a run is of one level, as in the published evaluation; any-level: as in the paper."""
-    categories: dict[Category, CategoryAction] = {}
+    categories: dict[Category, CategoryAction] = Field(default_factory=dict)
     """What to do for a category instead of on_flag, such as "Sexual Content" = "allow"."""
     release: Release = "hold"
     """hold: no character leaves before its verdict; window: a few may."""
@@ -242,10 +217,17 @@ class Settings(Section):
 
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    upstream_tables: dict[str, UpstreamSettings] = Field(default_factory=dict)
+    """Each `[[upstream]]` of a file that lists several, in its order; `upstream` is not used then."""
     guard: GuardSettings = GuardSettings()
     policy: PolicySettings = PolicySettings()
     annotations: AnnotationSettings = AnnotationSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """At least one. The first whose `models` match serves a model."""
+        return tuple(self.upstream_tables.values()) or (self.upstream,)
 
 
 def url_fault(url: str) -> str | None:

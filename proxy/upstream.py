@@ -107,11 +107,17 @@ class UpstreamResponse:
 class Upstream:
     """One LLM API behind one base URL."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: UpstreamSettings) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, settings: UpstreamSettings, *, takes_client_key: bool = True
+    ) -> None:
+        """`takes_client_key`: forward the client's own credential, where there is no key of ours."""
         if settings.base_url is None:
             raise ValueError("an upstream needs a base URL")
+        self.settings = settings
+        self.name = settings.name
+        self.own_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+        self._takes_client_key = takes_client_key
         self._session = session
-        self._settings = settings
         base, _, self._query = settings.base_url.partition("?")
         url = URL(base, encoded=True)
         # A bare host is an OpenAI-like server; any path is taken as the whole prefix, as the SDKs do.
@@ -133,9 +139,8 @@ class Upstream:
 
         `key_header`: where the dialect wants a key of ours.
         """
-        settings = self._settings
         try:
-            async with asyncio.timeout(settings.first_byte_seconds):
+            async with asyncio.timeout(self.settings.first_byte_seconds):
                 response = await self._session.request(
                     method,
                     self.url(path, query),
@@ -172,11 +177,10 @@ class Upstream:
         headers["accept-encoding"] = "identity"
         if has_body:
             headers["content-type"] = "application/json"
-        if self._settings.api_key is not None:
-            key = self._settings.api_key.get_secret_value()
+        if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
-            headers[name] = f"Bearer {key}" if name == "authorization" else key
-        else:
+            headers[name] = f"Bearer {self.own_key}" if name == "authorization" else self.own_key
+        elif self._takes_client_key:
             headers.update({name: client[name] for name in CREDENTIALS if name in client})
         return headers
 

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from proxy.app import running
@@ -37,6 +39,31 @@ async def weir(
         settings = load_settings(overrides=values, environ={})
         async with running(settings, guard) as port:
             yield Weir(f"http://127.0.0.1:{port}", upstream, guard)
+
+
+@asynccontextmanager
+async def weir_before(
+    upstreams: Mapping[str, ScriptedUpstream | RawUpstream],
+    file: str,
+    guard: Guard | None = None,
+    environ: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> AsyncIterator[Weir]:
+    """Before several upstreams: `file` has `{name}` where the address of each belongs."""
+    guard = guard or ScriptedGuard()
+    async with AsyncExitStack() as stack:
+        for upstream in upstreams.values():
+            await stack.enter_async_context(upstream.running())
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        text = file
+        for name, upstream in upstreams.items():
+            text = text.replace(f"{{{name}}}", f"{upstream.url}/v1")
+        (folder / "weir.toml").write_text(text, encoding="utf-8")
+        values = {"server.port": 0, "server.drain_seconds": 0.2}
+        values |= {name.replace("__", "."): value for name, value in overrides.items()}
+        settings = load_settings(folder / "weir.toml", values, environ or {})
+        port = await stack.enter_async_context(running(settings, guard))
+        yield Weir(f"http://127.0.0.1:{port}", upstreams, guard)
 
 
 class Records(logging.Handler):

@@ -205,9 +205,84 @@ def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
         load(tmp_path, re.sub(r"^# (?=\w+ = )", "", block, flags=re.MULTILINE))  # what is commented out, too
 
 
+SEVERAL = """\
+[[upstream]]
+name = "openai"
+base_url = "https://api.openai.com/v1"
+[[upstream]]
+name = "Claude-2"
+base_url = "https://api.anthropic.com/v1"
+models = ["claude-*"]
+idle_seconds = 9
+"""
+
+
+def test_several_upstreams_are_read_in_order_and_variables_reach_each_by_its_name(tmp_path: Path) -> None:
+    environ = {"WEIR_UPSTREAM__CLAUDE_2__API_KEY": "sk-2", "WEIR_UPSTREAM__OPENAI__CLIENT_KEY": "true"}
+    openai, claude = load(tmp_path, SEVERAL, **environ).upstreams
+    assert (openai.name, openai.models, openai.client_key, openai.api_key) == ("openai", None, True, None)
+    assert (claude.name, claude.models, claude.idle_seconds) == ("Claude-2", ("claude-*",), 9.0)
+    assert claude.api_key is not None
+    assert claude.api_key.get_secret_value() == "sk-2"
+
+
+def test_one_upstream_is_the_only_one(tmp_path: Path) -> None:
+    assert [one.base_url for one in load(tmp_path, "[upstream]\nbase_url = 'http://h'").upstreams] == ["http://h"]
+
+
+@pytest.mark.parametrize(
+    ("more", "environ", "sentence"),
+    [
+        ("[[upstream]]\nname = 'c'\nmodels = ['x']", {}, 'line 10: the upstream "c" has no base_url.'),
+        (
+            "[[upstream]]\nname = 'c'\nbase_url = 'http://c'",
+            {},
+            'line 10: neither "openai" nor "c" has models, and only one upstream can be the one for all other models.',
+        ),
+        ("bse_url = 'x'", {}, "line 9: there is no setting [[upstream]] bse_url; did you mean [[upstream]] base_url?"),
+        ("max_connections = 0", {}, "line 9: [[upstream]] max_connections must be greater than or equal to 1, not 0."),
+        ("[[upstream]]\nname = 'c'\nbase_url = 'canary'\nmodels = []", {}, "line 11: [[upstream]] base_url must"),
+        ("[[upstream]]\nname = 'c'\nbase_url = 'http://c'\nmodels = ['']", {}, "line 12: [[upstream]] models must be"),
+        ("[[upstream]]\nname = 'c'\nbase_url = 'http://c'\nmodels = 'c'", {}, "models must be a list"),
+        ("[[upstream]]\nname = 'c c'\nbase_url = 'http://c'\nmodels = ['c']", {}, "[[upstream]] name must be 1 to 64"),
+        ("api_key = 'sk canary'", {}, "[[upstream]] api_key must be printable"),
+        ("api_key = 'sk-canary'\nclient_key = true", {}, "line 10: client_key is true, but with an api_key"),
+        ("", {"WEIR_UPSTREAM__API_KEY": "canary"}, "did you mean WEIR_UPSTREAM__OPENAI__API_KEY?"),
+        ("", {"WEIR_UPSTREAM__OPEN__API_KEY": "canary"}, "did you mean WEIR_UPSTREAM__OPENAI__API_KEY?"),
+        (
+            "",
+            {"WEIR_UPSTREAM__OPENAI__API_KEY": "a canary"},
+            "WEIR_UPSTREAM__OPENAI__API_KEY: [[upstream]] api_key must",
+        ),
+    ],
+)
+def test_several_upstreams_that_cannot_be_meant_are_refused(
+    tmp_path: Path, more: str, environ: dict[str, str], sentence: str
+) -> None:
+    said = refusal(tmp_path, SEVERAL + more, **environ)
+    assert sentence in said
+    assert "canary" not in said
+
+
+def test_a_flag_cannot_stand_for_one_of_several(tmp_path: Path) -> None:
+    (tmp_path / "weir.toml").write_text(SEVERAL)
+    with pytest.raises(ConfigError, match=r"^--upstream: there is no setting \[upstream\] base_url; did you mean \[\["):
+        load_settings(tmp_path / "weir.toml", {"upstream.base_url": "http://h"}, {})
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_every_file_on_the_page_of_upstreams_is_accepted(tmp_path: Path, number: int) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "upstreams.md").read_text(encoding="utf-8")
+    files = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(files) == 2
+    settings = load(tmp_path, files[number], WEIR_UPSTREAM__LOCAL__API_KEY="sk-1")
+    assert [one.name for one in settings.upstreams if one.api_key] == ["local"]
+    require_upstream(settings)
+
+
 def test_a_missing_upstream_says_what_to_do() -> None:
     with pytest.raises(
         ConfigError, match=r"^weir serve needs an upstream: pass --upstream URL, or set \[upstream\] base_url"
     ):
         require_upstream(Settings())
-    assert require_upstream(load_settings(None, {"upstream.base_url": "http://h"}, {})) == "http://h"
+    require_upstream(load_settings(None, {"upstream.base_url": "http://h"}, {}))

@@ -35,9 +35,9 @@ MODELS = json.dumps({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}).enco
 QWEN_VOCABULARY = 151936
 
 
-def upstream_settings(url: str, key: str | None = None) -> Settings:
+def upstream_settings(url: str, key: str | None = None) -> UpstreamSettings:
     secret = SecretStr(key) if key else None
-    return Settings(upstream=UpstreamSettings(base_url=url, api_key=secret, connect_seconds=2, first_byte_seconds=1))
+    return UpstreamSettings(base_url=url, api_key=secret, connect_seconds=2, first_byte_seconds=1)
 
 
 async def ask(
@@ -100,7 +100,7 @@ async def test_an_answer_that_is_no_list_of_models_is_a_failure(body: bytes) -> 
 
 
 async def test_no_upstream_and_one_that_is_not_there() -> None:
-    finding = await about_upstream(Settings(), {})
+    finding = await about_upstream(UpstreamSettings(), {})
     assert finding.status is Status.FAIL
     assert "--upstream" in finding.todo
     finding = await about_upstream(upstream_settings("http://127.0.0.1:9/v1"), {})

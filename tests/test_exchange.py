@@ -17,7 +17,7 @@ from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_fields import Terms
 from proxy.settings import ServerSettings
-from proxy.upstream import Upstream, open_session
+from proxy.upstreams import open_upstreams
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.sockets import ASK
@@ -33,11 +33,11 @@ async def exchange(
     async with upstream.running():
         values = {name.replace("__", "."): value for name, value in overrides.items()}
         settings = load_settings(overrides={"upstream.base_url": upstream.url} | values, environ={})
-        async with open_session(settings.upstream) as session:
-            service = Service(settings, policy_of(settings.policy), guard, Upstream(session, settings.upstream))
+        async with open_upstreams(settings) as upstreams:
+            service = Service(settings, policy_of(settings.policy), guard, upstreams)
             record = Record("weir-1", "/v1/chat/completions", "default", "g@1")
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
-            async with Exchange(service, record, Ask(record.endpoint, request, {})) as made:
+            async with Exchange(service, record, Ask(record.endpoint, request, upstreams.of_model("m"), {})) as made:
                 yield made, record
     assert guard.slots == 0
 

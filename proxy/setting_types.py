@@ -1,0 +1,36 @@
+"""What values of settings may look like: the types that the sections share."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+MIB = 1 << 20
+DAY_SECONDS = 86_400
+
+
+def not_bool(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read true as 1
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def spelled(pattern: str, reason: str) -> AfterValidator:
+    """A pattern whose refusal is a sentence for people."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(reason)
+        return value
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, BeforeValidator(not_bool)]
+Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
+Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
+Line = Annotated[str, spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)

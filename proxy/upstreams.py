@@ -1,0 +1,51 @@
+"""All upstreams: which one a model goes to, and a session for each, so that none waits behind another."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from fnmatch import fnmatchcase
+
+from proxy.errors import ApiError
+from proxy.settings import Settings, UpstreamSettings
+from proxy.upstream import Upstream, open_session
+
+
+class Upstreams:
+    """The upstreams in the order of the settings."""
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._upstreams = tuple(upstreams)
+
+    def of_model(self, model: str) -> Upstream:
+        """The first whose patterns match, else the one without patterns. Raises ApiError (404)."""
+        found = next((one for one in self._upstreams if _serves(one.settings, model)), self._default())
+        if found is None:
+            raise ApiError(404, "No upstream of this server serves the model.", param="model", code="model_not_found")
+        return found
+
+    def of_stored(self) -> Upstream:
+        """The one that is asked for what was kept: the default, or the first where none is."""
+        return self._default() or self._upstreams[0]
+
+    def _default(self) -> Upstream | None:
+        return next((one for one in self._upstreams if one.settings.models is None), None)
+
+
+def _serves(settings: UpstreamSettings, model: str) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in settings.models or ())
+
+
+@asynccontextmanager
+async def open_upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
+    """Each with its own connections and limits."""
+    several = settings.upstreams
+    async with AsyncExitStack() as stack:
+        opened = []
+        for one in several:
+            session = await stack.enter_async_context(open_session(one))
+            opened.append(Upstream(session, one, takes_client_key=takes_client_key(one, is_alone=len(several) == 1)))
+        yield Upstreams(opened)
+
+
+def takes_client_key(settings: UpstreamSettings, *, is_alone: bool) -> bool:
+    """A client means its key for one provider. Which of several that is only the operator knows."""
+    return settings.api_key is None and (is_alone if settings.client_key is None else settings.client_key)

@@ -1,0 +1,38 @@
+"""What every section's values are held to."""
+
+import re
+from typing import Annotated, Any
+
+import pytest
+from pydantic import ValidationError
+
+from proxy.setting_types import Bytes, Count, Line, Seconds, Section, spelled
+
+
+class Example(Section):
+    count: Count = 1
+    bytes: Bytes = 1024
+    seconds: Seconds = 1.0
+    line: Line = "x"
+    word: Annotated[str, spelled(r"[a-z]+", "must be small letters")] = "x"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("count", True, "must be a number, not true or false"),
+        ("bytes", 1023, "greater than or equal to 1024"),
+        ("bytes", (1 << 30) + 1, "less than or equal to"),
+        ("seconds", 0, "greater than 0"),
+        ("seconds", float("inf"), "less than or equal to 86400"),
+        ("line", "", "must be one line of text"),
+        ("line", "a\nb", "must be one line of text"),
+        ("line", "x" * 1025, "must be one line of text"),
+        ("word", "A", "must be small letters"),
+        ("other", 1, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_without_being_repeated(key: str, value: Any, reason: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(reason)) as caught:
+        Example.model_validate({key: value})
+    assert "input_value" not in str(caught.value)

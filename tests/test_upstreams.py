@@ -1,0 +1,195 @@
+"""Which upstream a model goes to, and that none can harm, or learn the key of, another."""
+
+import asyncio
+
+import pytest
+
+from proxy.errors import ApiError
+from proxy.settings import PolicySettings, Settings, UpstreamSettings
+from proxy.upstreams import open_upstreams, takes_client_key
+from tests.doors import DOORS, Door
+from tests.driver import WORDS, answer, body, read
+from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
+from tests.servers import recorded, weir_before
+from tests.sockets import ask, http_request, timed
+
+JSON = "application/json"
+NOTICE = PolicySettings().notice
+FILE = """\
+[[upstream]]
+name = "openai"
+base_url = "{openai}"
+client_key = true
+
+[[upstream]]
+name = "claude"
+base_url = "{claude}"
+models = ["claude-*", "house"]
+api_key = "sk-claude-canary"
+
+[[upstream]]
+name = "local"
+base_url = "{local}"
+models = ["qwen?", "claude-local"]
+first_byte_seconds = 0.5
+max_connections = 1
+"""
+
+
+def replies(text: str = "hi", **fields: object) -> ScriptedUpstream:
+    return ScriptedUpstream([body({"content": text})], content_type=JSON, **fields)  # type: ignore[arg-type]
+
+
+def three(**others: ScriptedUpstream) -> dict[str, ScriptedUpstream]:
+    return {name: replies(f"from {name}") for name in ("openai", "claude", "local")} | others
+
+
+def settings_of(*models: tuple[str, ...] | None) -> Settings:
+    tables = {
+        str(number): UpstreamSettings(name=str(number), base_url="http://h", models=patterns)
+        for number, patterns in enumerate(models)
+    }
+    return Settings(upstream_tables=tables)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gpt-4o", "2"),
+        ("a-1", "0"),
+        ("a-", "0"),
+        ("b", "1"),
+        ("ab", "0"),  # the first that matches
+        ("A-1", "2"),  # models are written as they are
+        ("a", "2"),
+        ("xa-1", "2"),
+        ("*", "2"),
+        ("b\n", "2"),
+    ],
+)
+async def test_the_first_pattern_that_matches_picks_the_upstream(model: str, expected: str) -> None:
+    async with open_upstreams(settings_of(("a-*", "?b"), ("b", "ab"), None)) as upstreams:
+        assert upstreams.of_model(model).name == expected
+
+
+async def test_a_default_may_stand_anywhere_and_a_model_of_nobody_is_not_found() -> None:
+    async with open_upstreams(settings_of(None, ("b",))) as upstreams:
+        assert (upstreams.of_model("b").name, upstreams.of_model("c").name) == ("1", "0")
+        assert upstreams.of_stored().name == "0"
+    async with open_upstreams(settings_of(("a",), ("b",))) as upstreams:
+        assert upstreams.of_stored().name == "0"
+        with pytest.raises(ApiError) as caught:
+            upstreams.of_model("c")
+        assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+async def test_a_pattern_of_many_stars_costs_nothing() -> None:
+    async with open_upstreams(settings_of(("*a" * 30 + "b",))) as upstreams:
+        with timed(0.5), pytest.raises(ApiError):
+            upstreams.of_model("a" * 256)
+
+
+def test_only_one_that_is_alone_or_says_so_gets_a_clients_key() -> None:
+    def takes(is_alone: bool, **values: object) -> bool:
+        return takes_client_key(UpstreamSettings.model_validate(values), is_alone=is_alone)
+
+    assert takes(True)
+    assert not takes(False)
+    assert takes(False, client_key=True)
+    assert not takes(True, client_key=False)
+    assert not takes(True, api_key="sk-1")
+
+
+@pytest.mark.parametrize("one", DOORS.values(), ids=DOORS)
+async def test_every_door_goes_where_its_model_says(one: Door) -> None:
+    upstreams = {
+        name: ScriptedUpstream([one.body(f"from {name}")], content_type=JSON) for name in ("openai", "claude", "local")
+    }
+    async with weir_before(upstreams, FILE) as server:
+        for model, name in (("gpt", "openai"), ("claude-1", "claude"), ("house", "claude"), ("qwen3", "local")):
+            with recorded() as records:
+                reply = await ask(server.url, http_request({**one.ask, "model": model}, path=one.path))
+            record = await records.next()
+            assert one.hear_body(reply.body).text == f"from {name}"
+            assert (record["upstream"], record["model"]) == (name, model)
+            assert [len(upstream.requests) for upstream in upstreams.values()].count(1) == 1
+            upstreams[name].requests.clear()
+
+
+async def test_a_model_of_no_upstream_is_not_found_in_the_words_of_the_door() -> None:
+    file = FILE.replace("client_key = true", 'models = ["gpt-*"]')
+    async with weir_before(three(), file) as server:
+        for door in DOORS.values():
+            with recorded() as records:
+                reply = await ask(server.url, http_request({**door.ask, "model": "sk-canary"}, path=door.path))
+            record = await records.next()
+            assert reply.status == 404
+            assert reply.error["code"] == "model_not_found"
+            assert b"canary" not in reply.raw
+            assert (record["outcome"], record["upstream"]) == ("refused", "")
+        assert not server.guard.fed
+        assert not any(upstream.requests for upstream in server.upstream.values())
+
+
+async def test_each_upstream_gets_its_own_key_or_the_clients_or_none() -> None:
+    upstreams = three()
+    headers = {"Authorization": "Bearer sk-client", "x-api-key": "sk-client", "api-key": "sk-client"}
+    async with weir_before(upstreams, FILE) as server:
+        for model in ("gpt", "claude-1", "qwen3"):
+            assert (await ask(server.url, http_request(model=model, headers=headers))).status == 200
+    seen = {name: one.requests[0]["headers"] for name, one in upstreams.items()}
+    assert seen["openai"]["authorization"] == "Bearer sk-client"
+    assert seen["claude"]["authorization"] == "Bearer sk-claude-canary"
+    assert "sk-client" not in str(seen["claude"])
+    assert "sk-" not in str(seen["local"])
+    assert "canary" not in str(seen["openai"])
+
+
+async def test_the_key_of_the_upstream_that_was_called_is_kept_back() -> None:
+    said = b'{"error":{"message":"bad key sk-claude-canary","code":"sk-claude-canary"}}'
+    upstreams = {name: ScriptedUpstream([said], status=400, content_type=JSON) for name in three()}
+    async with weir_before(upstreams, FILE) as server:
+        with recorded() as records:
+            reply = await ask(server.url, model="claude-1")
+        await records.next()
+        assert reply.status == 400
+        assert b"canary" not in reply.raw
+        assert "canary" not in records.lines[0]
+        # One that was never given the key can only have guessed it.
+        assert b"canary" in (await ask(server.url, model="gpt")).raw
+
+
+async def test_an_upstream_that_hangs_harms_no_other() -> None:
+    """Its pool is full and its clients wait; the others answer as ever."""
+    upstreams = three(local=replies(first_byte_delay=30))
+    async with weir_before(upstreams, FILE) as server, asyncio.TaskGroup() as group:
+        waiting = [group.create_task(ask(server.url, model="qwen3")) for _ in range(5)]
+        await upstreams["local"].asked.wait()
+        with timed(0.45):
+            replied = [await ask(server.url, model=model) for model in ("gpt", "claude-1") * 5]
+        assert {reply.status for reply in replied} == {200}
+        assert {(await one).status for one in waiting} <= {502, 504}
+
+
+async def test_an_upstream_that_is_gone_harms_no_other() -> None:
+    upstreams = three()
+    file = FILE.replace("{local}", "http://127.0.0.1:9/v1")
+    async with weir_before(upstreams, file) as server:
+        gone, well = await ask(server.url, model="qwen3"), await ask(server.url, model="claude-1")
+    assert (gone.status, gone.error["code"]) == (502, "upstream_unreachable")
+    assert well.status == 200
+
+
+async def test_each_has_its_own_deadlines() -> None:
+    upstreams = three(local=replies(first_byte_delay=0.9), openai=replies(first_byte_delay=0.9))
+    async with weir_before(upstreams, FILE) as server:
+        assert (await ask(server.url, model="qwen3")).status == 504
+        assert (await ask(server.url, model="gpt")).status == 200
+
+
+@pytest.mark.parametrize("model", ["gpt", "claude-1", "qwen3"])
+async def test_a_stream_is_cut_whichever_upstream_it_comes_from(model: str) -> None:
+    upstreams = {name: ScriptedUpstream(answer(WORDS)) for name in three()}
+    async with weir_before(upstreams, FILE, ScriptedGuard(labels("SSUU"))) as server:
+        heard = read((await ask(server.url, model=model, stream=True)).body)
+    assert (heard.content, heard.finish[0]) == ("".join(WORDS[:2]) + NOTICE, "content_filter")
