@@ -13,7 +13,7 @@ messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict
 exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
-upstream         talk to one; refusals and model_list read what it says beside answers
+upstream         talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
 pump             the one loop that awaits
 classifier       the guard streams of one response
 

@@ -30,16 +30,15 @@ from proxy.guards import open_guard
 from proxy.handlers import (
     ADMISSION,
     HTTP_LOGGER,
-    MODELS,
     SERVICE,
     STORED_RESPONSE,
     alive,
     errors_as_json,
-    models,
     moderated,
     ready,
     stored_response,
 )
+from proxy.model_handlers import MODELS, models
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
@@ -196,7 +195,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
     host = settings.server.host
     shown = f"[{host}]" if ":" in host else host
     lines = [
-        f"weir {__version__}: http://{shown}:{port}/v1 -> {named_upstreams(settings)}",
+        f"weir {__version__}: http://{shown}:{port}/v1{named_upstreams(settings)}",
         f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
         f"{settings.policy.on_flag}, {settings.policy.release}",
     ]
@@ -210,13 +209,11 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
 
 
 def named_upstreams(settings: Settings) -> str:
-    """The address of the one, or all of several and what each serves."""
+    """The address of the one, or a line for each of several and what it serves."""
     if not settings.upstream_tables:
-        return str(settings.upstream.base_url)
-    lines = (
-        f"{', '.join(one.models or ('all other models',))} -> {one.name}, {one.base_url}" for one in settings.upstreams
-    )
-    return "\n  ".join(("", *lines)).lstrip(" ")
+        return f" -> {settings.upstream.base_url}"
+    served = ((", ".join(one.models or ("all other models",)), one) for one in settings.upstreams)
+    return "".join(f"\n  {models} -> {one.name}, {one.base_url}" for models, one in served)
 
 
 def is_loopback(host: str) -> bool:

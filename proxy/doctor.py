@@ -7,7 +7,7 @@ import platform
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from proxy.app import is_loopback, policy_of
 from proxy.config import ConfigError
+from proxy.config_file import slug
 from proxy.errors import Fault
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
@@ -94,8 +95,12 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
     for finding in about_settings(settings):
         yield finding
     for upstream in settings.upstreams:
+        if not settings.upstream_tables:
+            yield await about_upstream(upstream, environ)
+            continue
         # A key that the shell holds is for one provider: it is no key to try at several.
-        yield await about_upstream(upstream, {} if settings.upstream_tables else environ)
+        finding = await about_upstream(upstream, {}, f"WEIR_UPSTREAM__{slug(upstream.name).upper()}__API_KEY")
+        yield replace(finding, said=f"{upstream.name}: {finding.said}")
     async for finding in about_guard(settings):
         yield finding
 
@@ -131,7 +136,9 @@ def about_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding(Status.WARN, "settings", said, "Pass --guard Qwen/Qwen3Guard-Stream-0.6B, or larger.")
 
 
-async def about_upstream(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Finding:
+async def about_upstream(
+    upstream: UpstreamSettings, environ: Mapping[str, str], variable: str = "WEIR_UPSTREAM__API_KEY"
+) -> Finding:
     """Ask the upstream for its models, with its key or with one that this shell holds for its own use."""
     if upstream.base_url is None:
         todo = "Pass --upstream URL, or set WEIR_UPSTREAM__BASE_URL or [upstream] base_url in weir.toml."
@@ -150,7 +157,7 @@ async def about_upstream(upstream: UpstreamSettings, environ: Mapping[str, str])
     except Fault as fault:
         return _unreachable(upstream.base_url, *explain(fault.__cause__ or fault))
     has_key = upstream.api_key is not None or key is not None
-    return _about_answer(upstream.base_url, response.status, body, has_key=has_key)
+    return _about_answer(upstream.base_url, response.status, body, None if has_key else variable)
 
 
 def _unreachable(url: str, said: str, todo: str) -> Finding:
@@ -173,11 +180,12 @@ def explain(exc: BaseException) -> tuple[str, str]:
     return f"cannot be used ({exc or type(exc).__name__})", "Is it an OpenAI-compatible API?"
 
 
-def _about_answer(url: str, status: int, body: bytes, *, has_key: bool) -> Finding:
+def _about_answer(url: str, status: int, body: bytes, variable: str | None) -> Finding:
+    """`variable`: the one that would hold a key, where it was asked without."""
     if status in (401, 403):
-        if has_key:
+        if variable is None:
             return _unreachable(url, f"refuses the API key (status {status})", "Check the key, and what it may do.")
-        todo = "Fine if every client sends its own key; else set WEIR_UPSTREAM__API_KEY."
+        todo = f"Fine if every client sends its own key; else set {variable}."
         return Finding(Status.WARN, "upstream", f"{url} is reached, and asks for an API key (status {status})", todo)
     if status == 404:
         todo = (

@@ -14,7 +14,6 @@ from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.incoming import owner_of, read_request
-from proxy.model_list import read_models
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
 from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
@@ -23,7 +22,6 @@ from proxy.stored_request import read_stored_request
 
 HTTP_LOGGER = logging.getLogger("weir.http")
 
-MODELS = "/v1/models"
 STORED_RESPONSE = RESPONSES + "/{response_id:resp_[A-Za-z0-9_-]{1,128}}"
 
 Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
@@ -97,29 +95,6 @@ async def _exchange(
 
 def _asked_at(path: str, service: Service, body: Mapping[str, Any]) -> ModeratedRequest:
     return DOORS[path].read(body, terms_of(service.settings))
-
-
-async def models(request: web.Request) -> web.StreamResponse:
-    """The upstream's list of models."""
-    service = request.app[SERVICE]
-    try:
-        upstream = service.upstreams.of_stored()
-        response = await upstream.open("GET", "/models", request.headers, query=request.rel_url.raw_query_string)
-        try:
-            limits = upstream.settings
-            body = await response.read_all(limits.max_body_bytes, limits.idle_seconds)
-        finally:
-            response.close()
-    except Fault as fault:
-        return error_response(fault.api_error(), {})
-    if response.status >= 400:
-        message = f"The upstream answered with status {response.status}."
-        return error_response(ApiError(response.status, message, "upstream_error"), dict(response.headers))
-    try:
-        listed = read_models(body)
-    except ValueError:
-        return error_response(ApiError(502, "The upstream's list of models cannot be read.", "api_error"), {})
-    return web.json_response(listed, headers=response.headers)
 
 
 async def alive(_: web.Request) -> web.StreamResponse:

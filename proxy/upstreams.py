@@ -1,6 +1,6 @@
 """All upstreams: which one a model goes to, and a session for each, so that none waits behind another."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 
@@ -15,12 +15,18 @@ class Upstreams:
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
 
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._upstreams)
+
     def of_model(self, model: str) -> Upstream:
         """The first whose patterns match, else the one without patterns. Raises ApiError (404)."""
-        found = next((one for one in self._upstreams if _serves(one.settings, model)), self._default())
+        found = self.find(model)
         if found is None:
             raise ApiError(404, "No upstream of this server serves the model.", param="model", code="model_not_found")
         return found
+
+    def find(self, model: str) -> Upstream | None:
+        return next((one for one in self._upstreams if _serves(one.settings, model)), self._default())
 
     def of_stored(self) -> Upstream:
         """The one that is asked for what was kept: the default, or the first where none is."""

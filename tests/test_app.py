@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from proxy.app import HTTP_LINES_A_SECOND, is_loopback, policy_of, record_log, running, serve, started
 from proxy.config import load_settings
 from proxy.policy import Action, DebounceRule, Mode, ReleaseMode
 from proxy.records import Record
 from proxy.risk import Category
-from proxy.settings import LogSettings, Settings
+from proxy.settings import LogSettings, Settings, UpstreamSettings
 from tests.fakes import ScriptedGuard
 from tests.sockets import ask, connected
 
@@ -95,6 +96,23 @@ def test_what_is_risky_is_said_at_the_start() -> None:
     assert "demo grade" in started(settings_of(guard__address="unix:/run/weir/guard.sock"), embedded, 1)
     assert "others can reach" in started(settings_of(server__host="::"), embedded, 1)
     assert "pass unjudged" in started(settings_of(guard__on_failure="open"), ScriptedGuard(), 1)
+
+
+def test_the_start_names_the_upstreams_and_what_each_serves() -> None:
+    assert "/v1 -> http://127.0.0.1:1\n" in started(settings_of(), ScriptedGuard(), 8080)
+    tables = {
+        "a": UpstreamSettings(
+            name="claude", base_url="http://c/v1", models=("claude-*", "x"), api_key=SecretStr("canary")
+        ),
+        "b": UpstreamSettings(name="rest", base_url="http://r/v1"),
+    }
+    said = started(Settings(upstream_tables=tables), ScriptedGuard(), 8080).splitlines()
+    assert said[:3] == [
+        "weir 0.1.0: http://127.0.0.1:8080/v1",
+        "  claude-*, x -> claude, http://c/v1",
+        "  all other models -> rest, http://r/v1",
+    ]
+    assert "canary" not in str(said)
 
 
 @pytest.mark.parametrize(

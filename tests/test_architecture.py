@@ -26,7 +26,17 @@ PURE = {
 }  # fmt: skip
 AIOHTTP = {
     f"proxy.{name}"
-    for name in ("app", "demo", "doctor", "verdict_handlers", "handlers", "incoming", "replies", "upstream")
+    for name in (
+        "app",
+        "demo",
+        "doctor",
+        "verdict_handlers",
+        "handlers",
+        "incoming",
+        "model_handlers",
+        "replies",
+        "upstream",
+    )
 }
 TORCH = {
     f"proxy.guard.{name}"

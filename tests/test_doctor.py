@@ -125,6 +125,24 @@ async def test_an_upstream_that_says_nothing_is_given_up() -> None:
     assert "does not answer" in finding.said
 
 
+async def test_each_of_several_upstreams_is_looked_at_by_its_name(tmp_path: Path) -> None:
+    well, asking = (ScriptedUpstream([MODELS], status=status, content_type="application/json") for status in (200, 401))
+    async with well.running(), asking.running():
+        tables = {
+            "a": UpstreamSettings(name="well", base_url=well.url, api_key=SecretStr("sk-canary")),
+            "b": UpstreamSettings(name="Asking-1", base_url=asking.url, models=("x",)),
+            "c": UpstreamSettings(name="gone", base_url="http://127.0.0.1:9", models=("y",)),
+        }
+        settings = Settings(upstream_tables=tables, guard=GuardSettings(model=str(tmp_path / "none")))
+        environ = {"OPENAI_API_KEY": "sk-shell"}
+        found = [one async for one in examine(lambda: settings, environ) if one.subject == "upstream"]
+    assert [finding.status for finding in found] == [Status.OK, Status.WARN, Status.FAIL]
+    assert [finding.said.partition(":")[0] for finding in found] == ["well", "Asking-1", "gone"]
+    assert "WEIR_UPSTREAM__ASKING_1__API_KEY" in found[1].todo
+    assert "authorization" not in asking.requests[0]["headers"]
+    assert "canary" not in str(found)
+
+
 @pytest.mark.parametrize(
     ("exc", "said"),
     [

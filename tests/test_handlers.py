@@ -6,49 +6,13 @@ import pytest
 
 from proxy.guard.protocol import Health
 from tests.driver import WORDS, answer, read
-from tests.fakes import UNSAFE, RawUpstream, ScriptedGuard, ScriptedUpstream
+from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream
 from tests.servers import recorded, weir
 from tests.sockets import Reply, ask, http_request
 
 
 async def get(url: str, path: str) -> Reply:
     return await ask(url, http_request(b"", method="GET", path=path))
-
-
-MODELS = b'{"object":"list","data":[{"id":"gpt-x","object":"model","secret":"canary"}]}'
-
-
-async def test_models_are_rebuilt() -> None:
-    upstream = ScriptedUpstream([MODELS], content_type="application/json", headers={"x-request-id": "req_1"})
-    async with weir(upstream) as server:
-        reply = await get(server.url, "/v1/models?limit=2")
-    assert reply.json == {"object": "list", "data": [{"id": "gpt-x", "object": "model"}]}
-    assert reply.headers["x-request-id"] == "req_1"
-    [seen] = upstream.requests
-    assert (seen["method"], seen["path"], seen["query"], seen["body"]) == ("GET", "/v1/models", "limit=2", b"")
-
-
-@pytest.mark.parametrize("status", [401, 404, 429, 500])
-async def test_a_refused_list_of_models_keeps_its_status_alone(status: int) -> None:
-    upstream = ScriptedUpstream([b'{"error":"canary"}'], status=status, headers={"retry-after": "9"})
-    async with weir(upstream) as server:
-        reply = await get(server.url, "/v1/models")
-    assert reply.status == status
-    assert reply.headers["retry-after"] == "9"
-    assert b"canary" not in reply.raw
-
-
-@pytest.mark.parametrize("raw", [b"[]", b"<html>", b"[" * 100_000, b""])
-async def test_a_list_of_models_that_cannot_be_read_is_a_502(raw: bytes) -> None:
-    async with weir(ScriptedUpstream([raw])) as server:
-        assert (await get(server.url, "/v1/models")).status == 502
-
-
-async def test_a_list_of_models_that_stalls_or_breaks_is_a_fault_of_the_upstream() -> None:
-    async with weir(ScriptedUpstream([b"{", b"}"], stall_at=1), upstream__idle_seconds=0.1) as server:
-        assert (await get(server.url, "/v1/models")).status == 504
-    async with weir(RawUpstream(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")) as server:
-        assert (await get(server.url, "/v1/models")).status == 502
 
 
 async def test_it_is_not_ready_while_the_guard_is_not() -> None:

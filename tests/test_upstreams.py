@@ -131,6 +131,18 @@ async def test_a_model_of_no_upstream_is_not_found_in_the_words_of_the_door() ->
         assert not any(upstream.requests for upstream in server.upstream.values())
 
 
+async def test_what_was_kept_is_asked_of_the_default_upstream_alone_and_judged() -> None:
+    one = DOORS["responses"]
+    upstreams = {name: ScriptedUpstream([one.body(f"from {name}")], content_type=JSON) for name in three()}
+    async with weir_before(upstreams, FILE) as server:
+        with recorded() as records:
+            reply = await ask(server.url, http_request(b"", method="GET", path=f"{one.path}/resp_1"))
+        record = await records.next()
+    assert one.hear_body(reply.body).text == "from openai"
+    assert (record["upstream"], record["channels"][0]["scanned"]) == ("openai", len("from openai"))
+    assert [len(upstream.requests) for upstream in upstreams.values()] == [1, 0, 0]
+
+
 async def test_each_upstream_gets_its_own_key_or_the_clients_or_none() -> None:
     upstreams = three()
     headers = {"Authorization": "Bearer sk-client", "x-api-key": "sk-client", "api-key": "sk-client"}

@@ -11,7 +11,8 @@ import pytest
 
 from proxy.app import build_app
 from proxy.config import load_settings
-from proxy.handlers import MODELS, STORED_RESPONSE
+from proxy.handlers import STORED_RESPONSE
+from proxy.model_handlers import MODELS
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS
 from tests.doors import DOORS
 from tests.driver import WORDS, answer, body, read
