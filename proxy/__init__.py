@@ -2,7 +2,8 @@
 
 The path of a request, room by room:
 
-cli, __main__    the `weir` command; doctor, moderate, demo, export, evaluation/, benchmark/ are its other jobs
+cli, __main__    the `weir` command and its manual; init, completion, doctor, moderate, demo, export, evaluation/,
+                 benchmark/ are its other jobs
 config, config_file, settings, setting_types
                  what can be set, read once, refused with a sentence
 app              routes, start and stop

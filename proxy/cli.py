@@ -8,78 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from proxy import __version__
-from proxy.benchmark.options import EXAMPLES as BENCH_EXAMPLES
 from proxy.benchmark.options import add_options, count, wanted_of
-from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
+from proxy.completion import SHELLS, script
+from proxy.config import DEFAULT_FILE, FLAGS, ConfigError, Settings, load_settings, require_upstream
+from proxy.init import write_settings
+from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
 
-DESCRIPTION = "Weir: a streaming safety proxy for the OpenAI API. Every token is judged before it reaches the client."
-EPILOG = """\
-exit status:
-  0  all is well; for `moderate`: nothing is flagged
-  1  something failed: the guard, the port, the network
-  2  wrong usage or settings, or input that cannot be read
-  3  `moderate`: the conversation is flagged
-"""
-SETTINGS_EPILOG = """\
-Every setting has a key in weir.toml and a variable, WEIR_SECTION__KEY (WEIR_SERVER__PORT=9000).
-Flags win over variables, which win over the file.
-"""
-EXAMPLES = {
-    "serve": """\
-examples:
-  weir serve --upstream https://api.openai.com/v1
-  weir serve --upstream http://127.0.0.1:8000/v1 --guard Qwen/Qwen3Guard-Stream-0.6B --mode strict
-  WEIR_UPSTREAM__API_KEY="$OPENAI_API_KEY" weir serve --upstream https://api.openai.com/v1 --port 9000
-
-Then point an app at it: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
-Keep keys out of flags, which other users of the machine can see: WEIR_UPSTREAM__API_KEY is the place.
-""",
-    "moderate": """\
-examples:
-  weir moderate conversation.json
-  echo '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Hello."}]}' | weir moderate - --json
-  weir moderate chats.jsonl more.json > judged.jsonl
-
-Several conversations are judged at once and told as JSON lines, in their order; the exit status is the worst
-(1, then 2, then 3).
-
-The prompt is judged at the last user turn; assistant messages at the end are judged token by token.
-""",
-    "doctor": """\
-examples:
-  weir doctor --upstream https://api.openai.com/v1
-  weir doctor --config /etc/weir.toml
-""",
-    "demo": """\
-examples:
-  weir demo
-  weir demo --stay      # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
-""",
-    "guard": """\
-examples:
-  weir guard serve --guard Qwen/Qwen3Guard-Stream-0.6B --guard-address unix:/run/weir/guard.sock
-  WEIR_GUARD__TOKEN=... weir guard serve --guard-address tcp://10.0.0.7:9400
-  weir serve --guard-address unix:/run/weir/guard.sock --upstream https://api.openai.com/v1
-
-`weir serve` starts a guard of its own unless it is given an address; one guard can serve many of them.
-""",
-    "export-embedded": """\
-examples:
-  weir export-embedded guard
-  weir moderate conversation.json --guard guard
-
-The folder has the layout of a released checkpoint; transformers opens its backbone and its tokenizer.
-""",
-    "eval": """\
-examples:
-  weir eval --guard Qwen/Qwen3Guard-Stream-0.6B --data response_loc.jsonl thinking.jsonl --picture timing.png
-  weir eval --data prompts.jsonl.gz answers.jsonl.gz --out evaluation
-
-A line of data is {"messages": [...], "label": "Unsafe"}, a line of the public Qwen3GuardTest, or
-{"prompt": "...", "response": "...", "prompt_risk": "Unsafe", "response_risk": "Safe", "spans": [0, 10]}.
-""",
-    "bench": BENCH_EXAMPLES,
-}
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
     "serve": list(FLAGS),
@@ -170,6 +104,15 @@ def _bench(arguments: argparse.Namespace) -> int:
     return run(wanted_of(arguments), settings.guard)
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    return write_settings(arguments.file)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    print(script(_parser(), arguments.shell))
+    return 0
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
     """Raises ConfigError."""
     given: Mapping[str, Any] = vars(arguments)
@@ -199,6 +142,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     moderate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     moderate.add_argument("--streams", type=count, default=16, metavar="N", help="conversations at once; default: 16")
+    init = add("init", _init, "Write a weir.toml with every key explained.")
+    init.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help="where to; default: weir.toml; - prints it",
+    )
     add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
     demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
     demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
@@ -208,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
+    completion = add("completion", _completion, "Print a script that completes weir's commands in a shell.")
+    completion.add_argument("shell", choices=SHELLS, help="for which shell")
     add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
     return parser
 

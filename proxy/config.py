@@ -177,7 +177,8 @@ def _faults(source: Iterable[Entry], names: Sequence[Name]) -> Iterator[str]:
     """What is wrong with one source before any value is looked at."""
     first: dict[Name, str] = {}
     for entry in source:
-        if entry.path not in names and entry.path != CATEGORIES:
+        is_empty_section = len(entry.path) == 1 and entry.path[0] in SECTIONS and entry.value == {}
+        if entry.path not in names and entry.path != CATEGORIES and not is_empty_section:
             yield _unknown(entry, names)
         elif entry.path in first:
             yield f"{entry.place}: {_written(entry.path)} is given a second time, after {first[entry.path]}."

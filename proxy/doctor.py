@@ -90,7 +90,7 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
         settings = load()
     except ConfigError as exc:
         for problem in str(exc).splitlines():
-            yield Finding(Status.FAIL, "settings", problem, "Correct it; the key list is in the README.")
+            yield Finding(Status.FAIL, "settings", problem, "Correct it; `weir init -` prints every key.")
         return
     for finding in about_settings(settings):
         yield finding

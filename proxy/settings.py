@@ -218,7 +218,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     upstream_tables: dict[str, UpstreamSettings] = Field(default_factory=dict)
-    """Each `[[upstream]]` of a file that lists several, in its order; `upstream` is not used then."""
+    """Each `[[upstream]]` of a file that lists several, in its order; such a file has no [upstream] besides."""
     guard: GuardSettings = GuardSettings()
     policy: PolicySettings = PolicySettings()
     annotations: AnnotationSettings = AnnotationSettings()

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -58,11 +60,63 @@ def free_port() -> int:
 def test_help_is_quick_and_shows_commands_and_exit_statuses() -> None:
     done = weir("--help")
     assert done.returncode == 0
-    for word in ("serve", "moderate", "doctor", "demo", "exit status:", "  3  "):
+    for word in (
+        "serve",
+        "moderate",
+        "doctor",
+        "demo",
+        "examples:",
+        "  weir init",
+        "exit status:",
+        "  3  ",
+        "NO_COLOR",
+    ):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "moderate", "doctor", "demo", "export-embedded", "eval", "bench"])
+def test_a_file_of_init_is_read_by_the_next_command() -> None:
+    done = weir("init")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "weir.toml is written. Set base_url in its [upstream], then: weir doctor\n" in done.stdout
+    assert weir("init").returncode == 1
+    file = Path("weir.toml")
+    printed = weir("init", "-")
+    assert (printed.returncode, printed.stdout) == (0, file.read_text())
+    assert weir("serve").stderr.startswith("weir serve needs an upstream")
+    file.write_text(file.read_text().replace("#base_url =", "base_url = 5", 1))
+    assert "[upstream] base_url must be" in weir("serve").stderr
+
+
+@pytest.mark.parametrize(("surroundings", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_terminals_that_want_them(surroundings: dict[str, str], has_colours: bool) -> None:
+    arguments = [sys.executable, "-m", "proxy", "doctor", "--mode", "strct"]
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environ = plain | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | surroundings
+    piped = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert piped.returncode == 1
+    assert "fail  settings" in piped.stdout
+    assert "\x1b" not in piped.stdout + piped.stderr
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        with subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            shown = b"".join(iter(lambda: read_terminal(terminal), b"")).decode()
+        assert process.returncode == 1
+    assert "settings" in shown
+    assert bool(re.search("\x1b\\[[0-9;]*3[0-9]", shown)) is has_colours
+
+
+def read_terminal(terminal: io.FileIO) -> bytes:
+    try:
+        return terminal.read(4096)
+    except OSError:  # how Linux says that the other side has gone
+        return b""
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "moderate", "doctor", "demo", "export-embedded", "eval", "bench", "guard", "init", "completion"],
+)
 def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -88,6 +142,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["serve", "--por", "1"],
         ["moderate"],
         ["demo", "--port", "1"],
+        ["init", "a", "b"],
+        ["completion"],
+        ["completion", "cmd"],
         ["bench"],
         ["bench", "relay"],
         ["bench", "guard", "--streams", "0"],

@@ -34,6 +34,12 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
     assert (server.port, server.host, server.max_streams) == (4, "b", 3)
 
 
+def test_a_section_without_keys_changes_nothing(tmp_path: Path) -> None:
+    assert load(tmp_path, "[server]\n[log]\n[policy.categories]\n") == Settings()
+    assert load(tmp_path, "[server]\n", WEIR_SERVER__PORT="2").server.port == 2
+    assert "there is no setting servr" in refusal(tmp_path, "[servr]\n")
+
+
 def test_every_key_can_be_a_variable(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
