@@ -11,6 +11,7 @@ openai_completions.py    /v1/completions: chat with one field
 openai_responses.py      /v1/responses, streamed and as one body; ..._reader.py: events -> pieces;
                          ..._items.py: where text lies in it; ..._head.py: the fields around the output
 anthropic_messages.py    /v1/messages, streamed; ..._body.py: as one body; ..._reader.py: events -> pieces
+translation.py           an upstream of another dialect at the door of chat; anthropic_chat.py, gemini_chat.py: which
 structures.py            JSON values that are judged whole
 notations.py             verdicts as clients read them
 metadata.py              names and numbers that pass unjudged, checked for shape
@@ -20,9 +21,11 @@ strict_json.py           JSON objects, no NaN, no quotes in errors
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from adapters.anthropic_chat import AnthropicChatBody, AnthropicChatStream
 from adapters.anthropic_messages import MessagesStream
 from adapters.anthropic_messages_body import MessagesBody
 from adapters.base import AdapterFactory
+from adapters.gemini_chat import GeminiChatBody, GeminiChatStream
 from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import ChatBody
 from adapters.openai_completions import CompletionBody, CompletionStream
@@ -38,10 +41,17 @@ class Endpoint(NamedTuple):
     key_header: str = "authorization"  # where the upstream wants an operator's key
 
 
-# By the path at which clients call it.
+# By the path at which clients call it: what an upstream answers that speaks the same dialect.
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": Endpoint("/chat/completions", ChatStream, ChatBody),
     "/v1/completions": Endpoint("/completions", CompletionStream, CompletionBody),
     "/v1/responses": Endpoint("/responses", ResponsesStream, ResponsesBody),
     "/v1/messages": Endpoint("/messages", MessagesStream, MessagesBody, key_header="x-api-key"),
+}
+
+# What upstreams of other dialects answer there: (the upstream's dialect, the client's path).
+TRANSLATED: Mapping[tuple[str, str], Endpoint] = {
+    ("anthropic", "/v1/chat/completions"): Endpoint("/messages", AnthropicChatStream, AnthropicChatBody, "x-api-key"),
+    # The path goes on with the model and the method.
+    ("gemini", "/v1/chat/completions"): Endpoint("/models", GeminiChatStream, GeminiChatBody, "x-goog-api-key"),
 }

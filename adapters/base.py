@@ -193,6 +193,7 @@ class Options:
     choices: int = 1
     guard_model: str = ""
     notations: Notations = Notations()
+    include_usage: bool = True  # a stream says the counts that its upstream gives unasked
     allow_unscanned: bool = False  # let through what no one judged (audio data, top_logprobs)
     echo: Mapping[str, Any] = field(default_factory=dict)  # the request's own fields that an answer repeats
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.base import Key, Kind
-from adapters.metadata import ID, index_of, matches
+from adapters.metadata import ID, index_of, leftovers, matches
+from adapters.structures import is_signature
 
 # What may hang in a call: the field of its text, and what sort of text that is.
 TOOL_TEXTS: Mapping[str, tuple[str, Kind]] = {
@@ -24,13 +25,15 @@ class ToolCall:
     index: int
     id: str = ""
     type: str = "function"
+    signature: str = ""  # Gemini's, over the thought behind the call: it wants it back with the call
     is_announced: bool = False
 
     def announce(self) -> dict[str, Any]:
         """What the first chunk says; a call without a usable id gets one of ours."""
         self.is_announced = True
         self.id = self.id or f"call_{secrets.token_hex(12)}"
-        return {"id": self.id, "type": self.type}
+        signed = {"extra_content": {"google": {"thought_signature": self.signature}}} if self.signature else {}
+        return {"id": self.id, "type": self.type, **signed}
 
 
 class CallBook:
@@ -50,7 +53,17 @@ class CallBook:
         else:
             self.dropped += bool(call_id)
         self._read_type(call, entry)
+        if extra := entry.get("extra_content"):
+            self._read_signature(call, extra)
         return call
+
+    def _read_signature(self, call: ToolCall, extra: Any) -> None:
+        google = extra.get("google") if isinstance(extra, dict) else None
+        if isinstance(google, dict) and is_signature(signature := google.get("thought_signature")):
+            call.signature = call.signature or signature
+            self.dropped += leftovers(extra, ("google",)) + leftovers(google, ("thought_signature",))
+        else:
+            self.dropped += 1
 
     def _read_type(self, call: ToolCall, entry: Mapping[str, Any]) -> None:
         kind = entry.get("type")

@@ -40,7 +40,7 @@ PARTS: Mapping[str, tuple[str, str]] = {
 }
 KINDS: Mapping[str, Kind] = {"reasoning_content": Kind.REASONING, "reasoning": Kind.REASONING}
 
-CALL_FIELDS = frozenset({"index", "id", "type", *TOOL_TEXTS})
+CALL_FIELDS = frozenset({"index", "id", "type", "extra_content", *TOOL_TEXTS})
 PART_FIELDS = frozenset({"type", "index"})
 DETAIL_TEXTS = ("text", "summary")
 DETAIL_FIELDS = frozenset({"type", "index", "id", "format", *DETAIL_TEXTS})

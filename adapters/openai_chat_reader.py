@@ -82,6 +82,9 @@ class ChatReader:
             return []
         chunk = read_object(event.data)
         _refuse_error(chunk, event.type)
+        return self.take(chunk)
+
+    def take(self, chunk: dict[str, Any]) -> list[Piece]:
         choices = self._read_choices(chunk)
         source = self._envelopes.read(chunk, is_kept=bool(choices) or any(chunk.get(name) for name in COUNTS))
         pieces: list[Piece] = []

@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 from adapters.base import AdapterError, Delta, Key, Kind
 from adapters.strict_json import write
@@ -40,7 +40,7 @@ def is_data(value: Any) -> bool:
     return isinstance(value, str) and len(value) >= MIN_DATA_CHARACTERS and DATA.fullmatch(value) is not None
 
 
-def is_signature(value: Any) -> bool:
+def is_signature(value: Any) -> TypeGuard[str]:
     """Base64 that no one reads words in, neither as it stands nor decoded."""
     if not isinstance(value, str) or SIGNATURE.fullmatch(value) is None:
         return False

@@ -6,6 +6,7 @@ import pytest
 
 from adapters.base import AdapterError, Key
 from adapters.openai_chat_calls import CallBook
+from tests.adapters.test_structures import SIGNATURE
 
 
 def entered(*entries: dict[str, Any]) -> list[int]:
@@ -55,3 +56,14 @@ def test_the_first_valid_id_stays_and_others_are_counted() -> None:
 )
 def test_a_custom_tool_is_known_by_its_type_or_its_field(entry: dict[str, Any]) -> None:
     assert CallBook().enter(0, entry, 0).type == "custom"
+
+
+def test_a_signature_of_a_call_passes_and_what_lies_beside_it_does_not() -> None:
+    book = CallBook()
+    extra = {"google": {"thought_signature": SIGNATURE, "more": "x"}, "other": "x"}
+    call = book.enter(0, {"index": 0, "id": "a", "function": {"name": "f"}, "extra_content": extra}, 0)
+    assert call.announce()["extra_content"] == {"google": {"thought_signature": SIGNATURE}}
+    assert book.dropped == 2
+    for bad in ("x", {"google": "x"}, {"google": {"thought_signature": "read this"}}):
+        assert "extra_content" not in book.enter(0, {"index": 1, "extra_content": bad}, 1).announce()
+    assert book.dropped == 5
