@@ -39,10 +39,10 @@ from proxy.handlers import (
     stored_response,
 )
 from proxy.model_handlers import MODELS, models
-from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
+from proxy.policies import Policies
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
-from proxy.settings import LogSettings, PolicySettings, ServerSettings, Settings
+from proxy.settings import LogSettings, ServerSettings, Settings
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
@@ -59,19 +59,6 @@ LINGER_SECONDS = 5.0
 HTTP_LINES_A_SECOND = 5
 
 
-def policy_of(settings: PolicySettings) -> Policy:
-    return Policy(
-        name=settings.name,
-        mode=Mode(settings.mode),
-        on_flag=Action(settings.on_flag),
-        debounce=settings.debounce,
-        rule=DebounceRule(settings.debounce_rule),
-        categories={category: Action(action) for category, action in settings.categories.items()},
-        release=ReleaseMode(settings.release),
-        window=settings.window,
-    )
-
-
 def build_app(settings: Settings, guard: Guard) -> web.Application:
     """The application around a guard that is ready. The caller closes the guard."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
@@ -79,7 +66,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
         async with open_upstreams(settings) as upstreams:
-            app[SERVICE] = Service(settings, policy_of(settings.policy), guard, upstreams)
+            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams)
             yield
 
     app.cleanup_ctx.append(upstream_sessions)

@@ -18,18 +18,27 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config_file import UPSTREAM, ConfigError, Entry, Name, is_one_of_several, read_file
-from proxy.risk import Category
-from proxy.setting_types import Section
+from proxy.policy_settings import CATEGORY_OF_SLUG, PolicySettings, RuleSettings, category_slug
+from proxy.setting_names import (
+    CATEGORIES,
+    NAMES,
+    SECTIONS,
+    SEVERAL,
+    as_lists,
+    inherited,
+    is_known,
+    kind_of,
+    siblings,
+    written,
+)
 from proxy.settings import (
-    CATEGORY_OF_SLUG,
     AnnotationSettings,
     GuardSettings,
     LogSettings,
-    PolicySettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
-    category_slug,
+    cross_faults,
 )
 
 __all__ = [
@@ -76,17 +85,7 @@ FLAGS: dict[str, str] = {
 # Their values are never repeated in a message.
 SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token")})
 
-SECTIONS: dict[str, type[Section]] = {
-    name: field.annotation
-    for name, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-}
-SEVERAL = "upstream_tables"  # where Settings keeps them
-CATEGORIES = ("policy", "categories")  # the one key that is a table
-NAMES: list[Name] = [
-    *((section, key) for section, model in SECTIONS.items() for key in model.model_fields),
-    *((*CATEGORIES, str(category)) for category in Category),
-]
+SECTION_KINDS = {*SECTIONS.values(), RuleSettings}
 
 # pydantic's error types in words for people; what is not here keeps pydantic's own words.
 REASONS = {
@@ -100,6 +99,8 @@ REASONS = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "missing": "must be given",
     "tuple_type": "must be a list",
     "path_type": "must be a file's path",
 }
@@ -120,9 +121,13 @@ def load_settings(
     entries = {entry.path: entry for source in sources for entry in source}  # the later source wins
     places = {path: entry.place for path, entry in entries.items()}
     try:
-        return Settings.model_validate(_tree(entries.values()))
+        settings = Settings.model_validate(inherited(as_lists(_tree(entries.values()))))
     except ValidationError as exc:
-        raise ConfigError("\n".join(_sentence(error, places) for error in exc.errors())) from None
+        found = [_sentence(error, places) for error in exc.errors()]
+        raise ConfigError("\n".join(sentence for sentence in found if sentence)) from None
+    if faults := [f"{_place_of(name, places)}: {written(name)} {reason}." for name, reason in cross_faults(settings)]:
+        raise ConfigError("\n".join(faults))
+    return settings
 
 
 def require_upstream(settings: Settings) -> None:
@@ -157,9 +162,10 @@ def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[Entry]:
 
 def _canonical(path: Sequence[str]) -> Name:
     """Categories by their own names, so that a variable meets the file's spelling."""
-    if tuple(path[:2]) == CATEGORIES and len(path) == 3:
-        return (*CATEGORIES, str(CATEGORY_OF_SLUG.get(category_slug(path[2]), path[2])))
-    return tuple(path)
+    return tuple(
+        str(CATEGORY_OF_SLUG.get(category_slug(name), name)) if above == CATEGORIES else name
+        for above, name in zip(["", *path], path, strict=False)
+    )
 
 
 def _names(file: Iterable[Entry]) -> list[Name]:
@@ -178,11 +184,15 @@ def _faults(source: Iterable[Entry], names: Sequence[Name]) -> Iterator[str]:
     first: dict[Name, str] = {}
     for entry in source:
         is_empty_section = len(entry.path) == 1 and entry.path[0] in SECTIONS and entry.value == {}
-        if entry.path not in names and entry.path != CATEGORIES and not is_empty_section:
+        if not is_empty_section and not _is_setting(entry.path, names):
             yield _unknown(entry, names)
         elif entry.path in first:
-            yield f"{entry.place}: {_written(entry.path)} is given a second time, after {first[entry.path]}."
+            yield f"{entry.place}: {written(entry.path)} is given a second time, after {first[entry.path]}."
         first.setdefault(entry.path, entry.place)
+
+
+def _is_setting(path: Name, names: Sequence[Name]) -> bool:
+    return path in names if path[0] == UPSTREAM else is_known(path)
 
 
 def _upstream_faults(sources: Sequence[Iterable[Entry]]) -> Iterator[str]:
@@ -206,20 +216,14 @@ def _upstream_faults(sources: Sequence[Iterable[Entry]]) -> Iterator[str]:
 def _unknown(entry: Entry, known: Sequence[Name]) -> str:
     if len(entry.path) == 1 and entry.path[0] in SECTIONS:
         return f"{entry.place}: [{entry.path[0]}] is a section: its keys go below it, a line each."
-    spell = _variable if entry.place.startswith(PREFIX) else _written
+    spell = _variable if entry.place.startswith(PREFIX) else written
     # The right key in a wrong section is found by its name alone, anything else by its looks.
+    known = siblings(entry.path) or known
     same_key = [spell(name) for name in known if name[-1] == entry.path[-1]]
     names, cutoff = (same_key, 0.0) if same_key else ([spell(name) for name in known], 0.6)
     close = difflib.get_close_matches(spell(entry.path), names, n=1, cutoff=cutoff)
     hint = f"; did you mean {close[0]}?" if close else "."
     return f"{entry.place}: there is no setting {spell(entry.path)}{hint}"
-
-
-def _written(name: Name) -> str:
-    """As `weir.toml` has it: `[section] key`."""
-    if is_one_of_several(name):
-        return f"[[{name[0]}]] {'.'.join(name[2:])}"
-    return f"[{name[0]}] {'.'.join(name[1:])}" if len(name) > 1 else name[0]
 
 
 def _variable(name: Name) -> str:
@@ -237,16 +241,29 @@ def _tree(entries: Iterable[Entry]) -> dict[str, Any]:
     return tree
 
 
-def _sentence(error: ErrorDetails, places: Mapping[Name, str]) -> str:
-    loc = tuple(str(part) for part in error["loc"])
+def _sentence(error: ErrorDetails, places: Mapping[Name, str]) -> str | None:
+    """None for what a named policy has from [policy], of which it is told."""
+    loc = tuple(str(part) for part in error["loc"] if part != "[key]")
     name = (UPSTREAM, *loc[1:]) if loc[0] == SEVERAL else loc
     reason = _reason(error)
-    if len(loc) == (2 if loc[0] == SEVERAL else 1):  # of a section as a whole: it is the key that the reason names
-        name = next(path for path in reversed(list(places)) if path[: len(name)] == name and path[-1] in reason)
-        return f"{places[name]}: {reason}."
-    while name not in places:  # an item of a list
+    is_whole = kind_of(loc) in SECTION_KINDS and error["loc"][-1] != "[key]"
+    if is_whole and error["type"] == "value_error":  # of a section as a whole: it is the key that the reason names
+        within = [path for path in reversed(list(places)) if path[: len(name)] == name and path[-1] in reason]
+        return f"{places[within[0]]}: {reason}." if within else None
+    if name[0] == "policies" and not any(path[: len(name)] == name for path in places):
+        return None
+    if name not in places and name[:-1] in places:  # an item of a list
         name = name[:-1]
-    return f"{places[name]}: {_written(name)} {reason}{_but(name, error)}"
+    return f"{_place_of(name, places)}: {written(name)} {reason}{_but(name, error)}"
+
+
+def _place_of(name: Name, places: Mapping[Name, str]) -> str:
+    """Where it was given, or what is nearest to it."""
+    for length in range(len(name), 0, -1):
+        for path, place in places.items():
+            if path[:length] == name[:length]:
+                return place
+    raise KeyError(name)
 
 
 def _reason(error: ErrorDetails) -> str:

@@ -6,6 +6,7 @@ one of them: `WEIR_UPSTREAM__OPENAI__API_KEY` is `api_key` of the one named "ope
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 Name = tuple[str, ...]
 UPSTREAM = "upstream"  # the one section of which there may be several
+LISTS = (UPSTREAM, "rules")  # what may be written as a list of tables
 
 
 class ConfigError(Exception):
@@ -23,7 +25,7 @@ class ConfigError(Exception):
 class Entry:
     """One key as one source gave it."""
 
-    path: Name  # section and key, a category's name under `categories`, an upstream's slug before its key
+    path: Name  # section and key; before the key an upstream's slug, a policy's name, or the number of a rule
     value: Any
     place: str  # "weir.toml line 3", "WEIR_SERVER__PORT", "--port"
 
@@ -67,12 +69,16 @@ def _named(path: Name, slugs: list[str]) -> Name:
 
 def _leaves(table: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
     for key, value in table.items():
-        if isinstance(value, list) and value and (*above, key) == (UPSTREAM,):
+        if not above and key in LISTS and isinstance(value, list) and (key == UPSTREAM or _are_tables(value)):
             value = {str(number): one for number, one in enumerate(value)}
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*above, key))
         else:
             yield (*above, key), value
+
+
+def _are_tables(values: list[Any]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _read(file: Path) -> str:
@@ -100,13 +106,14 @@ def _tables(file: Path, text: str) -> dict[str, Any]:
 
 def _place(file: Path, text: str, path: Name) -> str:
     """The file, and the line that gives `path` where it is written plainly; tomllib does not tell."""
-    wanted, table, upstreams = _bare(".".join(path)), "", 0
+    wanted, table = _bare(".".join(path)), ""
+    counts: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*(\[+)([^\[\]=]+)\]", line):
             given = table = _bare(header[2])
-            if header[1] == "[[" and table == UPSTREAM:
-                given = table = f"{UPSTREAM}.{upstreams}"
-                upstreams += 1
+            if header[1] == "[[" and table in LISTS:
+                counts[table] += 1
+                given = table = f"{table}.{counts[table] - 1}"
         elif key := re.match(r"\s*([^=#]+)=", line):
             given = f"{table}.{_bare(key[1])}".lstrip(".")
             if wanted.startswith(f"{given}."):  # an inline table

@@ -17,13 +17,14 @@ from aiohttp import http_parser
 from rich.console import Console
 from rich.text import Text
 
-from proxy.app import is_loopback, policy_of
+from proxy.app import is_loopback
 from proxy.config import ConfigError
 from proxy.config_file import slug
 from proxy.errors import Fault
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.moderate import moderate
+from proxy.policies import policy_of
 from proxy.settings import Settings, UpstreamSettings
 from proxy.upstream import Upstream, open_session
 

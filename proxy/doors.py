@@ -13,9 +13,10 @@ from proxy.completion_request import read_completion_request
 from proxy.error_bodies import anthropic_body, openai_body
 from proxy.errors import ApiError
 from proxy.message_request import read_message_request
+from proxy.policy_settings import PolicySettings
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.response_request import read_response_request
-from proxy.settings import Settings
+from proxy.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -44,12 +45,11 @@ def error_body(path: str, error: ApiError) -> dict[str, Any]:
     return error.body() if door is None else door.write_error(error)
 
 
-def terms_of(settings: Settings) -> Terms:
+def terms_of(limits: ServerSettings, policy: PolicySettings) -> Terms:
     """Where nothing is ever withheld, nothing needs to be refused for not being judged."""
-    policy = settings.policy
     is_watching = policy.on_flag == "monitor"
     return Terms(
-        limits=settings.server,
+        limits=limits,
         allow_stored=policy.allow_stored or is_watching,
         allow_unscanned=policy.allow_unscanned or is_watching,
     )

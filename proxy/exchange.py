@@ -17,6 +17,7 @@ from proxy.conversation import Prompt
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
+from proxy.policies import Chosen, Policies
 from proxy.policy import Action, Policy
 from proxy.prompts import (
     PromptBlocked,
@@ -46,7 +47,7 @@ class Service:
     """What all requests of one application share."""
 
     settings: Settings
-    policy: Policy
+    policies: Policies
     guard: Guard
     upstreams: Upstreams
 
@@ -57,6 +58,7 @@ class Ask:
 
     endpoint: str
     request: ModeratedRequest
+    chosen: Chosen
     upstream: Upstream  # that it goes to
     headers: Mapping[str, str]
     query: str = ""
@@ -72,6 +74,7 @@ class Exchange:
         self._settings = service.settings
         self._record = record
         self._ask = ask
+        self._policy = ask.chosen.settings
         self._stack = AsyncExitStack()
         self._classifier: Classifier | None = None
         self._response: UpstreamResponse | None = None
@@ -79,11 +82,11 @@ class Exchange:
         self._stream: ModeratedStream | None = None
         self._adapter: Adapter | None = None
         self._prompts: list[Prompt] = []
-        self._prompt_policy, self._answer_policy = _policies(service.policy, ask.request)
+        self._prompt_policy, self._answer_policy = _policies(ask.chosen.policy, ask.request)
         # Where nothing waits for a verdict, none that fails may change the delivery.
         is_watching = not self._prompt_policy.holds and not self._answer_policy.holds
         self._fails_open = self._settings.guard.on_failure == "open" or is_watching
-        self._allows_unscanned = self._settings.policy.allow_unscanned or is_watching
+        self._allows_unscanned = self._policy.allow_unscanned or is_watching
 
     async def __aenter__(self) -> "Exchange":
         return self
@@ -106,7 +109,7 @@ class Exchange:
         self._record.dropped_turns = sum(prompt.dropped_turns for prompt in prompts)
         unscanned = [part for prompt in prompts for part in prompt.unscanned]
         self._record.unscanned_parts = (*unscanned, *self._ask.request.unscanned)
-        if self._settings.policy.prompt_check == "before":
+        if self._policy.prompt_check == "before":
             await self._judge_prompt()
             await self._open_upstream()
         else:
@@ -167,7 +170,7 @@ class Exchange:
             choices=request.choices,
             prompt_tokens=self._record.prompt_tokens,
             wants_usage=request.include_usage and request.stream,
-            notice=self._settings.policy.notice,
+            notice=self._policy.notice,
             prompt=self._assessment,
             folded_view=self._settings.guard.folded_view,
         )
@@ -210,7 +213,7 @@ class Exchange:
         adapter = (endpoint.stream if request.stream else endpoint.body)(self._options())
         framing = self._framing()
         report = Report((), self._assessment, None)
-        notice = self._settings.policy.prompt_notice
+        notice = self._policy.prompt_notice
         events = [
             event
             for choice in range(request.choices)

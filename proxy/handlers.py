@@ -4,7 +4,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -14,11 +13,14 @@ from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.incoming import owner_of, read_request
+from proxy.policies import Chosen
+from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
 from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
-from proxy.request_fields import ModeratedRequest
+from proxy.request_fields import ModeratedRequest, model_of
 from proxy.stored_request import read_stored_request
+from proxy.upstream import Upstream
 
 HTTP_LOGGER = logging.getLogger("weir.http")
 
@@ -43,7 +45,9 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
 async def served(request: web.Request, answer: Answer, endpoint: str | None = None) -> web.StreamResponse:
     """Admit a request, have it answered, and write its record, whatever comes of it."""
     service = request.app[SERVICE]
-    record = Record(f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policy.name, _guard_name(service))
+    record = Record(
+        f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policies.default.policy.name, _guard_name(service)
+    )
     reply = Reply(request, record, service.settings.server.send_seconds)
     try:
         async with request.app[ADMISSION].enter():
@@ -62,13 +66,28 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
-    asked = await read_request(request, service.settings.server, partial(_asked_at, request.path, service))
-    return await _exchange(request, service, record, reply, asked)
+    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream]:
+        upstream = service.upstreams.of_model(model_of(body))
+        chosen = choose(service, record, body.get("model"), upstream.name)
+        terms = terms_of(service.settings.server, chosen.settings)
+        return DOORS[record.endpoint].read(body, terms), chosen, upstream
+
+    return await _exchange(request, service, record, reply, *await read_request(request, service.settings.server, read))
 
 
 async def _read_back(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
     asked = read_stored_request(list(request.query.items()))
-    return await _exchange(request, service, record, reply, asked, f"/responses/{request.match_info['response_id']}")
+    upstream = service.upstreams.of_stored()
+    chosen = choose(service, record, None, upstream.name)
+    path = f"/responses/{request.match_info['response_id']}"
+    return await _exchange(request, service, record, reply, asked, chosen, upstream, path)
+
+
+def choose(service: Service, record: Record, model: object, upstream: str = "") -> Chosen:
+    """The policy of a request for that model; the record names it."""
+    chosen = service.policies.choose(record.endpoint, model if isinstance(model, str) else "", upstream)
+    record.policy = chosen.policy.name
+    return chosen
 
 
 async def _exchange(
@@ -77,24 +96,20 @@ async def _exchange(
     record: Record,
     reply: Reply,
     asked: ModeratedRequest,
+    chosen: Chosen,
+    upstream: Upstream,
     stored: str | None = None,
 ) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
-    upstreams = service.upstreams
-    upstream = upstreams.of_model(asked.model) if stored is None else upstreams.of_stored()
     record.upstream = upstream.name
     query = request.rel_url.raw_query_string
-    ask = Ask(record.endpoint, asked, upstream, request.headers, query, owner_of(request.headers), stored)
+    ask = Ask(record.endpoint, asked, chosen, upstream, request.headers, query, owner_of(request.headers), stored)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()
         except PromptBlocked as blocked:
-            return _blocked_prompt(service, record, exchange, blocked)
+            return _blocked_prompt(chosen.settings, record, exchange, blocked)
         return await (reply.stream(exchange) if asked.stream else reply.body(exchange))
-
-
-def _asked_at(path: str, service: Service, body: Mapping[str, Any]) -> ModeratedRequest:
-    return DOORS[path].read(body, terms_of(service.settings))
 
 
 async def alive(_: web.Request) -> web.StreamResponse:
@@ -141,8 +156,10 @@ def _check_head(request: web.Request) -> None:
         raise ApiError(400, "Send the request as HTTP/1.1.", code="unsupported_http_version")
 
 
-def _blocked_prompt(service: Service, record: Record, exchange: Exchange, blocked: PromptBlocked) -> web.StreamResponse:
-    policy, note = service.settings.policy, blocked.note
+def _blocked_prompt(
+    policy: PolicySettings, record: Record, exchange: Exchange, blocked: PromptBlocked
+) -> web.StreamResponse:
+    note = blocked.note
     headers = weir_headers(record, exchange.scanned)
     if policy.prompt_block == "answer":
         record.outcome, record.status = RequestOutcome.CUT, 200

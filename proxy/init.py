@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from proxy.config import DEFAULT_FILE, SEVERAL
+from proxy.config import DEFAULT_FILE
 from proxy.config_file import UPSTREAM
+from proxy.setting_names import SEVERAL
 from proxy.settings import Settings
 
 STANDARD_OUTPUT = "-"
@@ -60,6 +61,8 @@ def _table(path: tuple[str, ...], model: type[BaseModel], *, is_live: bool) -> I
     inner: list[str] = []
     for name, field in model.model_fields.items():
         kind, below = shape_of(field.annotation)
+        if path == ("policies", "NAME") and name == "name":
+            continue  # the table's own
         if kind == "key":
             yield from _key(name, field)
         else:

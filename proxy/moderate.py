@@ -20,7 +20,6 @@ from rich.text import Text
 
 from adapters.base import AdapterError, Delta, Event, Kind, Options
 from adapters.openai_chat_body import ChatBody
-from proxy.app import policy_of
 from proxy.channel import Batch, Span, View
 from proxy.chat_request import read_chat_request
 from proxy.classifier import Classifier
@@ -29,6 +28,7 @@ from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.guards import open_guard
+from proxy.policies import policy_of
 from proxy.policy import Action, Policy
 from proxy.prompts import harder
 from proxy.request_body import BadRequest, read_object

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from proxy.app import policy_of
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.moderate import (
@@ -28,6 +27,7 @@ from proxy.moderate import (
     read_source,
     run_one,
 )
+from proxy.policies import policy_of
 from proxy.settings import Settings
 
 # From mildest to worst: a conversation without a verdict is worse than one that is flagged.

@@ -1,12 +1,14 @@
 """What values of settings may look like: the types that the sections share."""
 
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MIB = 1 << 20
 DAY_SECONDS = 86_400
+
+T = TypeVar("T")
 
 
 def not_bool(value: object) -> object:
@@ -26,10 +28,21 @@ def spelled(pattern: str, reason: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise ValueError("must name at least one")
+    return values
+
+
 Count = Annotated[int, BeforeValidator(not_bool)]
 Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
 Line = Annotated[str, spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
+# It may go into a header.
+ShortName = Annotated[
+    str, spelled(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes or underscores")
+]
+Some = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 
 class Section(BaseModel):

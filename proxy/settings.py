@@ -1,27 +1,19 @@
 """What can be set: a model a section of `weir.toml`, a docstring a key. `config` reads them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from proxy.risk import Category
-from proxy.setting_types import MIB, Bytes, Count, Line, Seconds, Section, not_bool, spelled
+from proxy.policy_settings import PolicySettings, RuleSettings
+from proxy.setting_types import MIB, Bytes, Count, Line, Seconds, Section, ShortName, not_bool, spelled
 
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
-NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"  # a policy's goes into a header
 
-Mode = Literal["loose", "strict"]
-OnFlag = Literal["block", "annotate", "monitor"]
-CategoryAction = Literal["block", "annotate", "allow"]
-DebounceRule = Literal["same-level", "any-level"]
-Release = Literal["hold", "window"]
-PromptCheck = Literal["parallel", "before"]
-PromptBlock = Literal["error", "answer"]
 OnFailure = Literal["closed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -56,7 +48,7 @@ class ServerSettings(Section):
 class UpstreamSettings(Section):
     """The LLM API behind us, or one of several."""
 
-    name: Annotated[str, spelled(r"[A-Za-z0-9._-]{1,64}", NAMES)] = "default"
+    name: ShortName = "default"
     """Named in records, and in the variables of one of several: WEIR_UPSTREAM__NAME__API_KEY."""
     models: Annotated[tuple[Line, ...], Field(min_length=1, max_length=1000)] | None = None
     """Patterns of the models that it serves, such as "claude-*"; without them, all that no other one does."""
@@ -148,52 +140,6 @@ class GuardSettings(Section):
     """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
 
 
-class PolicySettings(Section):
-    """What a risk leads to."""
-
-    name: Annotated[str, spelled(r"[A-Za-z0-9._-]{1,64}", NAMES)] = "default"
-    """Named in headers and records."""
-    mode: Mode = "loose"
-    """strict: Controversial counts as Unsafe."""
-    on_flag: OnFlag = "block"
-    """block: end the answer; annotate: mark it; monitor: only record."""
-    debounce: Annotated[Count, Field(ge=1, le=8)] = 2
-    """How many flagged tokens in a row make a flag."""
-    debounce_rule: DebounceRule = "same-level"
-    """same-level: a run is of one level, as in the published evaluation; any-level: as in the paper."""
-    categories: dict[Category, CategoryAction] = Field(default_factory=dict)
-    """What to do for a category instead of on_flag, such as "Sexual Content" = "allow"."""
-    release: Release = "hold"
-    """hold: no character leaves before its verdict; window: a few may."""
-    window: Annotated[Count, Field(ge=0, le=100_000)] = 0
-    """With release = "window": the most characters ahead of the verdicts."""
-    prompt_check: PromptCheck = "parallel"
-    """parallel: judge the prompt while the upstream answers; before: call it only after the verdict."""
-    prompt_block: PromptBlock = "error"
-    """What a flagged prompt gets. error: HTTP 400; answer: a normal answer that says prompt_notice."""
-    notice: Annotated[str, Field(max_length=1000)] = "\n\n[This answer was stopped by a safety policy.]"
-    """What is said behind the text of an answer that was cut; "" for nothing."""
-    prompt_notice: Annotated[str, Field(max_length=1000)] = "This request was stopped by a safety policy."
-    """What the sender of a flagged prompt is told."""
-    allow_unscanned: bool = False
-    """Let images and audio, which no one can judge, through with a label instead of refusing them."""
-    allow_stored: bool = False
-    """Let the upstream keep answers and conversations, which can be read and continued without being judged."""
-
-    @field_validator("categories", mode="before")
-    @classmethod
-    def _name_categories(cls, value: object) -> object:
-        return _by_category(value) if isinstance(value, Mapping) else value
-
-    @model_validator(mode="after")
-    def _check_window(self) -> "PolicySettings":
-        if self.release == "window" and self.window == 0:
-            raise ValueError('release = "window" needs a window above 0: the characters that may leave unjudged')
-        if self.release == "hold" and self.window > 0:
-            raise ValueError('window is set, but only release = "window" uses it')
-        return self
-
-
 class AnnotationSettings(Section):
     """What an answer tells of its risks."""
 
@@ -221,6 +167,10 @@ class Settings(Section):
     """Each `[[upstream]]` of a file that lists several, in its order; such a file has no [upstream] besides."""
     guard: GuardSettings = GuardSettings()
     policy: PolicySettings = PolicySettings()
+    policies: dict[ShortName, PolicySettings] = Field(default_factory=dict)
+    """More policies, each by its name; what one does not set is as [policy] has it."""
+    rules: tuple[RuleSettings, ...] = ()
+    """Which requests get which of them: the first rule that fits; where none does, [policy]."""
     annotations: AnnotationSettings = AnnotationSettings()
     log: LogSettings = LogSettings()
 
@@ -228,6 +178,20 @@ class Settings(Section):
     def upstreams(self) -> tuple[UpstreamSettings, ...]:
         """At least one. The first whose `models` match serves a model."""
         return tuple(self.upstream_tables.values()) or (self.upstream,)
+
+
+def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong between settings that are each right: the path of one of them, and why it cannot stand."""
+    for name in settings.policies:
+        if name == settings.policy.name:
+            yield ("policies", name), "has the name that [policy] has"
+    policies = (settings.policy.name, *settings.policies)
+    upstreams = [upstream.name for upstream in settings.upstreams]
+    for number, rule in enumerate(settings.rules):
+        if rule.policy not in policies:
+            yield ("rules", str(number), "policy"), f'names no policy, "{rule.policy}"; there are {", ".join(policies)}'
+        for name in set(rule.upstreams or ()) - {*upstreams}:
+            yield ("rules", str(number), "upstreams"), f'names no upstream, "{name}"; there are {", ".join(upstreams)}'
 
 
 def url_fault(url: str) -> str | None:
@@ -246,21 +210,3 @@ def url_fault(url: str) -> str | None:
         "must not hold a # fragment": "#" in url,
     }
     return next((reason for reason, is_fault in faults.items() if is_fault), None)
-
-
-def category_slug(name: str) -> str:
-    """`Sexual Content`, `sexual_content` and `SEXUAL-CONTENT` are one name."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-CATEGORY_OF_SLUG: dict[str, Category] = {category_slug(category): category for category in Category}
-
-
-def _by_category(value: Mapping[Any, Any]) -> dict[Any, Any]:
-    named: dict[Any, Any] = {}
-    for name, action in value.items():
-        category = CATEGORY_OF_SLUG.get(category_slug(str(name)), name)
-        if category in named:
-            raise ValueError(f'names the category "{category}" twice')
-        named[category] = action
-    return named

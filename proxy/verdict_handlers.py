@@ -1,9 +1,8 @@
 """The guard's own verdict for other programs: OpenAI's moderations, and LiteLLM's generic guardrail."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -11,16 +10,20 @@ from adapters.notations import moderation_entry
 from proxy.doors import terms_of
 from proxy.exchange import Service
 from proxy.guard.protocol import GuardError
-from proxy.handlers import served
+from proxy.handlers import choose, served
 from proxy.incoming import owner_of, read_request
 from proxy.moderation_request import Messages, read_guardrail_request, read_moderation_request
+from proxy.policies import Chosen
 from proxy.prompts import refusal_without_verdict
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.replies import Reply, weir_headers
+from proxy.request_fields import Terms
 from proxy.verdicts import Judged, judge_all
 
 MODERATIONS = "/v1/moderations"
 GUARDRAIL = "/beta/litellm_basic_guardrail_api"
+
+Asked = TypeVar("Asked")
 
 IMAGES = "Images cannot be read by the guard."
 
@@ -34,41 +37,52 @@ async def guardrail(request: web.Request) -> web.StreamResponse:
 
 
 async def _moderations(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
-    read = partial(read_moderation_request, terms=terms_of(service.settings))
-    asked = await read_request(request, service.settings.server, read)
+    asked, chosen = await _read(request, service, record, read_moderation_request)
     record.model = asked.model
-    judged = await _judged(request, service, record, asked.conversations, asked.unscanned)
+    judged = await _judged(request, service, record, chosen, asked.conversations, asked.unscanned)
     model = service.guard.info.model
     results = [moderation_entry(model, one.assessment) for one in judged]
     return _answer(record, {"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": results})
 
 
 async def _guardrail(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
-    terms = terms_of(service.settings)
-    asked = await read_request(request, service.settings.server, partial(read_guardrail_request, terms=terms))
-    if asked.has_images and not terms.allow_unscanned:
+    asked, chosen = await _read(request, service, record, read_guardrail_request)
+    if asked.has_images and not terms_of(service.settings.server, chosen.settings).allow_unscanned:
         return _answer(record, {"action": "BLOCKED", "blocked_reason": IMAGES}, is_blocked=True)
     unscanned = ("images",) if asked.has_images else ()
-    judged = await _judged(request, service, record, asked.conversations, unscanned)
+    judged = await _judged(request, service, record, chosen, asked.conversations, unscanned)
     blocked = next((one for one in judged if one.is_blocked), None)
     if blocked is None:
         return _answer(record, {"action": "NONE"})
     category = blocked.assessment.worst.category if blocked.assessment.worst else None
-    notice = service.settings.policy.prompt_notice or "Stopped by a safety policy."
+    notice = chosen.settings.prompt_notice or "Stopped by a safety policy."
     return _answer(record, {"action": "BLOCKED", "blocked_reason": f"{notice} ({category})"}, is_blocked=True)
+
+
+async def _read(
+    request: web.Request, service: Service, record: Record, understand: Callable[[Mapping[str, Any], Terms], Asked]
+) -> tuple[Asked, Chosen]:
+    """What is asked, and the policy that answers it. Raises ApiError."""
+
+    def read(body: Mapping[str, Any]) -> tuple[Asked, Chosen]:
+        chosen = choose(service, record, body.get("model"))
+        return understand(body, terms_of(service.settings.server, chosen.settings)), chosen
+
+    return await read_request(request, service.settings.server, read)
 
 
 async def _judged(
     request: web.Request,
     service: Service,
     record: Record,
+    chosen: Chosen,
     conversations: Sequence[Messages],
     unscanned: tuple[str, ...],
 ) -> list[Judged]:
     """Raises ApiError."""
     owner = owner_of(request.headers)
     try:
-        judged = await judge_all(conversations, service.guard, service.settings, service.policy, owner)
+        judged = await judge_all(conversations, service.guard, service.settings.guard, chosen, owner)
     except GuardError as exc:
         record.error = f"{type(exc).__name__}: {exc}"
         raise refusal_without_verdict(exc) from exc

@@ -14,11 +14,12 @@ from proxy.channel import Channel
 from proxy.classifier import Classifier
 from proxy.errors import ApiError
 from proxy.guard.protocol import Guard
+from proxy.policies import Chosen
 from proxy.policy import Policy
 from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompts
 from proxy.reports import assess
 from proxy.request_fields import ModeratedRequest
-from proxy.settings import Settings
+from proxy.settings import GuardSettings
 
 # Conversations of one request that are judged at once: enough for the guard to batch, and no flood.
 MAX_AT_ONCE = 16
@@ -47,14 +48,14 @@ async def judge_text(delta: Delta, classifier: Classifier, policy: Policy, *, fo
 
 
 async def judge_all(
-    conversations: Sequence[Messages], guard: Guard, settings: Settings, policy: Policy, owner: str
+    conversations: Sequence[Messages], guard: Guard, settings: GuardSettings, chosen: Chosen, owner: str
 ) -> list[Judged]:
     """Each on its own, in order. Raises GuardError, and ApiError for one that cannot be read."""
     room = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def judge(messages: Messages) -> Judged:
         async with room:
-            return await judge_conversation(messages, guard, settings, policy, owner)
+            return await judge_conversation(messages, guard, settings, chosen, owner)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -65,18 +66,17 @@ async def judge_all(
 
 
 async def judge_conversation(
-    messages: Messages, guard: Guard, settings: Settings, policy: Policy, owner: str
+    messages: Messages, guard: Guard, settings: GuardSettings, chosen: Chosen, owner: str
 ) -> Judged:
     """The prompt at its last user turn, and every text of the assistant messages at the end."""
     count = len(list(takewhile(lambda message: message.get("role") == "assistant", reversed(messages))))
     asked, said = messages[: len(messages) - count], messages[len(messages) - count :]
     request = ModeratedRequest("-", list(asked) or [{"role": "user", "content": ""}], {})
-    allows = settings.policy.allow_unscanned
-    folds = settings.guard.folded_view
+    policy, allows, folds = chosen.policy, chosen.settings.allow_unscanned, settings.folded_view
     [prompt] = await render_prompts(request, guard, allow_unscanned=allows, folds=folds)
     deltas = [delta for number, message in enumerate(said) for delta in _texts_of(message, number)]
     async with AsyncExitStack() as stack:
-        classifier, risk = await judge_prompt(prompt, guard, settings.guard, stack, owner, policy)
+        classifier, risk = await judge_prompt(prompt, guard, settings, stack, owner, policy)
         channels = [await judge_text(delta, classifier, policy, folds=folds) for delta in deltas]
     found = [assess_prompt(risk, policy)] if asked else []
     answer = assess(channels)

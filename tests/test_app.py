@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from proxy.app import HTTP_LINES_A_SECOND, is_loopback, policy_of, record_log, running, serve, started
+from proxy.app import HTTP_LINES_A_SECOND, is_loopback, record_log, running, serve, started
 from proxy.config import load_settings
-from proxy.policy import Action, DebounceRule, Mode, ReleaseMode
 from proxy.records import Record
-from proxy.risk import Category
 from proxy.settings import LogSettings, Settings, UpstreamSettings
 from tests.fakes import ScriptedGuard
 from tests.sockets import ask, connected
@@ -23,24 +21,6 @@ from tests.sockets import ask, connected
 def settings_of(**overrides: Any) -> Settings:
     values = {"upstream.base_url": "http://127.0.0.1:1", "server.port": 0}
     return load_settings(overrides=values | {k.replace("__", "."): v for k, v in overrides.items()}, environ={})
-
-
-def test_every_setting_of_the_policy_reaches_it() -> None:
-    settings = settings_of(
-        policy__name="house",
-        policy__mode="strict",
-        policy__on_flag="annotate",
-        policy__debounce=3,
-        policy__debounce_rule="any-level",
-        policy__release="window",
-        policy__window=7,
-        policy__categories={"Violent": "block"},
-    )
-    policy = policy_of(settings.policy)
-    assert (policy.name, policy.mode, policy.on_flag) == ("house", Mode.STRICT, Action.ANNOTATE)
-    assert (policy.debounce, policy.rule) == (3, DebounceRule.ANY_LEVEL)
-    assert (policy.release, policy.window) == (ReleaseMode.WINDOW, 7)
-    assert policy.categories == {Category.VIOLENT: Action.BLOCK}
 
 
 async def test_a_connection_that_says_garbage_is_told_so_and_closed(caplog: pytest.LogCaptureFixture) -> None:

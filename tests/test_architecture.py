@@ -17,12 +17,13 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
-    "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes", "channel",
-    "channels", "chat_request", "completion_request", "config", "config_file", "conversation", "doors", "error_bodies",
-    "errors", "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing",
-    "gate", "message_request", "moderation_request", "normalizer", "policy", "pretoken", "pump", "records", "reports",
-    "request_body", "request_fields", "response_request", "retokenizer", "risk", "setting_types", "settings",
-    "settling", "splitter", "sse", "stored_request", "stream", "surrogates", "transcript", "vocabulary",
+    "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes",
+    "channel", "channels", "chat_request", "completion_request", "config", "config_file", "conversation", "doors",
+    "error_bodies", "errors", "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms",
+    "folding", "framing", "gate", "message_request", "moderation_request", "normalizer", "policies", "policy",
+    "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
+    "response_request", "retokenizer", "risk", "setting_names", "setting_types", "settings", "settling", "splitter",
+    "sse", "stored_request", "stream", "surrogates", "transcript", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {
     f"proxy.{name}"

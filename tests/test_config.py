@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import FLAGS, NAMES, ConfigError, Settings, load_settings, require_upstream
+from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
 from proxy.risk import Category
+from proxy.setting_names import NAMES
 
 
 def load(tmp_path: Path, text: str, **environ: str) -> Settings:
@@ -75,6 +76,32 @@ def test_categories_of_file_and_environment_are_joined_whatever_their_spelling(t
     }
 
 
+def test_a_named_policy_inherits_and_a_rule_chooses_it(tmp_path: Path) -> None:
+    text = """
+[policy]
+mode = "strict"
+release = "window"
+window = 9
+[policy.categories]
+pii = "annotate"
+[policies.kids]
+release = "hold"
+[policies.kids.categories]
+violent = "block"
+[policies.same]
+[[rules]]
+policy = "kids"
+models = ["gpt-*", "o?"]
+routes = ["/v1/responses"]
+"""
+    settings = load(tmp_path, text, WEIR_POLICIES__KIDS__DEBOUNCE="1")
+    kids = settings.policies["kids"]
+    assert (kids.name, kids.mode, kids.release, kids.window, kids.debounce) == ("kids", "strict", "hold", 0, 1)
+    assert kids.categories == {Category.PII: "annotate", Category.VIOLENT: "block"}
+    assert settings.policies["same"] == settings.policy.model_copy(update={"name": "same"})
+    assert settings.rules[0].models == ("gpt-*", "o?")
+
+
 def test_every_flag_sets_a_key_that_exists() -> None:
     assert {tuple(key.split(".")) for key in FLAGS} <= set(NAMES)
 
@@ -138,6 +165,41 @@ TYPOS = [
         "[policy.categories]\npii = 'allow'\nPII = 'block'",
         "line 3: [policy] categories.PII is given a second time, after",
     ),
+    (
+        "[policies.kids]\nmdoe = 'strict'",
+        "line 2: there is no setting [policies.kids] mdoe; did you mean [policies.kids] mo",
+    ),
+    ("[policies.kids]\nname = 'x'", "line 2: there is no setting [policies.kids] name"),
+    ("[policies.kids]\nmode = 'hard'", 'line 2: [policies.kids] mode must be "loose" or "strict", not "hard".'),
+    (
+        "[policies.kids.categories]\npi = 'allow'",
+        "line 2: there is no setting [policies.kids] categories.pi; did you mea",
+    ),
+    ("[policies]\nkids = 1", "line 2: [policies] kids must be a table"),
+    ("policies = 1", "line 1: policies must be a table"),
+    ("[policies.'a b']\nmode = 'strict'", "[policies] a b must be 1 to 64 letters"),
+    ("[policies.default]\nmode = 'strict'", "[policies] default has the name that [policy] has."),
+    ("[policies.kids]\nwindow = 5", 'line 2: window is set, but only release = "window" uses it.'),
+    ("[policy]\nmode = 'hard'\n[policies.kids]\ndebounce = 1", 'line 2: [policy] mode must be "loose"'),
+    ("[policy]\nwindow = 5\n[policies.kids]\ndebounce = 1", "line 2: window is set"),
+    (
+        "[[rules]]\npolicy = 'default'\nupstreams = ['openai']",
+        'line 3: [[rules]] upstreams names no upstream, "openai"; there are default.',
+    ),
+    ("[[rules]]\npolicy = 'kids'", 'line 2: [[rules]] policy names no policy, "kids"; there are default.'),
+    ("[[rules]]\nroutes = ['/v1/chat/completions']", "line 2: [[rules]] policy must be given"),
+    (
+        "[[rules]]\npolicy = 'default'\n[[rules]]\npolicy = 'default'\nmodel = ['x']",
+        "line 5: there is no setting [[rules]] m",
+    ),
+    (
+        "[[rules]]\npolicy = 'default'\nroutes = ['/v1/chat']",
+        'line 3: [[rules]] routes must be "/v1/chat/completions"',
+    ),
+    ("[[rules]]\npolicy = 'default'\nmodels = []", "line 3: [[rules]] models must name at least one."),
+    ("[[rules]]\npolicy = 'default'\nmodels = 'gpt'", "line 3: [[rules]] models must be a list"),
+    ("rules = 1", "line 1: rules must be a list"),
+    ("rules = [1]", "line 1: rules must be a table, not 1."),
     ("[annotations]\nweir = 'maybe'", '[annotations] weir must be true or false, not "maybe".'),
     ("[log]\nlevel = 'INFO'", 'not "INFO"; did you mean "info"?'),
     ("[log]\nfile = 3", "[log] file must be a file's path, not 3."),

@@ -78,3 +78,14 @@ def test_an_upstream_without_a_name_of_its_own_is_refused(tmp_path: Path, text: 
 )
 def test_a_slug_fits_a_variable(name: str, expected: str) -> None:
     assert slug(name) == expected
+
+
+def test_rules_go_by_their_numbers(tmp_path: Path) -> None:
+    text = '[[rules]]\npolicy = "a"\n[[rules]]\nmodels = ["a",\n  "b"]\npolicy = "b"\n'
+    assert read(tmp_path, text) == {
+        ("rules", "0", "policy"): ("a", "weir.toml line 2"),
+        ("rules", "1", "models"): (["a", "b"], "weir.toml line 4"),
+        ("rules", "1", "policy"): ("b", "weir.toml line 6"),
+    }
+    assert read(tmp_path, 'rules = [{policy = "a"}]')["rules", "0", "policy"] == ("a", "weir.toml line 1")
+    assert read(tmp_path, "rules = [1]") == {("rules",): ([1], "weir.toml line 1")}

@@ -27,7 +27,8 @@ from proxy.doctor import (
     run,
 )
 from proxy.guard.protocol import GuardTimeout
-from proxy.settings import GuardSettings, PolicySettings, ServerSettings, Settings, UpstreamSettings
+from proxy.policy_settings import PolicySettings
+from proxy.settings import GuardSettings, ServerSettings, Settings, UpstreamSettings
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words
 from tests.guard.checkpoints import small_checkpoint
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from adapters import ENDPOINTS
 from proxy import doors
-from proxy.config import load_settings
 from proxy.doors import error_body, terms_of
 from proxy.errors import ApiError
+from proxy.policy_settings import PolicySettings
+from proxy.settings import ServerSettings
 from proxy.stream import Expected, Outcome
 from tests.doors import CHAT, DOORS, Door
 from tests.driver import WORDS, Guard, drive
@@ -31,7 +32,7 @@ def test_a_door_has_an_adapter_a_reader_and_tests() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_reader_reads_its_own_requests(name: str) -> None:
-    terms = terms_of(load_settings(environ={}))
+    terms = terms_of(ServerSettings(), PolicySettings())
     asked = DOORS[name].ask | {"stream": True}
     request = doors.DOORS[DOORS[name].path].read(asked, terms)
     assert request.stream
@@ -41,10 +42,10 @@ def test_every_reader_reads_its_own_requests(name: str) -> None:
 
 
 def test_what_is_only_watched_needs_no_permission() -> None:
-    for overrides, allowed in (({}, False), ({"policy.on_flag": "monitor"}, True)):
-        terms = terms_of(load_settings(overrides=overrides, environ={}))
+    for overrides, allowed in (({}, False), ({"on_flag": "monitor"}, True)):
+        terms = terms_of(ServerSettings(), PolicySettings.model_validate(overrides))
         assert (terms.allow_stored, terms.allow_unscanned) == (allowed, allowed)
-    assert terms_of(load_settings(overrides={"policy.allow_stored": True}, environ={})).allow_stored
+    assert terms_of(ServerSettings(), PolicySettings(allow_stored=True)).allow_stored
 
 
 def test_an_error_has_the_shape_of_its_door() -> None:

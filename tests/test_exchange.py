@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from adapters.base import Note
-from proxy.app import policy_of
 from proxy.chat_request import read_chat_request
 from proxy.config import load_settings
 from proxy.errors import INTERNAL, ApiError
 from proxy.exchange import Ask, Exchange, Service
+from proxy.policies import Policies
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_fields import Terms
@@ -34,10 +34,11 @@ async def exchange(
         values = {name.replace("__", "."): value for name, value in overrides.items()}
         settings = load_settings(overrides={"upstream.base_url": upstream.url} | values, environ={})
         async with open_upstreams(settings) as upstreams:
-            service = Service(settings, policy_of(settings.policy), guard, upstreams)
+            service = Service(settings, Policies(settings), guard, upstreams)
             record = Record("weir-1", "/v1/chat/completions", "default", "g@1")
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
-            async with Exchange(service, record, Ask(record.endpoint, request, upstreams.of_model("m"), {})) as made:
+            asked = Ask(record.endpoint, request, service.policies.default, upstreams.of_model("m"), {})
+            async with Exchange(service, record, asked) as made:
                 yield made, record
     assert guard.slots == 0
 

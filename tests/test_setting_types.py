@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import ValidationError
 
-from proxy.setting_types import Bytes, Count, Line, Seconds, Section, spelled
+from proxy.setting_types import Bytes, Count, Line, Seconds, Section, ShortName, Some, spelled
 
 
 class Example(Section):
@@ -14,6 +14,8 @@ class Example(Section):
     bytes: Bytes = 1024
     seconds: Seconds = 1.0
     line: Line = "x"
+    some: Some[Line] = ("x",)
+    name: ShortName = "x"
     word: Annotated[str, spelled(r"[a-z]+", "must be small letters")] = "x"
 
 
@@ -29,6 +31,9 @@ class Example(Section):
         ("line", "a\nb", "must be one line of text"),
         ("line", "x" * 1025, "must be one line of text"),
         ("word", "A", "must be small letters"),
+        ("some", [], "must name at least one"),
+        ("some", [""], "must be one line of text"),
+        ("name", "a b", "must be 1 to 64 letters"),
         ("other", 1, "Extra inputs are not permitted"),
     ],
 )

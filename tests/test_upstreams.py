@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from proxy.errors import ApiError
-from proxy.settings import PolicySettings, Settings, UpstreamSettings
+from proxy.policy_settings import PolicySettings
+from proxy.settings import Settings, UpstreamSettings
 from proxy.upstreams import open_upstreams, takes_client_key
 from tests.doors import DOORS, Door
 from tests.driver import WORDS, answer, body, read

@@ -4,19 +4,27 @@ from typing import Any
 
 import pytest
 
-from proxy.config import load_settings
 from proxy.errors import ApiError
 from proxy.guard.protocol import GuardError
+from proxy.policies import Chosen
 from proxy.policy import Action, Policy
+from proxy.policy_settings import PolicySettings
+from proxy.settings import GuardSettings
 from proxy.verdicts import MAX_AT_ONCE, Judged, judge_all, judge_conversation
 from tests.fakes import SAFE, UNSAFE, ScriptedGuard, words
 
-SETTINGS = load_settings(environ={})
+SETTINGS = GuardSettings()
+
+
+def by(policy: Policy) -> Chosen:
+    return Chosen(PolicySettings(), policy)
+
+
 ASKED = [{"role": "user", "content": "hello"}]
 
 
 async def judged(messages: Any, guard: ScriptedGuard, policy: Policy | None = None) -> Judged:
-    found = await judge_conversation(messages, guard, SETTINGS, policy or Policy(debounce=1), "")
+    found = await judge_conversation(messages, guard, SETTINGS, by(policy or Policy(debounce=1)), "")
     assert guard.slots == 0
     return found
 
@@ -61,7 +69,7 @@ async def test_an_answer_alone_is_judged_without_a_prompt() -> None:
 async def test_many_are_judged_each_on_its_own_and_in_order() -> None:
     conversations = [[{"role": "assistant", "content": text}] for text in ["ok", "bad"] * MAX_AT_ONCE]
     guard = ScriptedGuard(words("bad"))
-    found = await judge_all(conversations, guard, SETTINGS, Policy(debounce=1), "")
+    found = await judge_all(conversations, guard, SETTINGS, by(Policy(debounce=1)), "")
     assert [one.is_blocked for one in found] == [False, True] * MAX_AT_ONCE
     assert guard.slots == 0
 
@@ -69,9 +77,9 @@ async def test_many_are_judged_each_on_its_own_and_in_order() -> None:
 async def test_what_has_no_verdict_is_an_error() -> None:
     guard = ScriptedGuard(prompt_fault="raise")
     with pytest.raises(GuardError):
-        await judge_all([ASKED, ASKED], guard, SETTINGS, Policy(), "")
+        await judge_all([ASKED, ASKED], guard, SETTINGS, by(Policy()), "")
     with pytest.raises(ApiError):
-        await judge_all([[{"role": "nobody", "content": "a"}]], ScriptedGuard(), SETTINGS, Policy(), "")
+        await judge_all([[{"role": "nobody", "content": "a"}]], ScriptedGuard(), SETTINGS, by(Policy()), "")
     with pytest.raises(ApiError):
-        await judge_all([[*ASKED, {"role": "assistant", "content": 5}]], ScriptedGuard(), SETTINGS, Policy(), "")
+        await judge_all([[*ASKED, {"role": "assistant", "content": 5}]], ScriptedGuard(), SETTINGS, by(Policy()), "")
     assert guard.slots == 0

@@ -1,0 +1,125 @@
+"""The policy of a request: by route, model, upstream and key, over every door."""
+
+from typing import Any
+
+import pytest
+
+from proxy import doors, verdict_handlers
+from proxy.config import load_settings
+from proxy.policies import Policies, policy_of
+from proxy.policy import Action, DebounceRule, Mode, ReleaseMode
+from proxy.policy_settings import Route
+from proxy.risk import Category
+from proxy.settings import Settings
+from tests.doors import DOORS
+from tests.driver import WORDS, answer
+from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
+from tests.servers import recorded, weir
+from tests.sockets import ask
+
+Rule = dict[str, Any]
+CHAT = "/v1/chat/completions"
+
+
+def settings_of(**overrides: Any) -> Settings:
+    return load_settings(overrides={k.replace("__", "."): v for k, v in overrides.items()}, environ={})
+
+
+def test_every_setting_of_the_policy_reaches_it() -> None:
+    settings = settings_of(
+        policy__name="house",
+        policy__mode="strict",
+        policy__on_flag="annotate",
+        policy__debounce=3,
+        policy__debounce_rule="any-level",
+        policy__release="window",
+        policy__window=7,
+        policy__categories={"Violent": "block"},
+    )
+    policy = policy_of(settings.policy)
+    assert (policy.name, policy.mode, policy.on_flag) == ("house", Mode.STRICT, Action.ANNOTATE)
+    assert (policy.debounce, policy.rule) == (3, DebounceRule.ANY_LEVEL)
+    assert (policy.release, policy.window) == (ReleaseMode.WINDOW, 7)
+    assert policy.categories == {Category.VIOLENT: Action.BLOCK}
+
+
+def choice(rules: list[Rule], route: str = CHAT, model: str = "m", **names: str) -> str:
+    policies = {"kids": {"name": "kids"}, "staff": {"name": "staff"}}
+    return (
+        Policies(Settings.model_validate({"policies": policies, "rules": rules}))
+        .choose(route, model, **names)
+        .policy.name
+    )
+
+
+def test_the_first_rule_that_fits_chooses() -> None:
+    rules: list[Rule] = [{"policy": "kids", "models": ["gpt-*"]}, {"policy": "staff"}]
+    assert choice(rules, model="gpt-5") == "kids"
+    assert choice(rules, model="o3") == "staff"
+    assert choice(rules[:1], model="o3") == "default"
+    assert choice([{"policy": "default", "models": ["o*"]}, *rules], model="o3") == "default"
+
+
+def test_every_line_of_a_rule_must_fit_and_one_of_its_values() -> None:
+    line = {"routes": [CHAT, "/v1/messages"], "models": ["a", "b*"], "upstreams": ["x", "y"], "keys": ["alice"]}
+    rules = [{"policy": "kids", **line}]
+    good = {"model": "bb", "upstream": "y", "key": "alice"}
+    assert choice(rules, **good) == choice(rules, **{**good, "model": "a"}) == "kids"
+    for wrong in ({"route": "/v1/responses"}, {"model": "aa"}, {"upstream": "z"}, {"key": "bob"}, {"key": ""}):
+        assert choice(rules, **{**good, **wrong}) == "default"
+
+
+@pytest.mark.parametrize("model", ["GPT-5", " gpt-5", "gpt-5\n", "Gpt-", "gpt-5\nx"])
+def test_a_model_goes_by_any_case_and_spaces_that_an_upstream_may_read_over(model: str) -> None:
+    assert choice([{"policy": "kids", "models": ["gpt-*"]}], model=model) == "kids"
+    assert choice([{"policy": "kids", "models": ["GPT-*"]}], model=model) == "kids"
+
+
+def test_every_route_that_judges_can_be_named_in_a_rule() -> None:
+    routes = set(Route.__args__)  # type: ignore[attr-defined]
+    assert routes == {*doors.DOORS, verdict_handlers.MODERATIONS, verdict_handlers.GUARDRAIL}
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+async def test_each_door_is_judged_by_the_policy_of_its_rule(name: str) -> None:
+    door = DOORS[name]
+    rules = [{"policy": "kids", "routes": [door.path], "models": ["m"]}]
+    text = "".join(WORDS)
+    for model, finish in (("m", door.cut), ("other", door.stop)):
+        upstream = ScriptedUpstream([door.body(text)], content_type="application/json")
+        guard = ScriptedGuard(labels("SSCC"))
+        async with weir(upstream, guard, policies__kids__mode="strict", rules=rules) as server:
+            with recorded() as records:
+                reply = await ask(server.url, path=door.path, **{**door.ask, "model": model})
+            record = await records.next()
+        assert door.hear_body(reply.body).finish == finish
+        assert reply.headers["x-weir-policy"] == record["policy"] == ("kids" if model == "m" else "default")
+
+
+async def test_all_that_a_policy_says_of_requests_is_the_chosen_ones() -> None:
+    named = {
+        "policies__kids__prompt_block": "answer",
+        "policies__kids__prompt_notice": "Ask a grown-up.",
+        "policies__kids__prompt_check": "before",
+        "policies__free__allow_stored": True,
+        "policies__free__notice": " [stopped]",
+        "rules": [{"policy": "kids", "models": ["k"]}, {"policy": "free", "models": ["f"]}],
+    }
+    async with weir(ScriptedUpstream(), ScriptedGuard(prompt_level=UNSAFE), **named) as server:
+        assert (await ask(server.url, model="d")).status == 400
+        reply = await ask(server.url, model="k")
+        assert reply.json["choices"][0]["message"]["content"] == "Ask a grown-up."
+        assert not server.upstream.requests
+    upstream = ScriptedUpstream(answer(WORDS))
+    async with weir(upstream, ScriptedGuard(labels("SUU")), **named) as server:
+        assert (await ask(server.url, model="d", store=True)).status == 400
+        reply = await ask(server.url, model="f", store=True, stream=True)
+        assert b"[stopped]" in reply.body
+
+
+@pytest.mark.parametrize("body", [{"input": "hello", "model": "m"}, {"input": "hello"}])
+async def test_the_guards_own_door_goes_by_the_same_rules(body: dict[str, Any]) -> None:
+    rules = [{"policy": "kids", "routes": ["/v1/moderations"], "models": ["m"]}]
+    async with weir(guard=ScriptedGuard(), policies__kids__mode="strict", rules=rules) as server:
+        reply = await ask(server.url, path="/v1/moderations", messages=None, **{"model": None, **body})
+    assert reply.headers["x-weir-policy"] == ("kids" if "model" in body else "default")
