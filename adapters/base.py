@@ -6,9 +6,12 @@ the fields that the adapter knows and the text that was released.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 
 class AdapterError(Exception):
@@ -19,8 +22,7 @@ class UpstreamReportedError(AdapterError):
     """A readable event in which the upstream says that it failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One server-sent event after framing: the `data` lines joined by a newline, and its type."""
 
     data: str
@@ -43,6 +45,9 @@ WHOLE_KINDS = frozenset({Kind.NAME, Kind.OBJECT})
 JSON_KINDS = frozenset({Kind.ARGUMENTS, Kind.OBJECT})
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Key(NamedTuple):
     """One moderated text: a channel ("content", "tool_calls.0.arguments") of a choice."""
 
@@ -58,8 +63,7 @@ class Logprob:
     entry: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """Text appended to one key.
 
     `source` is the adapter's own note of the event it came from (its envelope); `extra` the
@@ -71,7 +75,7 @@ class Delta:
     kind: Kind
     text: str
     source: Any = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = NOTHING
     logprobs: tuple[Logprob, ...] = ()
 
     def split(self, at: int) -> "tuple[Delta, Delta]":
@@ -83,12 +87,11 @@ class Delta:
                 break
             covered += len(logprob.text)
             kept += 1
-        head = replace(self, text=self.text[:at], logprobs=self.logprobs[:kept])
-        return head, replace(self, text=self.text[at:], extra={}, logprobs=self.logprobs[kept:])
+        head = msgspec.structs.replace(self, text=self.text[:at], logprobs=self.logprobs[:kept])
+        return head, msgspec.structs.replace(self, text=self.text[at:], extra={}, logprobs=self.logprobs[kept:])
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(msgspec.Struct, frozen=True):
     """Something without model text that keeps its place: a role, usage, an empty delta.
 
     `choice` is None for what belongs to the whole response and so waits for every choice.
@@ -99,8 +102,7 @@ class Opaque:
     source: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True):
     """The upstream says that a choice is complete, and why."""
 
     choice: int
@@ -108,8 +110,7 @@ class Finish:
     source: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """The upstream says that the response is complete (`[DONE]`, or the end of a whole body)."""
 
 

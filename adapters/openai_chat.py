@@ -8,7 +8,7 @@ from adapters.metadata import Envelope
 from adapters.notations import moderation, weir_block, weir_finish, weir_note
 from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
 from adapters.openai_chat_reader import CHUNK, ChatReader
-from adapters.strict_json import write
+from adapters.strict_json import write, write_checked
 
 DONE = "[DONE]"
 
@@ -148,4 +148,4 @@ def failure_event(failure: Failure) -> Event:
 
 
 def _chunk(envelope: Envelope, choices: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> Event:
-    return Event(envelope.head + write({"choices": choices, **(more or {})})[1:])
+    return Event(envelope.head + write_checked({"choices": choices, **(more or {})})[1:])

@@ -5,8 +5,9 @@ The same reader serves a chunk's `delta` and a body's `message`: they differ in 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from adapters.base import AdapterError, Delta, Key, Kind, Opaque, Options, Piece
 from adapters.metadata import ID, index_of, is_count, leftovers, matches
@@ -104,7 +105,7 @@ class FieldReader:
         assert isinstance(delta, Delta)
         paired, dropped = pair(entries, delta.text, self._allow_unscanned)
         self._dropped += dropped
-        pieces[places[0]] = replace(delta, logprobs=paired)
+        pieces[places[0]] = msgspec.structs.replace(delta, logprobs=paired)
 
     def _add(self, channel: str, kind: Kind, text: str, extra: Mapping[str, Any] | None = None) -> None:
         if text:

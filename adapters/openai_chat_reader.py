@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.base import AdapterError, Delta, End, Event, Finish, Opaque, Options, Piece, UpstreamReportedError
+from adapters.base import (
+    AdapterError,
+    Delta,
+    End,
+    Event,
+    Finish,
+    Key,
+    Kind,
+    Opaque,
+    Options,
+    Piece,
+    UpstreamReportedError,
+)
 from adapters.metadata import ENVELOPE_FIELDS, WORD, Envelope, EnvelopeReader, leftovers, matches, read_counts
 from adapters.openai_chat_fields import FieldReader
 from adapters.strict_json import read_object
@@ -38,6 +50,10 @@ CHOICE_FIELDS = frozenset(
         "content_filter_result",
     }
 )
+
+# The fields of an event that carries one piece of content and nothing else.
+PLAIN = frozenset({"object", "choices", "usage", *ENVELOPE_FIELDS})
+PLAIN_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
 
 # What clients understand, and a few servers' own words for the same.
 FINISH_REASONS: Mapping[str, str] = {
@@ -81,6 +97,8 @@ class ChatReader:
         if self._is_over:
             return []
         chunk = read_object(event.data)
+        if (plain := self._read_plain(chunk, event.type)) is not None:
+            return [plain]
         _refuse_error(chunk, event.type)
         return self.take(chunk)
 
@@ -100,6 +118,31 @@ class ChatReader:
         if self._counts and (not choices or len(self._finished) == self._choices):
             pieces.append(self._flush(source))
         return pieces
+
+    def _read_plain(self, chunk: Mapping[str, Any], event_type: str) -> Delta | None:
+        """The one delta of an event that says nothing else, as nearly all do; the long way reads it alike."""
+        choices = chunk.get("choices")
+        if (
+            event_type
+            or self._shape is not CHUNK
+            or type(choices) is not list
+            or len(choices) != 1
+            or chunk.keys() - PLAIN
+        ):
+            return None
+        choice = choices[0]
+        if type(choice) is not dict or choice.keys() - PLAIN_CHOICE or choice.get("finish_reason") is not None:
+            return None
+        index, fields = choice.get("index"), choice.get("delta")
+        if type(index) is not int or not 0 <= index < self._choices or index in self._finished:
+            return None
+        if type(fields) is not dict or len(fields) != 1 or choice.get("logprobs") is not None:
+            return None
+        text = fields.get("content")
+        if type(text) is not str or not text or chunk.get("object") != CHUNK.object or chunk.get("usage"):
+            return None
+        source = self._envelopes.read(chunk, is_kept=True)
+        return Delta(Key(index, "content"), Kind.CONTENT, text, source)
 
     def end(self) -> list[Piece]:
         if self._is_over:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from adapters.base import AdapterError, Delta, Logprob, Options, Piece
 from adapters.metadata import is_number, leftovers
@@ -32,7 +33,7 @@ class CompletionReader(ChatReader):
         for place, piece in enumerate(pieces):
             if isinstance(piece, Delta):
                 paired, dropped = pair(logprobs, piece.text, self._options.allow_unscanned)
-                pieces[place] = replace(piece, logprobs=paired)
+                pieces[place] = msgspec.structs.replace(piece, logprobs=paired)
                 self._dropped += dropped
                 return
         self._dropped += bool(logprobs)

@@ -1,8 +1,10 @@
 """The items of a response as they are told, piece by piece and again as a whole: each text is read once."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from adapters.base import AdapterError, Delta, Key, Kind, Opaque, Options, Piece
 from adapters.metadata import ID, WORD, leftovers, matches
@@ -171,7 +173,7 @@ class ItemReader:
         if logprobs:
             paired, dropped = pair(logprobs, text, self._options.allow_unscanned)
             self.dropped += dropped
-            delta = replace(delta, logprobs=paired)
+            delta = msgspec.structs.replace(delta, logprobs=paired)
         yield delta
 
     def _whole(self, name: str, value: dict[str, Any], place: Place) -> Delta:

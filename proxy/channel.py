@@ -5,28 +5,22 @@ spell it; and, if that is wanted and differs, folded. A character is cleared whe
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import msgspec
 
 from adapters.base import JSON_KINDS, Key, Kind, Note
-from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
-from proxy.policy import Judge, Policy, Verdict
-from proxy.retokenizer import Retokenizer, Token
+from proxy.policy import Policy, Verdict
 from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
-from proxy.vocabulary import decode_bytes
-
-# Tokens of one view in one batch: enough to amortise a step, little enough that a whole body
-# judged at once does not stall the streams beside it, and that a block saves the rest.
-MAX_BATCH_TOKENS = 512
+from proxy.view import Span, View
 
 # Below this probability of any harm, a token's share in the category scores is not worth its time.
 _SCORED_HARM = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """Tokens to classify. `position` counts from the first token of the view, frames excluded."""
 
     key: Key
@@ -34,150 +28,6 @@ class Batch:
     view: int
     position: int
     ids: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A judged token: the source characters it covers."""
-
-    start: int
-    end: int
-    risk: Risk
-
-
-class View:
-    """One reading of a channel, with a retokenizer, a judge and a guard stream of its own."""
-
-    def __init__(self, kind: Kind, policy: Policy, decoder: EscapeDecoder | Folder | None = None) -> None:
-        prefix = answer_frame(kind).prefix
-        self._retokenizer = Retokenizer(prefix=prefix)
-        self._prefix_bytes = len(prefix.encode())  # of the frame's own text, still to come as tokens
-        self._judge = Judge(policy)
-        self._decoder = decoder
-        self._widths: deque[int] = deque()  # source characters of each decoded one, not yet in a token
-        self._leading = True  # the chat template strips leading newlines, so they have no tokens
-        self._skipped = 0  # their number, added to the first token
-        self._pending: deque[Token] = deque()
-        self._starts: deque[int] = deque(maxlen=policy.debounce)  # of the newest judged tokens
-        self._tail: int | None = None  # tokens before the provisional end of a paused text
-        self._before_tail: tuple[Judge, int, deque[int], deque[int], int] | None = None
-        self._peeked = 0  # of the widths, the tail's own
-        self._was_resumed = False
-        self._is_complete = False
-        self._received = 0
-        self._end = 0  # characters covered by judged tokens
-        self.judged = 0  # tokens that have been to the guard, from the first
-        self.frames = 0  # of them the frame's own
-        self.cleared = 0  # characters decided and not flagged
-
-    def feed(self, text: str) -> None:
-        self._resume()
-        self._received += len(text)
-        if self._decoder is not None:
-            text, widths = self._decoder.feed(text)
-            self._widths.extend(widths)
-        self._pending.extend(self._retokenizer.feed(self._strip_leading(text)))
-
-    def pause(self) -> None:
-        """The channel may have ended: judge its tail as if it had, so that what follows can pass."""
-        if isinstance(self._decoder, EscapeDecoder) or self._was_resumed or self._is_complete or self._tail is not None:
-            return
-        text, widths = ("", []) if self._decoder is None else self._decoder.peek()
-        self._widths.extend(widths)
-        self._peeked = len(widths)
-        self._tail = self.judged + len(self._pending)
-        self._pending.extend(self._retokenizer.peek(text))
-        self._settle()  # the end may hold nothing that has a token
-
-    def finish(self) -> None:
-        if self._is_complete:
-            return
-        self._resume()
-        if self._decoder is not None:
-            text, widths = self._decoder.finish()
-            self._widths.extend(widths)
-            self._pending.extend(self._retokenizer.feed(text))
-        self._pending.extend(self._retokenizer.finish())
-        self._is_complete = True
-        self._settle()
-
-    def batch(self) -> tuple[int, list[int]] | None:
-        """(position, ids) of the next tokens to classify."""
-        if not self._pending:
-            return None
-        count = min(len(self._pending), MAX_BATCH_TOKENS)
-        return self.judged, [self._pending[i].id for i in range(count)]
-
-    def receive(self, risks: Sequence[Risk]) -> Iterator[tuple[Span, Verdict, int]]:
-        """Judge the tokens of the last batch: (span, verdict, start of the run) for each."""
-        for risk in risks:
-            if self.judged == self._tail and self._before_tail is None:
-                places = (self._end, self._starts.copy(), self._widths.copy(), self._skipped)
-                self._before_tail = (self._judge.copy(), *places)
-            token = self._pending.popleft()
-            if self._is_frame(token):
-                self.judged += 1
-                self.frames += 1
-                continue
-            span = Span(self._end, self._end + self._source_length(token), risk)
-            self._end = span.end
-            self.judged += 1
-            self._starts.append(span.start)
-            verdict = self._judge.judge(risk)
-            undecided = self._judge.undecided
-            self.cleared = max(self.cleared, self._starts[-undecided] if undecided else self._end)
-            run = min(self._judge.run, len(self._starts))
-            yield span, verdict, self._starts[-run] if run else span.start
-            if verdict is Verdict.BLOCK:
-                return
-        self._settle()
-
-    def _settle(self) -> None:
-        # At the end of a text a run that never reached its length is decided: it was not flagged.
-        if not self._pending and (self._is_complete or self._tail is not None):
-            self.cleared = self._received
-
-    def _resume(self) -> None:
-        """More text after a pause: take the provisional tail back and judge the real tokens."""
-        if self._tail is None:
-            return
-        real = max(0, self._tail - self.judged)
-        while len(self._pending) > real:
-            self._pending.pop()
-        if self._before_tail is not None:
-            self._judge, self._end, self._starts, self._widths, self._skipped = self._before_tail
-            self.judged = self._tail
-        for _ in range(self._peeked):
-            self._widths.pop()
-        self._tail, self._before_tail, self._was_resumed = None, None, True
-
-    def _is_frame(self, token: Token) -> bool:
-        """Is it the frame's own newlines and nothing more? Frames flag falsely, so they are not judged."""
-        if not self._prefix_bytes:
-            return False
-        size = len(decode_bytes([token.id]))
-        is_frame = size <= self._prefix_bytes
-        self._prefix_bytes = max(0, self._prefix_bytes - size)
-        return is_frame
-
-    @property
-    def is_flagged(self) -> bool:
-        return self._judge.is_flagged
-
-    def _strip_leading(self, text: str) -> str:
-        if not self._leading or not text:
-            return text
-        stripped = text.lstrip("\n")
-        for _ in range(len(text) - len(stripped)):
-            self._skipped += self._widths.popleft() if self._decoder is not None else 1
-        self._leading = not stripped
-        return stripped
-
-    def _source_length(self, token: Token) -> int:
-        skipped, self._skipped = self._skipped, 0
-        if self._decoder is None:
-            return token.length + skipped
-        return skipped + sum(self._widths.popleft() for _ in range(token.length))
 
 
 class Channel:
@@ -239,27 +89,27 @@ class Channel:
         for view in self._views:
             view.finish()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> list[Batch]:
         if self.block_start is not None:
-            return
-        for number, view in enumerate(self._views):
-            if (found := view.batch()) is not None:
-                yield Batch(self.key, self.kind, number, *found)
+            return []
+        found = [(number, view.batch()) for number, view in enumerate(self._views)]
+        return [Batch(self.key, self.kind, number, *batch) for number, batch in found if batch is not None]
 
     def receive(self, batch: Batch, risks: Sequence[Risk]) -> None:
         if self.block_start is not None:
             return
-        for span, verdict, run_start in self._views[batch.view].receive(risks):
+        view = self._views[batch.view]
+        for span, verdict, run_start in view.receive(risks):
             if batch.view == 0:
                 self._spans.append(span)
             self._rate(span)
-            if self._views[batch.view].is_flagged and self.flagged is None:
+            if self.flagged is None and view.is_flagged:
                 self.flagged, self.flagged_start = span, run_start
             if verdict is Verdict.BLOCK:
                 self.flagged, self.flagged_start, self.block_start = span, run_start, run_start
 
     def _rate(self, span: Span) -> None:
-        if self.worst is None or badness(span.risk) > badness(self.worst.risk):
+        if self.worst is None or is_worse(span.risk, self.worst.risk):
             self.worst = span
         harm = 1.0 - span.risk.levels[0]
         if harm >= _SCORED_HARM:
@@ -280,13 +130,14 @@ class Channel:
     def note(self, start: int, end: int) -> Note | None:
         """The worst risk of the tokens that cover [start, end). Forgets what lies before `end`."""
         worst: Span | None = None
-        while self._spans and self._spans[0].start < end:
-            span = self._spans[0]
-            if worst is None or badness(span.risk) > badness(worst.risk):
+        spans = self._spans
+        while spans and spans[0].start < end:
+            span = spans[0]
+            if worst is None or is_worse(span.risk, worst.risk):
                 worst = span
             if span.end > end:
                 break
-            self._spans.popleft()
+            spans.popleft()
         return None if worst is None else note_of(self.key.channel, start, end, worst.risk)
 
 
@@ -298,3 +149,11 @@ def note_of(channel: str, start: int, end: int, risk: Risk) -> Note:
 def badness(risk: Risk) -> tuple[int, float]:
     # Among Safe tokens the least certain one is the worst.
     return SEVERITY[risk.level], -risk.probability if risk.level is RiskLevel.SAFE else risk.probability
+
+
+def is_worse(risk: Risk, other: Risk) -> bool:
+    """badness(risk) > badness(other), without the tuples: asked for every token."""
+    if risk.level is not other.level:
+        return SEVERITY[risk.level] > SEVERITY[other.level]
+    is_surer = risk.probability > other.probability
+    return is_surer if risk.level is not RiskLevel.SAFE else risk.probability < other.probability

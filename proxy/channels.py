@@ -36,6 +36,10 @@ class Channels:
             self.by_key[key].finish()
         return delta
 
+    def goes_on(self, delta: Delta) -> bool:
+        """Whether a delta is more of the text that its choice was at: it ends nothing, and frees no other text."""
+        return self._last.get(delta.key.choice) == delta.key and delta.kind is not Kind.OBJECT
+
     def finish(self, choice: int) -> Iterator[Delta]:
         """The texts of a choice have ended; yields what still waited for more."""
         for channel in self.of(choice):

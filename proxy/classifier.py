@@ -1,6 +1,7 @@
 """The guard streams of one response: the prompt's, and a fork of it for each view of each channel."""
 
 import asyncio
+import math
 import sys
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from statistics import median
 from adapters.base import Key
 from proxy.channel import Batch
 from proxy.conversation import answer_frame
+from proxy.deadline import Deadline
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
 from proxy.risk import Risk
 
@@ -41,7 +43,8 @@ class Classifier:
         self._prompt = prompt
         self._prompts = [prompt]
         self._choices_each = sys.maxsize
-        self._verdict_seconds = verdict_seconds
+        self._verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
+        self._deadline = Deadline()
         self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self._stack = AsyncExitStack()
         self.lags = Lags()
@@ -53,6 +56,7 @@ class Classifier:
 
     async def __aenter__(self) -> "Classifier":
         self._stack.push_async_callback(self._prompt.close)
+        self._stack.callback(self._deadline.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,7 +75,7 @@ class Classifier:
         begin = time.monotonic()
         try:
             # The guard keeps this deadline itself, and may be what hangs.
-            async with asyncio.timeout(self._verdict_seconds):
+            with self._deadline.within(self._verdict_seconds):
                 if len(batches) == 1:
                     risks = [await self._classify(batches[0])]
                 else:

@@ -6,7 +6,7 @@ async with Exchange(service, record, ask) as exchange:
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 from adapters import ENDPOINTS
@@ -14,6 +14,7 @@ from adapters.base import Adapter, Assessment, Block, Failure, Notations, Option
 from proxy.channel import Batch
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
+from proxy.deadline import Deadline
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
@@ -179,8 +180,9 @@ class Exchange:
             stream.open_gate()
         assert self._response is not None  # begin() returned
         pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
-        read = reader(self._response, self._ask.upstream.settings, pulse)
-        await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
+        with closing(Deadline()) as deadline:
+            read = reader(self._response, self._ask.upstream.settings, pulse, deadline)
+            await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
         return stream
 
     async def finish(self) -> None:

@@ -25,12 +25,11 @@ class EventFraming:
     def __init__(self, max_event_bytes: int) -> None:
         self._decoder = EventDecoder(max_event_bytes)
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         try:
-            yield from self._decoder.feed(chunk)
+            return self._decoder.feed(chunk)
         except EventTooLarge as exc:
-            yield from exc.events
-            raise AdapterError(str(exc)) from exc
+            return _before(exc)
 
     def finish(self) -> list[Event]:
         self._decoder.finish()
@@ -38,6 +37,11 @@ class EventFraming:
 
     def encode(self, event: Event) -> bytes:
         return encode_event(event)
+
+
+def _before(error: EventTooLarge) -> Iterator[Event]:
+    yield from error.events
+    raise AdapterError(str(error)) from error
 
 
 class BodyFraming:

@@ -5,8 +5,9 @@ piece of the whole response (usage, the end) waits for all that arrived before i
 """
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+import msgspec
 
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Piece
 
@@ -21,8 +22,16 @@ class _Held:
     piece: Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+@dataclass(slots=True)
+class _Text:
+    """Characters of a channel, counted from its first."""
+
+    judged: int = 0
+    cleared: int = 0
+    released: int = 0
+
+
+class Released(msgspec.Struct, frozen=True, gc=False):
     """A piece on its way to the client; `start` is the offset of a delta's text in its channel."""
 
     piece: Piece
@@ -34,16 +43,17 @@ class Gate:
         self._max_held = max_held
         self._queues: dict[int | None, deque[_Held]] = {None: deque()}
         self._serial = 0
-        self._cleared: dict[Key, int] = {}
-        self._judged: dict[Key, int] = {}
-        self._released: dict[Key, int] = {}
+        self._texts: dict[Key, _Text] = {}
         self.held = 0  # characters received and not yet released
 
     def hold(self, piece: Piece) -> None:
         """Raises HeldTooMuch."""
         choice = None if isinstance(piece, End) else piece.key.choice if isinstance(piece, Delta) else piece.choice
         self._serial += 1
-        self._queues.setdefault(choice, deque()).append(_Held(self._serial, piece))
+        queue = self._queues.get(choice)
+        if queue is None:
+            queue = self._queues[choice] = deque()
+        queue.append(_Held(self._serial, piece))
         if isinstance(piece, Delta):
             self.held += len(piece.text)
             if self.held > self._max_held:
@@ -54,12 +64,18 @@ class Gate:
 
         What was allowed stays allowed.
         """
-        self._judged[key] = max(judged, self._judged.get(key, 0))
-        self._cleared[key] = max(judged + ahead, self._cleared.get(key, 0))
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = _Text()
+        if judged > text.judged:
+            text.judged = judged
+        if judged + ahead > text.cleared:
+            text.cleared = judged + ahead
 
     def released(self, key: Key) -> int:
         """Characters of a channel that have left."""
-        return self._released.get(key, 0)
+        text = self._texts.get(key)
+        return 0 if text is None else text.released
 
     @property
     def is_empty(self) -> bool:
@@ -72,13 +88,16 @@ class Gate:
             if isinstance(held.piece, Delta):
                 self.held -= len(held.piece.text)
 
-    def release(self) -> Iterator[Released]:
+    def release(self) -> list[Released]:
+        """What may leave now, in order."""
+        released: list[Released] = []
         for choice, queue in self._queues.items():
-            if choice is not None:
-                yield from self._release_choice(choice, queue)
+            if queue and choice is not None:
+                self._release_choice(choice, queue, released)
         shared = self._queues[None]
         while shared and self._is_next(shared[0]):
-            yield Released(shared.popleft().piece)
+            released.append(Released(shared.popleft().piece))
+        return released
 
     def _is_next(self, shared: _Held) -> bool:
         """Has all before a piece of the whole response left, and for its end, been judged too?"""
@@ -87,33 +106,36 @@ class Gate:
             return False
         return all(not queue or queue[0].serial > shared.serial for _, queue in queues)
 
-    def _release_choice(self, choice: int, queue: deque[_Held]) -> Iterator[Released]:
+    def _release_choice(self, choice: int, queue: deque[_Held], released: list[Released]) -> None:
         while queue:
             piece = queue[0].piece
             if isinstance(piece, Delta):
                 taken = self._take(queue, piece)
                 if taken is None:
                     return
-                yield taken
+                released.append(taken)
             elif isinstance(piece, Finish) and not self._is_settled(choice):
                 return  # text that left ahead of its verdict may yet turn this end into a cut
             else:
                 queue.popleft()
-                yield Released(piece)
+                released.append(Released(piece))
 
     def _is_settled(self, choice: int) -> bool:
-        return all(self._judged.get(key, 0) >= sent for key, sent in self._released.items() if key.choice == choice)
+        return all(text.judged >= text.released for key, text in self._texts.items() if key.choice == choice)
 
     def _take(self, queue: deque[_Held], delta: Delta) -> Released | None:
         """As much of the first delta as is cleared."""
-        start = self._released.get(delta.key, 0)
-        allowed = self._cleared.get(delta.key, 0) - start
+        text = self._texts.get(delta.key)
+        if text is None:
+            return None
+        start = text.released
+        allowed = text.cleared - start
         if allowed >= len(delta.text):
             queue.popleft()
         elif allowed <= 0 or delta.kind in WHOLE_KINDS:
             return None
         else:
             delta, queue[0].piece = delta.split(allowed)
-        self._released[delta.key] = start + len(delta.text)
+        text.released = start + len(delta.text)
         self.held -= len(delta.text)
         return Released(delta, start)

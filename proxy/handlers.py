@@ -62,6 +62,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         record.error = f"internal: {place_of(exc)}"
         return await reply.fail(Fault(INTERNAL, 500).api_error())
     finally:
+        reply.close()
         record.write()
 
 

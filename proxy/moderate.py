@@ -20,7 +20,7 @@ from rich.text import Text
 
 from adapters.base import AdapterError, Delta, Event, Kind, Options
 from adapters.openai_chat_body import ChatBody
-from proxy.channel import Batch, Span, View
+from proxy.channel import Batch
 from proxy.chat_request import read_chat_request
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
@@ -35,6 +35,7 @@ from proxy.request_body import BadRequest, read_object
 from proxy.request_fields import Terms
 from proxy.risk import Risk, RiskLevel, Role
 from proxy.settings import Settings
+from proxy.view import Span, View
 
 # The guard keeps the deadline of its own settings; this one is for a guard that hangs.
 HANG_SECONDS = 600.0
@@ -135,8 +136,7 @@ async def moderate(
     prompts = [_prompt(messages[:end], guard, allow_unscanned, folds=folds) for end in ends]
     # Monitoring judges every token: where the proxy would cut, this goes on and remembers the place.
     watching = replace(policy, on_flag=Action.MONITOR)
-    risks: list[Risk] = []
-    texts: list[JudgedText] = []
+    risks, texts = list[Risk](), list[JudgedText]()
     unscanned = len(prompts[0].unscanned)
     for number, prompt in zip(ends, prompts, strict=True):
         async with _opened(guard, prompt) as (classifier, risk):

@@ -117,6 +117,7 @@ class Judge:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._counts = COUNTS[policy.mode]
         self._level = RiskLevel.SAFE
         self.run = 0
         self.undecided = 0
@@ -124,7 +125,7 @@ class Judge:
 
     def judge(self, risk: Risk) -> Verdict:
         policy = self._policy
-        if not policy.counts(risk):
+        if not self._counts[risk.level] or not policy.counts(risk):
             self.run = self.undecided = 0
             self._level = RiskLevel.SAFE
             return Verdict.RELEASE

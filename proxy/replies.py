@@ -5,8 +5,9 @@ import asyncio
 from aiohttp import web
 
 from adapters.base import Failure
+from proxy.deadline import Deadline
 from proxy.doors import error_body
-from proxy.errors import SHUTTING_DOWN, ApiError, Fault, status_of
+from proxy.errors import GUARD_FAILED, SHUTTING_DOWN, ApiError, Fault, status_of
 from proxy.exchange import Exchange
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.sse import HEARTBEAT
@@ -26,6 +27,7 @@ class Reply:
         self._request = request
         self._record = record
         self._send_seconds = send_seconds
+        self._deadline = Deadline()
         self._exchange: Exchange | None = None
         self._response: web.StreamResponse | None = None  # once its headers are out
         self.is_told = False  # the whole answer has been written
@@ -55,6 +57,9 @@ class Reply:
             raise
         return await self._prepared(exchange)
 
+    def close(self) -> None:
+        self._deadline.close()
+
     async def fail(self, error: ApiError) -> web.StreamResponse:
         """An error status where nothing was sent, else the last words of a broken answer."""
         self._record.error = self._record.error or error.code or error.message
@@ -72,7 +77,7 @@ class Reply:
         assert self._exchange is not None  # set by stream()
         response = await self._prepared(self._exchange)
         try:
-            async with asyncio.timeout(self._send_seconds):
+            with self._deadline.within(self._send_seconds):
                 await response.write(data)
         except TimeoutError as exc:
             # A client that does not read would hold the upstream and the guard for ever.
@@ -106,8 +111,13 @@ class Reply:
 
 def check(stream: ModeratedStream) -> None:
     """Raises ApiError for a failed answer."""
-    if stream.failure is not None and stream.outcome is Outcome.FAILED:
-        raise Fault(stream.failure, status_of(stream.failure)).api_error()
+    if stream.failure is None or stream.outcome is not Outcome.FAILED:
+        return
+    error = Fault(stream.failure, status_of(stream.failure)).api_error()
+    if stream.failure == GUARD_FAILED:
+        # The upstream has answered. SDKs that ask again unseen would have it answer, and bill, up to three times.
+        error.headers = {**error.headers, "x-should-retry": "false"}
+    raise error
 
 
 def error_response(error: ApiError, headers: dict[str, str], path: str = "") -> web.Response:

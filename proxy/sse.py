@@ -45,6 +45,8 @@ class EventDecoder:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that this chunk completes. Raises EventTooLarge; the decoder is of no use after it."""
+        if (text := self._only_event(chunk)) is not None:
+            return [Event(text)]
         if self._skip_lf and chunk:
             # The last chunk ended with a CR, so this LF is the other half of one line end.
             chunk = chunk.removeprefix(b"\n")
@@ -64,6 +66,14 @@ class EventDecoder:
         if self._data_bytes + len(self._rest) > self._limit:
             raise EventTooLarge(self._limit, events)
         return events
+
+    def _only_event(self, chunk: bytes) -> str | None:
+        """The data of a chunk that is one whole event of one line, as nearly all are; None for any other."""
+        if self._rest or self._data or self._type or self._is_first_line or self._skip_lf or len(chunk) > self._limit:
+            return None
+        if chunk[:6] != b"data: " or chunk.find(b"\n") != len(chunk) - 2 or chunk[-1:] != b"\n" or b"\r" in chunk:
+            return None
+        return chunk[6:-2].decode("utf-8", "replace") or None
 
     def finish(self) -> None:
         """The bytes have ended: an event that lacks its blank line is discarded, as the standard says."""

@@ -21,7 +21,6 @@ from adapters.base import (
     Failure,
     Finish,
     Key,
-    Note,
     Opaque,
     Piece,
     Report,
@@ -30,9 +29,10 @@ from adapters.base import (
 )
 from proxy.channel import Batch, Channel
 from proxy.channels import Channels
+from proxy.choices import Choices
 from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
 from proxy.framing import Framing
-from proxy.gate import Gate, HeldTooMuch, Released
+from proxy.gate import Gate, HeldTooMuch
 from proxy.policy import Policy, ReleaseMode
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
@@ -49,12 +49,6 @@ class Outcome(Enum):
     COMPLETE = "complete"
     CUT = "cut"
     FAILED = "error"
-
-
-class _Choice(Enum):
-    OPEN = "open"
-    FINISHED = "finished"  # the upstream said so
-    CUT = "cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +70,15 @@ class ModeratedStream:
         self._policy = policy
         self._expected = expected
         self._gate = Gate(MAX_HELD_CHARACTERS)
-        self._choices: dict[int, _Choice] = {}
+        self._choices = Choices(expected.choices)
         self._channels = Channels(policy, folds=expected.folded_view)
         self._has_usage = False
         self._is_open = False
         self._has_ended = False
+        # Whether something may have become free to leave: in hold mode more text of the same channel never is.
+        self._has_news = True
+        self._has_block = False  # whether a channel must end
+        self._always_has_news = policy.release is ReleaseMode.WINDOW or not policy.holds
         self._failure: Failure | None = None
         self._out: list[bytes] = []
         self.blocks: list[Block] = []
@@ -100,7 +98,7 @@ class ModeratedStream:
 
     def receive_break(self, failure: Failure, error: str | None = None) -> None:
         """No more will come, for this reason. What the upstream has completed stays complete."""
-        if self._is_reading and self._all_finished():
+        if self._is_reading and self._choices.are_all_ended:
             self._hold(End())
         elif self._is_reading:
             self.fail(failure, error)
@@ -109,19 +107,26 @@ class ModeratedStream:
         """At most one batch a channel and view; ask again after `receive_risks` until none is left."""
         if self.outcome is not Outcome.OPEN or self._failure is not None or self._is_open:
             return []
-        open_channels = (c for c in self.channels.values() if self._choices[c.key.choice] is not _Choice.CUT)
-        return [batch for channel in open_channels for batch in channel.batches()]
+        found: list[Batch] = []
+        for key, channel in self._channels.by_key.items():
+            if not self._choices.is_cut(key.choice):
+                found += channel.batches()
+        return found
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
         """One risk for each token of each batch, in order. Raises ValueError for any other count."""
         for batch, batch_risks in zip(batches, risks, strict=True):
             if len(batch_risks) != len(batch.ids):
                 raise ValueError(f"{len(batch_risks)} risks for {len(batch.ids)} tokens")
-            self.channels[batch.key].receive(batch, batch_risks)
+            channel = self._channels.by_key[batch.key]
+            channel.receive(batch, batch_risks)
+            self._has_block = self._has_block or channel.block_start is not None
+        self._has_news = True
 
     def data_to_send(self) -> bytes:
         """Everything that may leave now. How a failure is told depends on what left before: see `failure`."""
-        if self.outcome is Outcome.OPEN:
+        if self.outcome is Outcome.OPEN and (self._has_news or self._always_has_news):
+            self._has_news = False
             self._clear()
             self._release()
             self._block()
@@ -138,11 +143,12 @@ class ModeratedStream:
         """End as an error. What was cleared still leaves; what was not never does."""
         if self._failure is None and self.outcome is Outcome.OPEN:
             self._failure = failure
+            self._has_news = True
             self.error = error or failure.code
 
     def open_gate(self, error: str | None = None) -> None:
         """Release what follows without verdicts. Only for `guard.on_failure = "open"`, and where nothing is held."""
-        self._is_open = True
+        self._is_open = self._always_has_news = True
         self.error = error
 
     @property
@@ -195,22 +201,20 @@ class ModeratedStream:
             return
         number = piece.key.choice if isinstance(piece, Delta) else piece.choice
         assert number is not None  # an Opaque without a choice was taken above
-        if self._choices.setdefault(number, _Choice.OPEN) is not _Choice.OPEN:
+        if not self._choices.is_open(number):
             return  # text after a finish reason, or after a cut, belongs to nothing
         if isinstance(piece, Delta):
+            self._has_news = self._has_news or not self._channels.goes_on(piece)
             piece = self._channels.feed(piece)
         elif isinstance(piece, Finish):
-            self._choices[number] = _Choice.FINISHED
+            self._choices.finish(number)
             self._finish_channels(number)
         self._hold(piece)
 
     def _receive_shared(self, piece: Opaque | End) -> None:
-        if isinstance(piece, End):
-            for number, choice in self._choices.items():
-                if choice is not _Choice.CUT:
-                    self._finish_channels(number)
-        else:
-            self._has_usage = self._has_usage or "usage" in piece.payload
+        for number in self._choices.uncut if isinstance(piece, End) else ():
+            self._finish_channels(number)
+        self._has_usage = self._has_usage or (isinstance(piece, Opaque) and "usage" in piece.payload)
         self._hold(piece)
 
     def _finish_channels(self, number: int) -> None:
@@ -218,18 +222,16 @@ class ModeratedStream:
             self._hold(delta)
 
     def _hold(self, piece: Piece) -> None:
-        if isinstance(piece, End):
-            self._has_ended = True
+        if not isinstance(piece, Delta):
+            self._has_news = True
+            self._has_ended = self._has_ended or isinstance(piece, End)
         self._gate.hold(piece)
-
-    def _all_finished(self) -> bool:
-        seen = [choice for choice in self._choices.values() if choice is not _Choice.OPEN]
-        return len(seen) == len(self._choices) >= self._expected.choices
 
     # Sending.
 
     def _clear(self) -> None:
-        for key, channel in self.channels.items():
+        ahead = self._ahead
+        for key, channel in self._channels.by_key.items():
             if channel.block_start is not None:
                 self._gate.clear(key, min(channel.cleared, channel.block_start))
             elif self._is_open:
@@ -237,7 +239,7 @@ class ModeratedStream:
             elif not self._policy.holds:
                 self._gate.clear(key, channel.cleared, channel.length - channel.cleared)
             else:
-                self._gate.clear(key, channel.cleared, self._ahead)
+                self._gate.clear(key, channel.cleared, ahead)
 
     @property
     def _ahead(self) -> int:
@@ -248,7 +250,9 @@ class ModeratedStream:
         for released in self._gate.release():
             piece = released.piece
             if isinstance(piece, Delta):
-                self._emit(self._adapter.encode(piece, self._note(released, piece)))
+                channel = self._channels.by_key[piece.key]
+                note = channel.note(released.start, released.start + len(piece.text))
+                self._emit(self._adapter.encode(piece, note))
             elif isinstance(piece, Opaque):
                 self._emit(self._adapter.encode(piece, None))
             elif isinstance(piece, Finish):
@@ -256,29 +260,23 @@ class ModeratedStream:
             else:
                 self._end()
 
-    def _note(self, released: Released, delta: Delta) -> Note | None:
-        return self.channels[delta.key].note(released.start, released.start + len(delta.text))
-
     def _block(self) -> None:
-        if all(channel.block_start is None for channel in self.channels.values()):
+        if not self._has_block:
             return
         for key, channel in self.channels.items():
-            if channel.block_start is None or self._choices[key.choice] is _Choice.CUT:
+            if channel.block_start is None or self._choices.is_cut(key.choice):
                 continue
-            self._choices[key.choice] = _Choice.CUT
+            self._choices.cut(key.choice)
             self._gate.drop(key.choice)
             block = block_of(channel, self._gate.released(key), self._expected.notice)
             self.blocks.append(block)
             self._emit(self._adapter.encode_block(block, self._report(key.choice)))
         self._release()  # what waited for a dropped choice
-        if self.blocks and self.outcome is Outcome.OPEN and self._is_all_ended():
+        # Nothing more can come of any choice, so there is no reason to read on.
+        if self.outcome is Outcome.OPEN and self._choices.are_all_ended and self._gate.is_empty:
             if self._expected.wants_usage and not self._has_usage:
                 self._emit(self._adapter.encode_usage(self._usage()))
             self._end()
-
-    def _is_all_ended(self) -> bool:
-        """Nothing more can come of any choice, so there is no reason to read on."""
-        return self._all_finished() and self._gate.is_empty
 
     def _report(self, number: int) -> Report:
         return report_of(self._channels.of(number), self._expected.prompt, is_open=self._is_open)
@@ -291,9 +289,12 @@ class ModeratedStream:
         self._emit(self._adapter.encode_end())
 
     def _emit(self, events: Sequence[Event]) -> None:
-        self._out.extend(self._framing.encode(event) for event in events)
+        for event in events:
+            self._out.append(self._framing.encode(event))
 
     def _take(self) -> bytes:
+        if not self._out:
+            return b""
         data = b"".join(self._out)
         self._out.clear()
         return data

@@ -3,7 +3,7 @@
 What the guard reads and what the client gets must be the same text, so both see the repaired one.
 """
 
-from dataclasses import replace
+import msgspec
 
 from adapters.base import Delta
 
@@ -49,8 +49,10 @@ class DeltaJoiner:
     def feed(self, delta: Delta) -> Delta:
         self._last = delta
         text = self._joiner.feed(delta.text)
-        return delta if text == delta.text else replace(delta, text=text, logprobs=())
+        return delta if text == delta.text else msgspec.structs.replace(delta, text=text, logprobs=())
 
     def finish(self) -> Delta | None:
         rest = self._joiner.finish()
-        return replace(self._last, text=rest, extra={}, logprobs=()) if rest and self._last is not None else None
+        if not rest or self._last is None:
+            return None
+        return msgspec.structs.replace(self._last, text=rest, extra={}, logprobs=())

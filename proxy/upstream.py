@@ -13,6 +13,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from proxy.deadline import Deadline
 from proxy.errors import (
     TOO_LONG,
     UPSTREAM_BROKE,
@@ -226,24 +227,32 @@ class Pulse:
         self.put_off()
 
 
-def reader(response: UpstreamResponse, limits: UpstreamSettings, pulse: Pulse) -> Callable[[], Awaitable[bytes]]:
-    """Reads under the idle and the total deadline, with a pulse for the client meanwhile. They raise Fault."""
+def reader(
+    response: UpstreamResponse, limits: UpstreamSettings, pulse: Pulse, deadline: Deadline
+) -> Callable[[], Awaitable[bytes]]:
+    """Reads under the idle and the total limit, with a pulse for the client meanwhile. They raise Fault.
+
+    `deadline` is for the reads to use, and for the caller to close.
+    """
     clock = asyncio.get_running_loop()
-    deadline = clock.time() + limits.total_seconds
+    last = clock.time() + limits.total_seconds
 
     async def read() -> bytes:
-        silent_until = clock.time() + limits.idle_seconds
+        now = clock.time()
+        silent_until = now + limits.idle_seconds
         while True:
             # Asked before each read: one that finds bytes waiting never times out.
-            if clock.time() >= deadline:
+            if now >= last:
                 raise Fault(TOO_LONG, 504)
-            if clock.time() >= silent_until:
+            if now >= silent_until:
                 raise Fault(UPSTREAM_SILENT, 504)
-            if clock.time() >= pulse.due:
+            if now >= pulse.due:
                 await pulse.beat()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, silent_until, pulse.due)):
+            try:
+                with deadline.until(min(last, silent_until, pulse.due)):
                     return await response.read()
+            except TimeoutError:
+                now = clock.time()
 
     return read
 

@@ -1,4 +1,4 @@
-"""How long the property tests try (`make long`: pytest --times 100), and where the kernels run."""
+"""How long the property tests try (`make long`: pytest --times 100), what is written, and where the kernels run."""
 
 import os
 
@@ -19,6 +19,7 @@ SETTINGS = "_hypothesis_internal_use_settings"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--times", type=int, default=1, help="multiply the examples of every property test")
+    parser.addoption("--write-docs", action="store_true", help="write docs/clients.md from what the clients show")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

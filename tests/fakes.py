@@ -226,6 +226,18 @@ class ScriptedUpstream:
 
 
 @dataclass
+class Scripted(ScriptedUpstream):
+    """Another answer to each request, and then the last one for ever."""
+
+    answers: list[list[Any]] = field(default_factory=list)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.answers:
+            self.chunks = self.answers.pop(0)
+        return await super()._answer(request)
+
+
+@dataclass
 class RawUpstream:
     """Sends `reply` to whatever it is asked, byte for byte, and then closes: with FIN, or with RST."""
 

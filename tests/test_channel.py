@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import Key, Kind
-from proxy.channel import MAX_BATCH_TOKENS, Batch, Channel, badness
+from proxy.channel import Batch, Channel, badness, is_worse
 from proxy.policy import Policy
 from proxy.retokenizer import encode
+from proxy.view import MAX_BATCH_TOKENS
 from tests.driver import WORDS, Guard
 from tests.fakes import CONTROVERSIAL, LEVEL_OF, SAFE, UNSAFE, Rule, labels, risk, words
 
@@ -145,6 +146,8 @@ def test_a_token_that_is_cut_counts_for_both_its_sides() -> None:
 def test_risks_are_ordered_by_level_and_then_by_certainty() -> None:
     order = [risk(LEVEL_OF[one]) for one in "SCU"]
     assert sorted(order, key=badness) == order
+    for one, other in product(order, order):
+        assert is_worse(one, other) == (badness(one) > badness(other))
     assert badness(risk(CONTROVERSIAL)) < badness(risk(UNSAFE))
 
 

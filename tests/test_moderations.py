@@ -27,6 +27,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(guard=GuardSettings(model=str(folder), device="cpu", threads=1))
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Equal but for the last digit of a probability, which may know of the batch."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < 2e-4
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(value, other[name]) for name, value in one.items())
+    return bool(one == other)
+
+
 def lines_of(captured: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in captured.splitlines()]
 
@@ -52,7 +63,7 @@ def test_lists_lines_and_files_are_judged_at_once_and_told_in_order(
     for line, text in zip(told[:3], chats, strict=False):
         one.write_text(json.dumps(text))
         run([str(one)], settings, as_json=True, streams=1)
-        assert json.loads(capsys.readouterr().out) == line
+        assert alike(json.loads(capsys.readouterr().out), line)
 
 
 def test_one_conversation_is_shown_as_ever(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.errors import UPSTREAM_ENDED, UPSTREAM_SLOW, ApiError
+from proxy.errors import GUARD_FAILED, UPSTREAM_ENDED, UPSTREAM_SLOW, ApiError
 from proxy.records import Record, Scanned
 from proxy.replies import check, error_response, weir_headers
 from tests.driver import DONE, drive, stream_of
@@ -26,13 +26,18 @@ def test_our_headers_say_what_was_judged() -> None:
 def test_a_failed_answer_has_the_status_of_its_failure() -> None:
     stream, _ = stream_of()
     drive(stream, [])
-    for failure, status in ((UPSTREAM_ENDED, 502), (UPSTREAM_SLOW, 504)):
+    for failure, status, retry in (
+        (UPSTREAM_ENDED, 502, None),
+        (UPSTREAM_SLOW, 504, None),
+        (GUARD_FAILED, 503, "false"),
+    ):
         stream, _ = stream_of()
         stream.fail(failure)
         stream.data_to_send()
         with pytest.raises(ApiError) as caught:
             check(stream)
         assert caught.value.status == status
+        assert caught.value.headers.get("x-should-retry") == retry
     stream, _ = stream_of()
     stream.receive_data(DONE)
     stream.data_to_send()

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from proxy.deadline import Deadline
 from proxy.errors import Fault
 from proxy.settings import UpstreamSettings
 from proxy.upstream import MAX_READ_BYTES, Pulse, Upstream, UpstreamResponse, open_session, reader
@@ -145,7 +146,7 @@ async def read_all(read: Any) -> None:
 
 
 def reading(source: Source, pulse: Pulse | None = None, **limits: float) -> Any:
-    return reader(source, UpstreamSettings(**limits), pulse or quiet())  # type: ignore[arg-type]
+    return reader(source, UpstreamSettings(**limits), pulse or quiet(), Deadline())  # type: ignore[arg-type]
 
 
 async def test_silence_ends_at_the_idle_deadline_and_bytes_put_it_off() -> None:

@@ -1,9 +1,9 @@
 """Chat in both shapes, over random answers: nothing lost, nothing let through, nothing that crashes."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -164,7 +164,7 @@ def repaired(piece: Piece) -> Piece:
     """As the stream does: lone surrogates never reach `encode`."""
     if not isinstance(piece, Delta):
         return piece
-    return replace(piece, text=piece.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return msgspec.structs.replace(piece, text=piece.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def survive(adapter: ChatStream | ChatBody, event: Any) -> None:

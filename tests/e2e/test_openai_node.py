@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.driver import DONE, WORDS, answer, body, call, chunk
-from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels, words
+from tests.fakes import UNSAFE, Scripted, ScriptedGuard, ScriptedUpstream, labels, words
 from tests.servers import weir
 
 FOLDER = Path(__file__).parent / "node"
@@ -94,18 +93,6 @@ class Seen:
     @property
     def finish_reasons(self) -> list[str]:
         return [choice["finish_reason"] for choice in self.choices if choice["finish_reason"]]
-
-
-@dataclass
-class Scripted(ScriptedUpstream):
-    """Another answer to each request, and then the last one for ever."""
-
-    answers: list[list[bytes]] = field(default_factory=list)
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if self.answers:
-            self.chunks = self.answers.pop(0)
-        return await super()._answer(request)
 
 
 async def use(
