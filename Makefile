@@ -8,7 +8,7 @@ ARGS ?=
 TIMES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long clean
+.PHONY: help setup demo demo-real serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -74,6 +74,9 @@ $(CLIENTS)/.venv-%/.installed: $(CLIENTS)/requirements-%.txt
 
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
+
+faults: setup ## The whole fault matrix, with progress; ARGS='--seeds 20' for more runs of each cell
+	$(BIN)/python -m tests.faults $(ARGS)
 
 clean: ## Remove everything that these targets made, .venv included
 	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

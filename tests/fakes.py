@@ -178,6 +178,7 @@ class ScriptedUpstream:
     first_byte_delay: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)  # method, path, query, headers, body
     closed_early: int = 0  # answers that the proxy hung up on
+    answered: int = 0  # answers that it let us finish
     asked: asyncio.Event = field(default_factory=asyncio.Event)  # a request is here
     left: asyncio.Event = field(default_factory=asyncio.Event)  # the proxy has hung up
     url: str = ""
@@ -200,6 +201,7 @@ class ScriptedUpstream:
             self.closed_early += 1
             self.left.set()
             raise
+        self.answered += 1
         return response
 
     async def _before(self, number: int, request: web.Request) -> None:

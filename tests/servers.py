@@ -87,8 +87,8 @@ class Records(logging.Handler):
 
 
 @contextmanager
-def recorded() -> Iterator[Records]:
-    logger, records = logging.getLogger("weir.records"), Records()
+def recorded(records: Records | None = None) -> Iterator[Records]:
+    logger, records = logging.getLogger("weir.records"), records or Records()
     level = logger.level
     logger.addHandler(records)
     logger.setLevel(logging.INFO)

@@ -61,7 +61,9 @@ def read_reply(raw: bytes) -> Reply:
         reply.body, reply.is_complete = rest[:length], len(rest) >= length
         return reply
     while rest:
-        size, _, rest = rest.partition(b"\r\n")
+        size, mark, rest = rest.partition(b"\r\n")
+        if not mark:
+            return reply  # broken off within a chunk's size
         count = int(size, 16)
         if count == 0:
             reply.is_complete = rest == b"\r\n"
