@@ -1,8 +1,11 @@
 """Whole events: what is accepted, what is refused, and in which order its pieces come."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.base import AdapterError, Delta, End, Event, Finish, Opaque, Options, Piece, UpstreamReportedError
 from adapters.openai_chat_reader import BODY, CHUNK, ChatReader
@@ -216,3 +219,34 @@ def test_a_delta_in_a_body_is_left_out() -> None:
     body["choices"][0]["delta"] = {"content": CANARY}
     assert CANARY not in str(chat.read(event_of(body)))
     assert chat.dropped == 1
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, "", "x", 0, 1, True, [], {}, {"content": "y"}, "stop", "error"])
+PLAIN_CHOICE = {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
+PLAIN_CHUNK = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["index", "delta", "logprobs", "finish_reason", "error", "text"]), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(["content", "role", "refusal", "reasoning"]), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(["id", "object", "created", "usage", "error", "other"]), ODD, max_size=2),
+    st.sampled_from(["", "", "", "message", "error"]),
+)
+def test_the_short_way_of_a_plain_event_reads_as_the_long_one(
+    choice: dict[str, Any], delta: dict[str, Any], chunk: dict[str, Any], event_type: str
+) -> None:
+    event = PLAIN_CHUNK | {"choices": [PLAIN_CHOICE | {"delta": {"content": "x"} | delta} | choice]} | chunk
+    # A field that is known and ignored, and so not plain.
+    results = [outcome_of(Event(json.dumps(event | more), event_type)) for more in ({}, {"obfuscation": "zzz"})]
+    assert results[0] == results[1]
+
+
+def outcome_of(event: Event) -> tuple[Any, ...]:
+    """What comes of an event that stands between two plain ones."""
+    chat = reader(2)
+    plain = Event(json.dumps(PLAIN_CHUNK | {"choices": [PLAIN_CHOICE]}))
+    try:
+        read = [chat.read(plain), chat.read(event), chat.read(plain), chat.end()]
+    except AdapterError as exc:
+        return type(exc), str(exc)
+    return read, chat.dropped

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.base import AdapterError
-from adapters.strict_json import read_object, write
+from adapters.strict_json import read_object, write, write_checked
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,48 @@ def test_writing_is_compact_and_keeps_the_letters() -> None:
 def test_what_is_not_json_is_not_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         write({"a": float("inf")})
+
+
+SCRAPS = [
+    '{"a":',
+    "}",
+    "[",
+    "]",
+    ",",
+    '"x"',
+    '"\\ud800"',
+    '"\\ud83d\\ude00"',
+    "1e999",
+    "-0",
+    "1e-400",
+    "9" * 25,
+    "null",
+    " ",
+]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.sampled_from(SCRAPS) | st.text(max_size=3), max_size=12).map("".join))
+def test_both_readers_read_alike(text: str) -> None:
+    try:
+        expected = json.loads(text, parse_constant=float)
+    except ValueError:
+        expected = None
+    if isinstance(expected, dict):
+        assert repr(read_object(text)) == repr(expected)
+    else:
+        with pytest.raises(AdapterError):
+            read_object(text)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=5))
+def test_both_writers_say_the_same(value: dict[str, object]) -> None:
+    assert read_object(write(value)) == value
+    try:
+        assert json.loads(write_checked(value)) == value
+    except UnicodeEncodeError:
+        assert "\\ud" in json.dumps(value)
