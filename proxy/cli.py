@@ -70,7 +70,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from proxy.demo import run
 
-    return run(is_staying=arguments.stay)
+    return run(is_staying=arguments.stay, llm=arguments.scripted_llm)
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, and no host and port")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _guard(arguments: argparse.Namespace) -> int:
@@ -153,7 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("doctor", _doctor, "Check settings, upstream and guard, and say what to do.")
     demo = add("demo", _demo, "Stream three conversations through Weir, with a scripted model and the embedded guard.")
-    demo.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
+    instead = demo.add_mutually_exclusive_group()
+    instead.add_argument("--stay", action="store_true", help="do not stream them: serve on port 8080 until stopped")
+    instead.add_argument(
+        "--scripted-llm", type=_place, metavar="[HOST:]PORT", help="serve the scripted model alone, as an upstream"
+    )
     guard = add("guard", _guard, "Serve a guard to proxies elsewhere.")
     guard.add_argument("action", choices=("serve",), help="serve: until stopped")
     export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")

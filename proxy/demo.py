@@ -5,7 +5,10 @@ Nothing in it knows which text is harmful: what is cut, and where, is the guard'
 
 import asyncio
 import json
+import os
 import re
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,16 +102,16 @@ class ScriptedLLM:
         return wanted[1] if wanted else self._answers.get(question, STAY_ANSWER)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Serve on a free port; yields the base URL."""
+    async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+        """Serve there, on a free port by default; yields the base URL. Raises OSError."""
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            await web.TCPSite(runner, host, port).start()
+            yield f"http://{host}:{runner.addresses[0][1]}/v1"
         finally:
             await runner.cleanup()
 
@@ -197,19 +200,39 @@ async def run_conversations() -> int:
 
 async def stay() -> int:
     async with demo_server(STAY_PORT) as (url, _):
-        print(
-            f"Weir on the embedded guard (demo grade) before a scripted LLM.\nOPENAI_BASE_URL={url}\nCtrl-C stops it."
-        )
-        await asyncio.Event().wait()
+        print("Weir on the embedded guard (demo grade) before a scripted LLM.")
+        print(f"OPENAI_BASE_URL={url}\nCtrl-C stops it.", flush=True)
+        await _stopped()
     return 0
 
 
-def run(*, is_staying: bool = False) -> int:
-    """The exit status: 0 when the three conversations came out as they should."""
+async def serve_llm(host: str, port: int) -> int:
+    """The scripted LLM alone, as an upstream for a Weir elsewhere: a deployment can be tried without a model."""
+    async with ScriptedLLM().running(host, port) as url:
+        print(f"A scripted LLM: {url}\nCtrl-C stops it.", flush=True)
+        await _stopped()
+    return 0
+
+
+async def _stopped() -> None:
+    """Until a signal comes. The first process of a container gets none that it does not ask for."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+def run(*, is_staying: bool = False, llm: tuple[str, int] | None = None) -> int:
+    """The exit status: 0 when the three conversations came out as they should. `llm`: where to serve the LLM alone."""
     try:
+        if llm is not None:
+            return asyncio.run(serve_llm(*llm))
         return asyncio.run(stay() if is_staying else run_conversations())
     except ModuleNotFoundError as exc:
-        print(f"The demo needs {exc.name}: pip install 'weir-proxy[demo]'")
+        print(f"The demo needs {exc.name}: pip install 'weir-proxy[demo]'", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        print(f"Cannot listen there: {os.strerror(exc.errno or 0).lower()}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0

@@ -53,7 +53,8 @@ examples:
     "demo": """\
 examples:
   weir demo
-  weir demo --stay      # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+  weir demo --stay                    # then: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+  weir demo --scripted-llm 9000       # then: weir serve --upstream http://127.0.0.1:9000/v1
 """,
     "guard": """\
 examples:

@@ -26,6 +26,28 @@ async def test_the_three_conversations_come_out_right_by_the_guards_own_judgemen
     assert "cut off 0 time" not in text
 
 
+async def test_the_scripted_model_serves_alone_until_a_signal() -> None:
+    llm = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "proxy", "demo", "--scripted-llm", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert llm.stdout is not None
+    async with asyncio.timeout(60):
+        first = (await llm.stdout.readline()).decode()
+        url = first.removeprefix("A scripted LLM: ").strip()
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            ask: Any = {"model": "scripted", "messages": [{"role": "user", "content": "say: good morning"}]}
+            answer = await client.chat.completions.create(**ask)
+            assert answer.choices[0].message.content == "good morning"
+        port = url.split(":")[2].removesuffix("/v1")
+        second = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy", "demo", "--scripted-llm", port, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await second.communicate()
+        assert (second.returncode, said.decode()) == (1, "Cannot listen there: address already in use.\n")
+        llm.terminate()
+        assert await llm.wait() == 0
+
+
 @pytest.mark.parametrize("is_streamed", [True, False])
 async def test_what_one_says_to_the_scripted_model_comes_back_through_the_guard(is_streamed: bool) -> None:
     async with demo_server() as (url, _), AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:

@@ -4,26 +4,25 @@ import asyncio
 import contextlib
 import re
 import shlex
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 import yaml
 from openai import AsyncOpenAI
 
 from proxy.app import build_app, running
 from proxy.config import load_settings
+from proxy.demo import STAY_ANSWER
 from tests.fakes import ScriptedGuard
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile*"))
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
-SCRIPT = ROOT / "docker" / "upstream.py"
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
@@ -87,6 +86,46 @@ def test_every_setting_of_compose_is_one() -> None:
         assert COMPOSE["services"][service]["cap_drop"] == ["ALL"]
 
 
+def test_profiles_keep_what_needs_a_model_or_an_operator_out_of_a_plain_start() -> None:
+    """Two services start by themselves, and the head of the file tells of every profile."""
+    services = COMPOSE["services"]
+    assert {name for name, service in services.items() if "profiles" not in service} == {"weir", "upstream"}
+    head = (ROOT / "docker" / "compose.yaml").read_text().split("name: weir")[0]
+    for name, service in services.items():
+        for profile in service.get("profiles", []):
+            assert f"--profile {profile} " in head, f"{name}: nobody is told of the profile {profile}"
+    volumes = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
+    named = {volume for volume in volumes if re.fullmatch(r"\w+", volume)}
+    assert named == set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_an_image_is_built_by_the_rules_of_hadolint(file: Path) -> None:
+    """The rules that matter here, by their numbers; the linter itself is no package of ours."""
+    steps = instructions(file)
+    runs = [value for name, value in steps if name == "RUN"]
+    assert all(re.search(r":[\w.-]+$", value) for name, value in steps if name == "ARG" and value.startswith("BASE="))
+    assert not [value for name, value in steps if name == "ADD"], "DL3020: use COPY"
+    assert not [run for run in runs if re.search(r"\bsudo\b|\bcd /|apt (?!-)", run)], "DL3003, DL3004, DL3027"
+    for run in runs:
+        if "apt-get install" in run:
+            assert "--no-install-recommends" in run, "DL3015"
+            assert "--yes" in run, "DL3014"
+            assert "rm -rf /var/lib/apt/lists/*" in run, "DL3009"
+        if "pip install" in run:
+            assert "--no-cache-dir" in run, "DL3042"
+            assert "--constraint constraints.txt" in run, "DL3013: versions are pinned there"
+    for name, value in steps:
+        if name == "WORKDIR":
+            assert value.startswith("/"), "DL3000"
+        if name in ("CMD", "ENTRYPOINT"):
+            assert value.startswith("["), "DL3025: the JSON form, so that signals arrive"
+    names = [name for name, _ in steps]
+    last = names[len(names) - 1 - names[::-1].index("FROM") :]
+    for once in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
+        assert last.count(once) == 1, "DL4003, DL4004, DL3012"
+
+
 @pytest.mark.parametrize(("pod", "container"), CONTAINERS, ids=IDS)
 def test_every_setting_of_a_manifest_is_one_and_its_probes_are_routes(
     pod: dict[str, Any], container: dict[str, Any]
@@ -130,28 +169,29 @@ def test_proxies_look_for_the_guard_where_its_service_is() -> None:
 
 
 @contextlib.asynccontextmanager
-async def script() -> AsyncIterator[str]:
-    """The script as a process of its own; yields its base URL."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), str(port))
-    url = f"http://127.0.0.1:{port}/v1"
+async def scripted_upstream() -> AsyncIterator[str]:
+    """The upstream of compose as a process of its own, by its own command but for the port; yields its base URL."""
+    *command, place = COMPOSE["services"]["upstream"]["command"]
+    assert (
+        urlsplit(COMPOSE["services"]["weir"]["environment"]["WEIR_UPSTREAM__BASE_URL"].split(":-")[1][:-1]).port == 9000
+    )
+    assert place == "0.0.0.0:9000"
+    llm = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "proxy", *command, "0.0.0.0:0", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
     try:
-        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
-            while True:
-                with contextlib.suppress(aiohttp.ClientConnectionError):
-                    async with session.get(f"{url}/models") as answer:
-                        assert answer.status == 200
-                        break
-                await asyncio.sleep(0.05)
-        yield url
+        assert llm.stdout is not None
+        async with asyncio.timeout(60):
+            url = (await llm.stdout.readline()).decode().split()[-1]
+        yield url.replace("0.0.0.0", "127.0.0.1")
     finally:
-        process.terminate()
-        await process.wait()
+        llm.terminate()
+        await llm.wait()
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
 async def test_the_upstream_of_compose_answers_through_weir(is_streamed: bool) -> None:
-    async with script() as upstream:
+    async with scripted_upstream() as upstream:
         settings = load_settings(overrides={"server.port": 0, "upstream.base_url": upstream}, environ={})
         async with (
             running(settings, ScriptedGuard()) as port,
@@ -163,12 +203,4 @@ async def test_the_upstream_of_compose_answers_through_weir(is_streamed: bool) -
                 said = "".join([part.choices[0].delta.content or "" async for part in stream if part.choices])
             else:
                 said = (await client.chat.completions.create(**ask)).choices[0].message.content or ""
-    assert said.startswith("This is a scripted answer")
-    assert said.endswith("no model at all.")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    assert said == STAY_ANSWER
