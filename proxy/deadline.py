@@ -38,7 +38,7 @@ class Deadline:
         self._fires_at = math.inf
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # named: looking for it takes a system call
         assert task is not None
         assert self._task is None  # a block is not within another
         self._task, self._cancels = task, task.cancelling()
