@@ -37,6 +37,7 @@ class Channel:
         self.key = key
         self.kind = kind
         self._policy = policy
+        self.holds, self.ahead = policy.holds, policy.ahead
         self._views = [View(kind, policy)]
         self._awaits_escape = kind in JSON_KINDS
         self._folder = Folder() if folds else None  # looks for a change; the view that it opens has its own

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channel import Channel
-from proxy.policy import Policy
+from proxy.policy import Policy, part_of
 from proxy.surrogates import DeltaJoiner
 
 # Channels of one response: far above parallel tool calls in practice.
@@ -25,7 +25,8 @@ class Channels:
         if key not in self.by_key:
             if len(self.by_key) >= MAX_CHANNELS:
                 raise AdapterError(f"more than {MAX_CHANNELS} channels")
-            self.by_key[key] = Channel(key, delta.kind, self._policy, folds=self._folds)
+            policy = self._policy.of(part_of(key, delta.kind))
+            self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds)
             self._joiners[key] = DeltaJoiner()
         if (last := self._last.get(key.choice, key)) != key:
             self.by_key[last].pause()

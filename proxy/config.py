@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config_file import UPSTREAM, ConfigError, Entry, Name, is_one_of_several, read_file
-from proxy.policy_settings import CATEGORY_OF_SLUG, PolicySettings, RuleSettings, category_slug
+from proxy.policy_settings import (
+    CATEGORY_OF_SLUG,
+    JudgingSettings,
+    PolicySettings,
+    RuleSettings,
+    category_slug,
+    level_name,
+)
 from proxy.setting_names import (
     CATEGORIES,
+    LEVELS,
     NAMES,
     SECTIONS,
     SEVERAL,
@@ -85,7 +93,7 @@ FLAGS: dict[str, str] = {
 # Their values are never repeated in a message.
 SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token")})
 
-SECTION_KINDS = {*SECTIONS.values(), RuleSettings}
+SECTION_KINDS = {*SECTIONS.values(), JudgingSettings, RuleSettings}
 
 # pydantic's error types in words for people; what is not here keeps pydantic's own words.
 REASONS = {
@@ -160,11 +168,16 @@ def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[Entry]:
         yield Entry(_canonical(key.split(".")), value, FLAGS.get(key, key))
 
 
+CANONICAL: dict[str, Callable[[str], str]] = {
+    CATEGORIES: lambda name: str(CATEGORY_OF_SLUG.get(category_slug(name), name)),
+    LEVELS: level_name,
+}
+
+
 def _canonical(path: Sequence[str]) -> Name:
-    """Categories by their own names, so that a variable meets the file's spelling."""
+    """Categories and levels by their own names, so that a variable meets the file's spelling."""
     return tuple(
-        str(CATEGORY_OF_SLUG.get(category_slug(name), name)) if above == CATEGORIES else name
-        for above, name in zip(["", *path], path, strict=False)
+        CANONICAL[above](name) if above in CANONICAL else name for above, name in zip(["", *path], path, strict=False)
     )
 
 
@@ -250,7 +263,7 @@ def _sentence(error: ErrorDetails, places: Mapping[Name, str]) -> str | None:
     if is_whole and error["type"] == "value_error":  # of a section as a whole: it is the key that the reason names
         within = [path for path in reversed(list(places)) if path[: len(name)] == name and path[-1] in reason]
         return f"{places[within[0]]}: {reason}." if within else None
-    if name[0] == "policies" and not any(path[: len(name)] == name for path in places):
+    if name[:1] in (("policy",), ("policies",)) and not any(path[: len(name)] == name for path in places):
         return None
     if name not in places and name[:-1] in places:  # an item of a list
         name = name[:-1]

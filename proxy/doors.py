@@ -13,7 +13,7 @@ from proxy.completion_request import read_completion_request
 from proxy.error_bodies import anthropic_body, openai_body
 from proxy.errors import ApiError
 from proxy.message_request import read_message_request
-from proxy.policy_settings import PolicySettings
+from proxy.policies import Chosen
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.response_request import read_response_request
 from proxy.settings import ServerSettings
@@ -45,9 +45,9 @@ def error_body(path: str, error: ApiError) -> dict[str, Any]:
     return error.body() if door is None else door.write_error(error)
 
 
-def terms_of(limits: ServerSettings, policy: PolicySettings) -> Terms:
+def terms_of(limits: ServerSettings, chosen: Chosen) -> Terms:
     """Where nothing is ever withheld, nothing needs to be refused for not being judged."""
-    is_watching = policy.on_flag == "monitor"
+    policy, is_watching = chosen.settings, chosen.policy.is_watching
     return Terms(
         limits=limits,
         allow_stored=policy.allow_stored or is_watching,

@@ -19,7 +19,7 @@ from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
 from proxy.policies import Chosen, Policies
-from proxy.policy import Action, Policy
+from proxy.policy import Action, Part, Policy
 from proxy.prompts import (
     PromptBlocked,
     assess_prompt,
@@ -85,7 +85,7 @@ class Exchange:
         self._prompts: list[Prompt] = []
         self._prompt_policy, self._answer_policy = _policies(ask.chosen.policy, ask.request)
         # Where nothing waits for a verdict, none that fails may change the delivery.
-        is_watching = not self._prompt_policy.holds and not self._answer_policy.holds
+        is_watching = not self._prompt_policy.holds and self._answer_policy.is_watching
         self._fails_open = self._settings.guard.on_failure == "open" or is_watching
         self._allows_unscanned = self._policy.allow_unscanned or is_watching
 
@@ -172,7 +172,7 @@ class Exchange:
             prompt_tokens=self._record.prompt_tokens,
             wants_usage=request.include_usage and request.stream,
             notice=self._policy.notice,
-            prompt=self._assessment,
+            prompt=self._assessment if self._prompt_policy.holds else None,
             folded_view=self._settings.guard.folded_view,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
@@ -233,7 +233,7 @@ class Exchange:
             choices=request.choices,
             guard_model=self._service.guard.info.model,
             notations=Notations(
-                weir=wanted.weir and self._answer_policy.holds,  # of a watched answer only the record tells
+                weir=wanted.weir and not self._answer_policy.is_watching,  # of a watched answer only the record tells
                 openai=request.moderation is not None and wanted.client_may_ask,
             ),
             allow_unscanned=self._allows_unscanned,
@@ -287,8 +287,8 @@ class Exchange:
 def _policies(policy: Policy, request: ModeratedRequest) -> tuple[Policy, Policy]:
     """The prompt's policy and the answer's. A client's own wish may only tighten them."""
     if request.moderation is None:
-        return policy, policy
+        return policy.of(Part.PROMPT), policy
     at_least = {"score": Action.ANNOTATE, "block": Action.BLOCK}
     sides = (request.moderation.input, request.moderation.output)
     prompt, answer = (policy.tightened(at_least[side or "score"]) for side in sides)
-    return prompt, answer
+    return prompt.of(Part.PROMPT), answer

@@ -70,7 +70,7 @@ async def _answer(request: web.Request, service: Service, record: Record, reply:
     def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream]:
         upstream = service.upstreams.of_model(model_of(body))
         chosen = choose(service, record, body.get("model"), upstream.name)
-        terms = terms_of(service.settings.server, chosen.settings)
+        terms = terms_of(service.settings.server, chosen)
         return DOORS[record.endpoint].read(body, terms), chosen, upstream
 
     return await _exchange(request, service, record, reply, *await read_request(request, service.settings.server, read))

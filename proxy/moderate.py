@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from proxy.folding import Folder
 from proxy.guard.protocol import Guard, GuardError, SequenceTooLong
 from proxy.guards import open_guard
 from proxy.policies import policy_of
-from proxy.policy import Action, Policy
+from proxy.policy import Part, Policy, part_of
 from proxy.prompts import harder
 from proxy.request_body import BadRequest, read_object
 from proxy.request_fields import Terms
@@ -135,29 +135,29 @@ async def moderate(
     ends = range(len(messages) - answers, len(messages)) if answers else [len(messages)]
     prompts = [_prompt(messages[:end], guard, allow_unscanned, folds=folds) for end in ends]
     # Monitoring judges every token: where the proxy would cut, this goes on and remembers the place.
-    watching = replace(policy, on_flag=Action.MONITOR)
-    risks, texts = list[Risk](), list[JudgedText]()
-    unscanned = len(prompts[0].unscanned)
+    prompt_policy, watching = policy.of(Part.PROMPT), policy.watching()
+    risks, texts, unscanned = list[Risk](), list[JudgedText](), len(prompts[0].unscanned)
     for number, prompt in zip(ends, prompts, strict=True):
         async with _opened(guard, prompt) as (classifier, risk):
             if prompt.folded is not None:
                 async with _opened(guard, prompt.folded) as (_, folded):
-                    risk = harder(risk, folded, policy)
+                    risk = harder(risk, folded, prompt_policy)
             risks.append(risk)
             deltas, dropped = _texts_of(messages[number], number) if answers else ([], 0)
             unscanned += dropped
-            texts += [await _judge(classifier, delta, number, watching, folds=folds) for delta in deltas]
+            for delta in deltas:
+                part = part_of(delta.key, delta.kind)
+                texts.append(await _judge(classifier, delta, number, watching.of(part), folds=folds))
     name = f"{guard.info.model}@{guard.info.revision}"
-    is_flagged = policy.counts(risks[0])
+    is_flagged = prompt_policy.counts(risks[0])
     return Moderation(name, policy, risks[0], is_flagged, tuple(texts), prompts[0].dropped_turns, unscanned)
 
 
 async def _moderate(messages: Sequence[dict[str, Any]], settings: Settings) -> Moderation:
     guard = await open_guard(settings, may_fork=False)
     try:
-        policy = policy_of(settings.policy)
-        allow_unscanned, folds = settings.policy.allow_unscanned, settings.guard.folded_view
-        return await moderate(messages, guard, policy, allow_unscanned=allow_unscanned, folds=folds)
+        allows, folds = settings.policy.allow_unscanned, settings.guard.folded_view
+        return await moderate(messages, guard, policy_of(settings.policy), allow_unscanned=allows, folds=folds)
     finally:
         await guard.close()
 

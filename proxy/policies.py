@@ -1,10 +1,11 @@
 """Which policy a request gets: the first rule that fits it, else `[policy]`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
-from proxy.policy_settings import PolicySettings, RuleSettings
+from proxy.policy_settings import JudgingSettings, PolicySettings, RuleSettings
+from proxy.risk import RiskLevel
 from proxy.settings import Settings
 
 
@@ -48,13 +49,19 @@ def _is_model(model: str, glob: str) -> bool:
 
 
 def policy_of(settings: PolicySettings) -> Policy:
+    parts = {part: _policy(settings.name, judging) for part, judging in settings.channels.items()}
+    return replace(_policy(settings.name, settings), parts=parts)
+
+
+def _policy(name: str, settings: JudgingSettings) -> Policy:
     return Policy(
-        name=settings.name,
+        name=name,
         mode=Mode(settings.mode),
         on_flag=Action(settings.on_flag),
         debounce=settings.debounce,
         rule=DebounceRule(settings.debounce_rule),
         categories={category: Action(action) for category, action in settings.categories.items()},
+        levels={RiskLevel(level): Action(action) for level, action in settings.levels.items()},
         release=ReleaseMode(settings.release),
         window=settings.window,
     )

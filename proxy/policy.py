@@ -7,9 +7,11 @@ Controversial tokens make up one run together.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
+from adapters.base import Key, Kind
 from proxy.risk import Category, Risk, RiskLevel
 
 
@@ -59,13 +61,39 @@ VERDICT_OF: dict[Action, Verdict] = {
     Action.ALLOW: Verdict.RELEASE,
 }
 
+# Of several verdicts on one token the hardest counts.
+HARDNESS: tuple[Verdict, ...] = (Verdict.RELEASE, Verdict.WAIT, Verdict.BLOCK)
+
 # From mildest to hardest: a client may move to the right, never to the left.
 STRENGTH: tuple[Action, ...] = (Action.ALLOW, Action.MONITOR, Action.ANNOTATE, Action.BLOCK)
 
 
+class Part(StrEnum):
+    """What of a conversation may have a policy of its own."""
+
+    PROMPT = "prompt"
+    CONTENT = "content"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+    TOOLS = "tools"  # names and arguments of tool calls
+
+
+def part_of(key: Key, kind: Kind) -> Part | None:
+    """None for what is neither, such as a transcript or a field that nobody knows: the policy itself holds there."""
+    if kind is Kind.REASONING:
+        return Part.REASONING
+    if key.channel.startswith(("tool_calls.", "function_call")):
+        return Part.TOOLS
+    return {"content": Part.CONTENT, "refusal": Part.REFUSAL}.get(key.channel)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The table from risk to verdict. `categories` overrides `on_flag` for single categories."""
+    """The table from risk to verdict.
+
+    `categories` overrides `levels` for single categories, which overrides `on_flag` for single levels.
+    With `also`, several policies hold at once, and the hardest verdict of them counts.
+    """
 
     name: str = "default"
     mode: Mode = Mode.LOOSE
@@ -73,30 +101,80 @@ class Policy:
     debounce: int = 2  # tokens in a row that make a flagged run
     rule: DebounceRule = DebounceRule.SAME_LEVEL
     categories: Mapping[Category, Action] = field(default_factory=dict)
+    levels: Mapping[RiskLevel, Action] = field(default_factory=dict)  # a level that is named counts in either mode
     release: ReleaseMode = ReleaseMode.HOLD
     window: int = 0  # characters; only with ReleaseMode.WINDOW
+    parts: Mapping[Part, "Policy"] = field(default_factory=dict)
+    also: tuple["Policy", ...] = ()
 
-    def action(self, category: Category) -> Action:
-        if self.on_flag is Action.MONITOR:
-            # A monitored route must not change by a byte, whatever a category asks for.
-            return Action.ALLOW if self.categories.get(category) is Action.ALLOW else Action.MONITOR
-        return self.categories.get(category, self.on_flag)
+    def action(self, category: Category, level: RiskLevel = RiskLevel.UNSAFE) -> Action:
+        own = self._own_action(category, level)
+        if not self.also:
+            return own
+        return max([own, *(other.action(category, level) for other in self.also)], key=STRENGTH.index)
+
+    def _own_action(self, category: Category, level: RiskLevel) -> Action:
+        by_level = self.levels.get(level)
+        if level is RiskLevel.SAFE or by_level is Action.ALLOW or (by_level is None and not COUNTS[self.mode][level]):
+            return Action.ALLOW
+        found = self.categories.get(category, by_level or self.on_flag)
+        # A monitored route must not change by a byte, whatever a category or a level asks for.
+        return Action.MONITOR if self.on_flag is Action.MONITOR and found is not Action.ALLOW else found
 
     def counts(self, risk: Risk) -> bool:
-        return COUNTS[self.mode][risk.level] and self.action(risk.category) is not Action.ALLOW
+        return self.action(risk.category, risk.level) is not Action.ALLOW
 
     def judge_prompt(self, risk: Risk) -> Verdict:
         """A prompt has one verdict, so there is nothing to debounce."""
-        return VERDICT_OF[self.action(risk.category)] if self.counts(risk) else Verdict.RELEASE
+        return VERDICT_OF[self.action(risk.category, risk.level)]
 
     @property
     def can_block(self) -> bool:
-        return Action.BLOCK in {self.action(category) for category in Category}
+        return Action.BLOCK in {self.action(category, level) for category in Category for level in RiskLevel}
 
     @property
     def holds(self) -> bool:
         """Does anything wait for a verdict? A monitored answer never does."""
-        return self.on_flag is not Action.MONITOR
+        return self.on_flag is not Action.MONITOR or any(other.holds for other in self.also)
+
+    @property
+    def is_watching(self) -> bool:
+        """Does nothing anywhere wait for a verdict?"""
+        holds = any(one.holds for one in (self, *self.parts.values()))
+        return not holds and all(other.is_watching for other in self.also)
+
+    @property
+    def longest_run(self) -> int:
+        """Tokens that may have to be taken back at once."""
+        return max([self.debounce, *(other.longest_run for other in self.also)])
+
+    @property
+    def ahead(self) -> int:
+        """Characters that may leave before their verdicts."""
+        own = self.window if self.release is ReleaseMode.WINDOW else 0
+        return min([own, *(other.ahead for other in self.also)])
+
+    @property
+    def may_run_ahead(self) -> bool:
+        """May some text leave before its verdict?"""
+        inner = (*self.parts.values(), *self.also)
+        return self.release is ReleaseMode.WINDOW or not self.holds or any(one.may_run_ahead for one in inner)
+
+    def of(self, part: Part | None) -> "Policy":
+        """The policy of one part; what has none of its own is under the whole one."""
+        if part is None or not (self.parts or self.also):
+            return self
+        found = self.parts.get(part, replace(self, also=()))
+        return replace(found, also=tuple(other.of(part) for other in self.also))
+
+    def joined(self, other: "Policy") -> "Policy":
+        """Both at once: nothing passes that either would hold back."""
+        return replace(self, name=f"{self.name}+{other.name}", also=(*self.also, replace(other, also=()), *other.also))
+
+    def watching(self) -> "Policy":
+        """The same policy with nothing blocked, and nothing held for a verdict."""
+        parts = {part: policy.watching() for part, policy in self.parts.items()}
+        return replace(self, on_flag=Action.MONITOR, parts=parts, also=tuple(one.watching() for one in self.also))
 
     def tightened(self, at_least: Action) -> "Policy":
         """The same policy with every action raised to `at_least`; none is ever lowered."""
@@ -104,8 +182,18 @@ class Policy:
         def harder(action: Action) -> Action:
             return max(action, at_least, key=STRENGTH.index)
 
-        categories = {category: harder(action) for category, action in self.categories.items()}
-        return replace(self, on_flag=harder(self.on_flag), categories=categories)
+        return replace(
+            self,
+            on_flag=harder(self.on_flag),
+            categories={category: harder(action) for category, action in self.categories.items()},
+            levels={level: harder(action) for level, action in self.levels.items()},
+            parts={part: policy.tightened(at_least) for part, policy in self.parts.items()},
+            also=tuple(other.tightened(at_least) for other in self.also),
+        )
+
+
+def judge_of(policy: Policy) -> "Judge | JointJudge":
+    return JointJudge(policy) if policy.also else Judge(policy)
 
 
 class Judge:
@@ -117,7 +205,6 @@ class Judge:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._counts = COUNTS[policy.mode]
         self._level = RiskLevel.SAFE
         self.run = 0
         self.undecided = 0
@@ -125,7 +212,9 @@ class Judge:
 
     def judge(self, risk: Risk) -> Verdict:
         policy = self._policy
-        if not self._counts[risk.level] or not policy.counts(risk):
+        # Most tokens are safe, which needs no table.
+        action = Action.ALLOW if risk.level is RiskLevel.SAFE else policy.action(risk.category, risk.level)
+        if action is Action.ALLOW:
             self.run = self.undecided = 0
             self._level = RiskLevel.SAFE
             return Verdict.RELEASE
@@ -138,10 +227,36 @@ class Judge:
             return Verdict.WAIT if self.undecided else Verdict.RELEASE
         self.is_flagged = True
         self.undecided = 0
-        return VERDICT_OF[policy.action(risk.category)]
+        return VERDICT_OF[action]
 
     def copy(self) -> "Judge":
         twin = Judge(self._policy)
         twin._level, twin.run = self._level, self.run
         twin.undecided, twin.is_flagged = self.undecided, self.is_flagged
+        return twin
+
+
+class JointJudge:
+    """Several policies over one text: a token waits while any of them waits, and is blocked where any blocks."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._judges = [Judge(one) for one in (replace(policy, also=()), *policy.also)]
+        self.run = 0
+        self.undecided = 0
+
+    @property
+    def is_flagged(self) -> bool:
+        return any(judge.is_flagged for judge in self._judges)
+
+    def judge(self, risk: Risk) -> Verdict:
+        verdicts = [judge.judge(risk) for judge in self._judges]
+        self.undecided = max(judge.undecided for judge in self._judges)
+        hardest = max(verdicts, key=HARDNESS.index)
+        runs = [judge.run for judge, verdict in zip(self._judges, verdicts, strict=True) if verdict is hardest]
+        self.run = max(*runs, self.undecided)
+        return hardest
+
+    def copy(self) -> "JointJudge":
+        twin = copy(self)
+        twin._judges = [judge.copy() for judge in self._judges]
         return twin

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from proxy.policy import Part
 from proxy.risk import Category
 from proxy.setting_types import Count, Line, Section, ShortName, Some
 
@@ -13,6 +14,7 @@ Mode = Literal["loose", "strict"]
 OnFlag = Literal["block", "annotate", "monitor"]
 CategoryAction = Literal["block", "annotate", "allow"]
 DebounceRule = Literal["same-level", "any-level"]
+Level = Literal["Controversial", "Unsafe"]
 Release = Literal["hold", "window"]
 PromptCheck = Literal["parallel", "before"]
 PromptBlock = Literal["error", "answer"]
@@ -26,11 +28,9 @@ Route = Literal[
 ]
 
 
-class PolicySettings(Section):
-    """What a risk leads to."""
+class JudgingSettings(Section):
+    """What a risk of one sort of text leads to; what is not said is as the policy has it."""
 
-    name: ShortName = "default"
-    """Named in headers and records."""
     mode: Mode = "loose"
     """strict: Controversial counts as Unsafe."""
     on_flag: OnFlag = "block"
@@ -41,10 +41,37 @@ class PolicySettings(Section):
     """same-level: a run is of one level, as in the published evaluation; any-level: as in the paper."""
     categories: dict[Category, CategoryAction] = Field(default_factory=dict)
     """What to do for a category instead of on_flag, such as "Sexual Content" = "allow"."""
+    levels: dict[Level, CategoryAction] = Field(default_factory=dict)
+    """What to do for a level instead of on_flag, such as Controversial = "annotate"; it then counts in either mode."""
     release: Release = "hold"
     """hold: no character leaves before its verdict; window: a few may."""
     window: Annotated[Count, Field(ge=0, le=100_000)] = 0
     """With release = "window": the most characters ahead of the verdicts."""
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _name_categories(cls, value: object) -> object:
+        return _by_category(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_window(self) -> "JudgingSettings":
+        if self.release == "window" and self.window == 0:
+            raise ValueError('release = "window" needs a window above 0: the characters that may leave unjudged')
+        if self.release == "hold" and self.window > 0:
+            raise ValueError('window is set, but only release = "window" uses it')
+        return self
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _name_levels(cls, value: object) -> object:
+        return {level_name(str(name)): one for name, one in value.items()} if isinstance(value, Mapping) else value
+
+
+class PolicySettings(JudgingSettings):
+    """What a risk leads to."""
+
+    name: ShortName = "default"
+    """Named in headers and records."""
     prompt_check: PromptCheck = "parallel"
     """parallel: judge the prompt while the upstream answers; before: call it only after the verdict."""
     prompt_block: PromptBlock = "error"
@@ -57,19 +84,8 @@ class PolicySettings(Section):
     """Let images and audio, which no one can judge, through with a label instead of refusing them."""
     allow_stored: bool = False
     """Let the upstream keep answers and conversations, which can be read and continued without being judged."""
-
-    @field_validator("categories", mode="before")
-    @classmethod
-    def _name_categories(cls, value: object) -> object:
-        return _by_category(value) if isinstance(value, Mapping) else value
-
-    @model_validator(mode="after")
-    def _check_window(self) -> "PolicySettings":
-        if self.release == "window" and self.window == 0:
-            raise ValueError('release = "window" needs a window above 0: the characters that may leave unjudged')
-        if self.release == "hold" and self.window > 0:
-            raise ValueError('window is set, but only release = "window" uses it')
-        return self
+    channels: dict[Part, JudgingSettings] = Field(default_factory=dict)
+    """Where one sort of text is judged otherwise, such as [policy.channels.reasoning] on_flag = "annotate"."""
 
 
 class RuleSettings(Section):
@@ -103,3 +119,8 @@ def _by_category(value: Mapping[Any, Any]) -> dict[Any, Any]:
             raise ValueError(f'names the category "{category}" twice')
         named[category] = action
     return named
+
+
+def level_name(name: str) -> str:
+    """`Unsafe` however it is capitalised, as variables are."""
+    return name.capitalize()

@@ -8,7 +8,8 @@ from proxy.channel import Channel, badness, note_of
 
 def report_of(channels: Sequence[Channel], prompt: Assessment | None, *, is_open: bool = False) -> Report:
     """Of one choice, from its channels. `is_open`: the gate was opened, so not all of it is judged."""
-    notes = [note_of(c.key.channel, c.worst.start, c.worst.end, c.worst.risk) for c in channels if c.worst]
+    told = [c for c in channels if c.holds]  # of a watched text only the record tells
+    notes = [note_of(c.key.channel, c.worst.start, c.worst.end, c.worst.risk) for c in told if c.worst]
     scanned = ("partial" if any(c.cleared for c in channels) else "none") if is_open else None
     return Report(tuple(notes), prompt, assess(channels), scanned)
 

@@ -6,10 +6,12 @@ a number in a list of them.
 
 import types
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Any, Union, get_args, get_origin
+from enum import EnumType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from proxy.config_file import Name, is_one_of_several
+from proxy.policy import Part
+from proxy.policy_settings import JudgingSettings
 from proxy.risk import Category
 from proxy.setting_types import Section
 from proxy.settings import Settings
@@ -20,11 +22,13 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
-CATEGORIES = "categories"  # a table whose keys are the guard's categories
+CATEGORIES, LEVELS = "categories", "levels"  # tables whose keys are the guard's words
 # All that can be listed; of tables and lists of sections, as NAMED below has them.
 NAMES: list[Name] = [
     *((section, key) for section, model in SECTIONS.items() for key in model.model_fields),
     *(("policy", CATEGORIES, str(category)) for category in Category),
+    *(("policy", LEVELS, level) for level in ("Controversial", "Unsafe")),
+    *(("policy", "channels", str(part), key) for part in Part for key in JudgingSettings.model_fields),
 ]
 
 
@@ -39,8 +43,9 @@ def inner(kind: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         return next((found for one in arguments if (found := inner(one, name)) is not None), None)
     if origin is dict:
-        is_closed = isinstance(arguments[0], type) and issubclass(arguments[0], StrEnum)
-        return arguments[1] if not is_closed or name in set(arguments[0]) else None
+        keys = arguments[0]
+        known = get_args(keys) if get_origin(keys) is Literal else keys if isinstance(keys, EnumType) else None
+        return arguments[1] if known is None or name in list(known) else None
     return arguments[0] if origin in (list, tuple) and name.isdecimal() else None
 
 
@@ -79,6 +84,8 @@ def written(name: Name) -> str:
     """As `weir.toml` has it: `[section] key`, `[policies.kids] key`, `[[rules]] key`."""
     if len(name) < 2:
         return name[0]
+    if "channels" in name[:-2]:
+        return f"[{'.'.join(name[:-1])}] {name[-1]}"
     if is_list(name[:1]) or is_one_of_several(name):
         return f"[[{name[0]}]] {'.'.join(name[2:])}".rstrip()
     if name[0] == "policies" and len(name) > 2:
@@ -99,15 +106,24 @@ def as_lists(tree: Mapping[str, Any], above: Name = ()) -> dict[str, Any]:
 
 
 def inherited(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree with each of `[policies.*]` filled up from `[policy]`."""
-    policies, policy = tree.get("policies"), tree.get("policy", {})
+    """The tree with each of `[policies.*]` filled up from `[policy]`, and each of its channels from that."""
+    policies, policy = tree.get("policies", {}), tree.get("policy", {})
     if not isinstance(policies, dict) or not isinstance(policy, dict):
         return dict(tree)
     filled = {
-        name: {**over(policy, given), "name": name} if isinstance(given, dict) else given
+        name: _with_channels({**over(policy, given), "name": name}) if isinstance(given, dict) else given
         for name, given in policies.items()
     }
-    return {**tree, "policies": filled}
+    return {**tree, "policy": _with_channels(policy), "policies": filled}
+
+
+def _with_channels(policy: Mapping[str, Any]) -> dict[str, Any]:
+    channels = policy.get("channels")
+    if not isinstance(channels, dict):
+        return dict(policy)
+    judging = {key: value for key, value in policy.items() if key in JudgingSettings.model_fields}
+    filled = {part: over(judging, given) if isinstance(given, dict) else given for part, given in channels.items()}
+    return {**policy, "channels": filled}
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

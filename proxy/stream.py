@@ -33,7 +33,7 @@ from proxy.choices import Choices
 from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
 from proxy.framing import Framing
 from proxy.gate import Gate, HeldTooMuch
-from proxy.policy import Policy, ReleaseMode
+from proxy.policy import Policy
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
 
@@ -67,7 +67,6 @@ class ModeratedStream:
     def __init__(self, framing: Framing, adapter: Adapter, policy: Policy, expected: Expected) -> None:
         self._framing = framing
         self._adapter = adapter
-        self._policy = policy
         self._expected = expected
         self._gate = Gate(MAX_HELD_CHARACTERS)
         self._choices = Choices(expected.choices)
@@ -78,7 +77,7 @@ class ModeratedStream:
         # Whether something may have become free to leave: in hold mode more text of the same channel never is.
         self._has_news = True
         self._has_block = False  # whether a channel must end
-        self._always_has_news = policy.release is ReleaseMode.WINDOW or not policy.holds
+        self._always_has_news = policy.may_run_ahead
         self._failure: Failure | None = None
         self._out: list[bytes] = []
         self.blocks: list[Block] = []
@@ -230,21 +229,16 @@ class ModeratedStream:
     # Sending.
 
     def _clear(self) -> None:
-        ahead = self._ahead
         for key, channel in self._channels.by_key.items():
             if channel.block_start is not None:
                 self._gate.clear(key, min(channel.cleared, channel.block_start))
             elif self._is_open:
                 self._gate.clear(key, channel.length)
-            elif not self._policy.holds:
+            elif not channel.holds:
                 self._gate.clear(key, channel.cleared, channel.length - channel.cleared)
             else:
-                self._gate.clear(key, channel.cleared, ahead)
-
-    @property
-    def _ahead(self) -> int:
-        """Characters that may leave before their verdicts; none once none will come."""
-        return self._policy.window if self._policy.release is ReleaseMode.WINDOW and self._failure is None else 0
+                # What may leave before its verdict: nothing, once none will come.
+                self._gate.clear(key, channel.cleared, channel.ahead if self._failure is None else 0)
 
     def _release(self) -> None:
         for released in self._gate.release():
@@ -252,7 +246,8 @@ class ModeratedStream:
             if isinstance(piece, Delta):
                 channel = self._channels.by_key[piece.key]
                 note = channel.note(released.start, released.start + len(piece.text))
-                self._emit(self._adapter.encode(piece, note))
+                # Of a watched text only the record tells.
+                self._emit(self._adapter.encode(piece, note if channel.holds else None))
             elif isinstance(piece, Opaque):
                 self._emit(self._adapter.encode(piece, None))
             elif isinstance(piece, Finish):

@@ -47,7 +47,7 @@ async def _moderations(request: web.Request, service: Service, record: Record, _
 
 async def _guardrail(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
     asked, chosen = await _read(request, service, record, read_guardrail_request)
-    if asked.has_images and not terms_of(service.settings.server, chosen.settings).allow_unscanned:
+    if asked.has_images and not terms_of(service.settings.server, chosen).allow_unscanned:
         return _answer(record, {"action": "BLOCKED", "blocked_reason": IMAGES}, is_blocked=True)
     unscanned = ("images",) if asked.has_images else ()
     judged = await _judged(request, service, record, chosen, asked.conversations, unscanned)
@@ -66,7 +66,7 @@ async def _read(
 
     def read(body: Mapping[str, Any]) -> tuple[Asked, Chosen]:
         chosen = choose(service, record, body.get("model"))
-        return understand(body, terms_of(service.settings.server, chosen.settings)), chosen
+        return understand(body, terms_of(service.settings.server, chosen)), chosen
 
     return await read_request(request, service.settings.server, read)
 

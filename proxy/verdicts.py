@@ -15,7 +15,7 @@ from proxy.classifier import Classifier
 from proxy.errors import ApiError
 from proxy.guard.protocol import Guard
 from proxy.policies import Chosen
-from proxy.policy import Policy
+from proxy.policy import Part, Policy, part_of
 from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompts
 from proxy.reports import assess
 from proxy.request_fields import ModeratedRequest
@@ -38,7 +38,7 @@ class Judged:
 
 async def judge_text(delta: Delta, classifier: Classifier, policy: Policy, *, folds: bool = False) -> Channel:
     """A text that is complete, behind the classifier's prompt. Raises GuardError."""
-    channel = Channel(delta.key, delta.kind, policy, folds=folds)
+    channel = Channel(delta.key, delta.kind, policy.of(part_of(delta.key, delta.kind)), folds=folds)
     channel.feed(delta.text)
     channel.finish()
     while batches := list(channel.batches()):
@@ -72,16 +72,17 @@ async def judge_conversation(
     count = len(list(takewhile(lambda message: message.get("role") == "assistant", reversed(messages))))
     asked, said = messages[: len(messages) - count], messages[len(messages) - count :]
     request = ModeratedRequest("-", list(asked) or [{"role": "user", "content": ""}], {})
-    policy, allows, folds = chosen.policy, chosen.settings.allow_unscanned, settings.folded_view
+    policy, prompt_policy = chosen.policy, chosen.policy.of(Part.PROMPT)
+    allows, folds = chosen.settings.allow_unscanned, settings.folded_view
     [prompt] = await render_prompts(request, guard, allow_unscanned=allows, folds=folds)
     deltas = [delta for number, message in enumerate(said) for delta in _texts_of(message, number)]
     async with AsyncExitStack() as stack:
-        classifier, risk = await judge_prompt(prompt, guard, settings, stack, owner, policy)
+        classifier, risk = await judge_prompt(prompt, guard, settings, stack, owner, prompt_policy)
         channels = [await judge_text(delta, classifier, policy, folds=folds) for delta in deltas]
-    found = [assess_prompt(risk, policy)] if asked else []
+    found = [assess_prompt(risk, prompt_policy)] if asked else []
     answer = assess(channels)
     found += [answer] if answer is not None else []
-    blocked = (bool(asked) and is_blocked(risk, policy)) or any(one.block_start is not None for one in channels)
+    blocked = (bool(asked) and is_blocked(risk, prompt_policy)) or any(one.block_start is not None for one in channels)
     return Judged(_together(found), blocked, prompt.unscanned)
 
 

@@ -12,7 +12,7 @@ from adapters.base import Kind
 from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
-from proxy.policy import Judge, Policy, Verdict
+from proxy.policy import JointJudge, Judge, Policy, Verdict, judge_of
 from proxy.retokenizer import Retokenizer, Token
 from proxy.risk import Risk
 from proxy.vocabulary import decode_bytes
@@ -37,15 +37,15 @@ class View:
         prefix = answer_frame(kind).prefix
         self._retokenizer = Retokenizer(prefix=prefix)
         self._prefix_bytes = len(prefix.encode())  # of the frame's own text, still to come as tokens
-        self._judge = Judge(policy)
+        self._judge = judge_of(policy)
         self._decoder = decoder
         self._widths: deque[int] = deque()  # source characters of each decoded one, not yet in a token
         self._leading = True  # the chat template strips leading newlines, so they have no tokens
         self._skipped = 0  # their number, added to the first token
         self._pending: deque[Token] = deque()
-        self._starts: deque[int] = deque(maxlen=policy.debounce)  # of the newest judged tokens
+        self._starts: deque[int] = deque(maxlen=policy.longest_run)  # of the newest judged tokens
         self._tail: int | None = None  # tokens before the provisional end of a paused text
-        self._before_tail: tuple[Judge, int, deque[int], deque[int], int] | None = None
+        self._before_tail: tuple[Judge | JointJudge, int, deque[int], deque[int], int] | None = None
         self._peeked = 0  # of the widths, the tail's own
         self._was_resumed = False
         self._is_complete = False

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import FLAGS, ConfigError, Settings, load_settings, require_upstream
+from proxy.policy import Part
 from proxy.risk import Category
 from proxy.setting_names import NAMES
 
@@ -102,6 +103,24 @@ routes = ["/v1/responses"]
     assert settings.rules[0].models == ("gpt-*", "o?")
 
 
+def test_levels_and_channels(tmp_path: Path) -> None:
+    text = """
+[policy]
+mode = "strict"
+[policy.levels]
+controversial = "annotate"
+[policy.channels.reasoning]
+on_flag = "annotate"
+[policies.kids]
+debounce = 1
+"""
+    settings = load(tmp_path, text, WEIR_POLICIES__KIDS__LEVELS__CONTROVERSIAL="block")
+    for policy, action in ((settings.policy, "annotate"), (settings.policies["kids"], "block")):
+        reasoning = policy.channels[Part.REASONING]
+        assert policy.levels == reasoning.levels == {"Controversial": action}
+        assert (reasoning.on_flag, reasoning.mode, reasoning.debounce) == ("annotate", "strict", policy.debounce)
+
+
 def test_every_flag_sets_a_key_that_exists() -> None:
     assert {tuple(key.split(".")) for key in FLAGS} <= set(NAMES)
 
@@ -175,6 +194,16 @@ TYPOS = [
         "[policies.kids.categories]\npi = 'allow'",
         "line 2: there is no setting [policies.kids] categories.pi; did you mea",
     ),
+    (
+        "[policy.channels.reasonin]\nmode = 'strict'",
+        "line 2: there is no setting [policy.channels.reasonin] mode",
+    ),
+    ("[policy.channels.reasoning]\nnotice = 'x'", "line 2: there is no setting [policy.channels.reasoning] notice"),
+    ("[policy.channels.reasoning]\nmode = 'x'", 'line 2: [policy.channels.reasoning] mode must be "loose"'),
+    ("[policy.channels.tools]\nrelease = 'window'", 'line 2: release = "window" needs a window above 0'),
+    ("[policy]\nmode = 'x'\n[policy.channels.reasoning]\ndebounce = 1", "line 2: [policy] mode must be"),
+    ("[policy.levels]\nsafe = 'block'", "line 2: there is no setting [policy] levels.Safe"),
+    ("[policy.levels]\nunsafe = 'x'", "line 2: [policy] levels.Unsafe must be"),
     ("[policies]\nkids = 1", "line 2: [policies] kids must be a table"),
     ("policies = 1", "line 1: policies must be a table"),
     ("[policies.'a b']\nmode = 'strict'", "[policies] a b must be 1 to 64 letters"),

@@ -12,6 +12,7 @@ from adapters import ENDPOINTS
 from proxy import doors
 from proxy.doors import error_body, terms_of
 from proxy.errors import ApiError
+from proxy.policies import Chosen, policy_of
 from proxy.policy_settings import PolicySettings
 from proxy.settings import ServerSettings
 from proxy.stream import Expected, Outcome
@@ -30,9 +31,17 @@ def test_a_door_has_an_adapter_a_reader_and_tests() -> None:
     assert doors.DOORS.keys() == ENDPOINTS.keys() == {door.path for door in DOORS.values()}
 
 
+WATCH: dict[str, Any] = {"on_flag": "monitor"}
+
+
+def by(**values: Any) -> Chosen:
+    settings = PolicySettings.model_validate(values)
+    return Chosen(settings, policy_of(settings))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_reader_reads_its_own_requests(name: str) -> None:
-    terms = terms_of(ServerSettings(), PolicySettings())
+    terms = terms_of(ServerSettings(), by())
     asked = DOORS[name].ask | {"stream": True}
     request = doors.DOORS[DOORS[name].path].read(asked, terms)
     assert request.stream
@@ -42,10 +51,11 @@ def test_every_reader_reads_its_own_requests(name: str) -> None:
 
 
 def test_what_is_only_watched_needs_no_permission() -> None:
-    for overrides, allowed in (({}, False), ({"on_flag": "monitor"}, True)):
-        terms = terms_of(ServerSettings(), PolicySettings.model_validate(overrides))
+    part: dict[str, Any] = {"channels": {"reasoning": {}}}
+    for overrides, allowed in (({}, False), (WATCH, True), (WATCH | part, False)):
+        terms = terms_of(ServerSettings(), by(**overrides))
         assert (terms.allow_stored, terms.allow_unscanned) == (allowed, allowed)
-    assert terms_of(ServerSettings(), PolicySettings(allow_stored=True)).allow_stored
+    assert terms_of(ServerSettings(), by(allow_stored=True)).allow_stored
 
 
 def test_an_error_has_the_shape_of_its_door() -> None:

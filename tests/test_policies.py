@@ -1,5 +1,6 @@
 """The policy of a request: by route, model, upstream and key, over every door."""
 
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from proxy.policy_settings import Route
 from proxy.risk import Category
 from proxy.settings import Settings
 from tests.doors import DOORS
-from tests.driver import WORDS, answer
+from tests.driver import DONE, WORDS, answer, chunk, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import recorded, weir
 from tests.sockets import ask
@@ -123,3 +124,63 @@ async def test_the_guards_own_door_goes_by_the_same_rules(body: dict[str, Any]) 
     async with weir(guard=ScriptedGuard(), policies__kids__mode="strict", rules=rules) as server:
         reply = await ask(server.url, path="/v1/moderations", messages=None, **{"model": None, **body})
     assert reply.headers["x-weir-policy"] == ("kids" if "model" in body else "default")
+
+
+THINKING = [
+    chunk({"reasoning_content": "one two"}),
+    chunk({"reasoning_content": " three four"}),
+    chunk({"content": "five six"}),
+    chunk({"content": " seven eight"}),
+    chunk({}, "stop"),
+    DONE,
+]
+
+
+async def thought(**overrides: Any) -> tuple[str, str, list[Any]]:
+    """What a client reads as reasoning, as content, and of risks, where every third and fourth word is flagged."""
+    guard = ScriptedGuard(labels("SSUU"))
+    async with weir(ScriptedUpstream(THINKING), guard, policy__notice="", **overrides) as server:
+        found = read((await ask(server.url, stream=True)).body)
+    notes = [event["weir"] for event in found.events if "weir" in event]
+    return found.texts.get((0, "reasoning_content"), ""), found.content, notes
+
+
+async def test_each_channel_is_judged_by_its_own_policy() -> None:
+    whole = ("one two three four", "five six")
+    assert (await thought())[:2] == ("one two", "")
+    reasoning, content, notes = await thought(policy__channels__reasoning__on_flag="annotate")
+    assert (reasoning, content) == whole
+    assert any(note.get("channel") == "reasoning_content" and note["risk_level"] == "Unsafe" for note in notes)
+    reasoning, content, _ = await thought(policy__on_flag="annotate", policy__channels__content__on_flag="block")
+    assert (reasoning, content) == whole
+    assert (await thought(policy__channels__content__debounce=3))[:2] == ("one two", "")
+
+
+async def test_of_a_watched_channel_only_the_record_tells() -> None:
+    with recorded() as records:
+        reasoning, content, notes = await thought(policy__channels__reasoning__on_flag="monitor")
+        record = await records.next()
+    assert (reasoning, content) == ("one two three four", "five six")
+    assert notes
+    assert "reasoning_content" not in json.dumps(notes)
+    assert [channel["flagged"] is not None for channel in record["channels"]] == [True, True]
+
+
+async def test_a_prompt_may_be_annotated_where_answers_are_blocked() -> None:
+    guard = ScriptedGuard(labels("SUU"), prompt_level=UNSAFE)
+    part = {"policy__channels__prompt__on_flag": "annotate"}
+    async with weir(ScriptedUpstream(answer(WORDS)), guard, **part) as server:
+        reply = await ask(server.url, stream=True)
+    assert reply.status == 200
+    assert read(reply.body).finish == {0: "content_filter"}
+
+
+async def test_a_level_may_be_annotated_where_the_worse_one_is_blocked() -> None:
+    for label, finish in (("C", "stop"), ("U", "content_filter")):
+        guard = ScriptedGuard(labels(label * 4))
+        async with weir(ScriptedUpstream(answer(WORDS)), guard, policy__levels__controversial="annotate") as server:
+            with recorded() as records:
+                reply = await ask(server.url, stream=True)
+            record = await records.next()
+        assert read(reply.body).finish == {0: finish}
+        assert record["channels"][0]["flagged"]["risk_level"][0] == label

@@ -20,6 +20,12 @@ def test_every_name_is_known() -> None:
         ("policies.kids", True),
         ("policies.kids.name", False),
         ("policies.kids.mode.x", False),
+        ("policy.levels.Unsafe", True),
+        ("policy.levels.Safe", False),
+        ("policy.channels.reasoning.mode", True),
+        ("policy.channels.reasoning.notice", False),
+        ("policies.kids.channels.tools.categories.PII", True),
+        ("policy.channels.thoughts.mode", False),
         ("rules.0.models", True),
         ("rules.x.models", False),
         ("rules.0.model", False),
@@ -43,6 +49,7 @@ def test_lists_and_kinds() -> None:
 def test_names_are_written_as_in_the_file() -> None:
     assert written(("server", "port")) == "[server] port"
     assert written(("policies", "kids", "mode")) == "[policies.kids] mode"
+    assert written(("policy", "channels", "tools", "mode")) == "[policy.channels.tools] mode"
     assert written(("policies", "kids")) == "[policies] kids"
     assert written(("rules", "0", "policy")) == "[[rules]] policy"
     assert written(("rules", "0")) == "[[rules]]"
@@ -72,8 +79,20 @@ def test_a_named_policy_is_filled_up_from_the_default() -> None:
             "categories": {"PII": "block", "Violent": "block"},
         }
     }
-    assert inherited({"policies": {"kids": 5}}) == {"policies": {"kids": 5}}
+    assert inherited({"policies": {"kids": 5}}) == {"policy": {}, "policies": {"kids": 5}}
     assert inherited({"policies": 5, "policy": policy}) == {"policies": 5, "policy": policy}
+
+
+def test_a_channel_is_filled_up_from_its_own_policy() -> None:
+    policy = {"name": "house", "mode": "strict", "notice": "x", "channels": {"reasoning": {"on_flag": "annotate"}}}
+    kids = {"debounce": 1, "channels": {"tools": {"mode": "loose"}, "refusal": 5}}
+    found = inherited({"policy": policy, "policies": {"kids": kids}})
+    assert found["policy"]["channels"] == {"reasoning": {"mode": "strict", "on_flag": "annotate"}}
+    assert found["policies"]["kids"]["channels"] == {
+        "reasoning": {"mode": "strict", "on_flag": "annotate", "debounce": 1},
+        "tools": {"mode": "loose", "debounce": 1},
+        "refusal": 5,
+    }
 
 
 def test_a_window_is_not_inherited_by_a_policy_that_holds() -> None:
