@@ -64,13 +64,17 @@ kernels: setup ## Compile the GPU kernels for an H100, which needs no GPU: regis
 
 # In environments of their own, beside their tests: what they need does not fit together, nor with Weir's.
 CLIENTS := tests/clients
-clients: setup $(CLIENTS)/.venv-current/.installed $(CLIENTS)/.venv-older/.installed ## Run the real clients of docs/clients.md against Weir; ARGS=--write-docs writes the page
+clients: setup $(CLIENTS)/.venv-current/.installed $(CLIENTS)/.venv-older/.installed $(CLIENTS)/node_modules/.installed ## Run the real clients of docs/clients.md against Weir; ARGS=--write-docs writes the page
 	WEIR_CLIENTS=1 $(BIN)/python -m pytest $(CLIENTS) $(ARGS)
 
 $(CLIENTS)/.venv-%/.installed: $(CLIENTS)/requirements-%.txt
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
+
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --ignore-scripts --silent && touch node_modules/.installed; \
+		else echo "node and npm are not installed: their clients are left out"; fi
 
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)

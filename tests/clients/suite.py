@@ -68,6 +68,17 @@ CLIENTS = (
     ),
     Client("anthropic", "messages.create", "anthropic_python", "current", "messages"),
     Client("anthropic", "messages.stream", "anthropic_python", "current", "messages", STREAMED),
+    Client("openai-node", "chat.completions", "openai_node", "node"),
+    Client("openai-node", "chat.completions.stream", "openai_node", "node", forms=STREAMED),
+    Client("openai-node", "responses", "openai_node", "node", "responses"),
+    Client("openai-node", "responses.stream", "openai_node", "node", "responses", STREAMED),
+    Client("AI SDK", "@ai-sdk/openai: openai()", "ai_sdk", "node", "responses"),
+    Client("AI SDK", "@ai-sdk/openai: openai.chat()", "ai_sdk", "node"),
+    Client("AI SDK", "@ai-sdk/openai: openai.chat(), textStream", "ai_sdk", "node", forms=STREAMED),
+    Client("AI SDK", "@ai-sdk/openai-compatible", "ai_sdk", "node"),
+    Client("AI SDK", "@ai-sdk/anthropic", "ai_sdk", "node", "messages"),
+    Client("@anthropic-ai/sdk", "messages.create", "anthropic_node", "node", "messages"),
+    Client("@anthropic-ai/sdk", "messages.stream", "anthropic_node", "node", "messages", STREAMED),
 )
 
 

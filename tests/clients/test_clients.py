@@ -24,7 +24,7 @@ from tests.clients.suite import (
     calls_a_tool,
     says_text,
 )
-from tests.clients.workers import Worker, command_for, is_complete
+from tests.clients.workers import FOLDER, Worker, command_for, is_complete
 from tests.fakes import Scripted
 from tests.servers import weir
 
@@ -157,6 +157,18 @@ async def test_a_guard_that_fails_raises(runs: Runs, client: Client, stream: boo
     assert seen.text != TEXT
     assert guard.slots == 0
     check_page(runs, client, "failure", seen, stream=stream, compares=compares)
+
+
+def test_the_lock_file_pins_versions_and_no_download_address() -> None:
+    lock = (FOLDER / "package-lock.json").read_text()
+    assert "://" not in lock
+    assert all("integrity" in package for name, package in json.loads(lock)["packages"].items() if name)
+
+
+def test_every_python_package_is_pinned() -> None:
+    for name in ("current", "older"):
+        lines = (FOLDER / f"requirements-{name}.txt").read_text().splitlines()
+        assert all("==" in line and "/" not in line for line in lines if not line.startswith("#"))
 
 
 def test_the_page_has_each_client_and_the_code_that_ran(runs: Runs, compares: bool) -> None:

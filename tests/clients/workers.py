@@ -13,10 +13,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 APPS = FOLDER / "apps"
 CALL_SECONDS = 60
-
-
-def python_of(environment: str) -> Path:
-    return FOLDER / f".venv-{environment}" / "bin" / "python"
+OLDEST_NODE = 20
 
 
 def is_complete() -> bool:
@@ -26,11 +23,11 @@ def is_complete() -> bool:
 
 def command_for(environment: str, package: str) -> list[str] | str:
     """How to start the worker, or why there is none."""
-    if environment == "node":
+    if is_complete() and environment == "node":
         return _node_command()
-    python = python_of(environment)
     if is_complete():
-        return [str(python), "worker.py"] if python.exists() else f"no {python}"
+        python = FOLDER / f".venv-{environment}" / "bin" / "python"
+        return [str(python), "worker.py"]
     # In the tests of this checkout, what its own environment has.
     if environment == "current" and importlib.util.find_spec(package) is not None:
         return [sys.executable, "worker.py"]
@@ -41,8 +38,9 @@ def _node_command() -> list[str] | str:
     program = shutil.which("node")
     if program is None or shutil.which("npm") is None:
         return "node and npm are not installed"
-    if not (FOLDER / "node_modules" / ".package-lock.json").exists():
-        return "`make clients` installs it"
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0]) < OLDEST_NODE:
+        return f"node {version} is older than {OLDEST_NODE}"
     return [program, "worker.mjs"]
 
 
