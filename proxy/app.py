@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import gc
-import ipaddress
 import logging
 import logging.handlers
 import math
@@ -25,10 +24,12 @@ from proxy.config import ConfigError, require_upstream
 from proxy.doors import DOORS
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.exchange import Service
+from proxy.exposure import is_loopback, require_identity
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.handlers import (
     ADMISSION,
+    CALLERS,
     HTTP_LOGGER,
     SERVICE,
     STORED_RESPONSE,
@@ -38,6 +39,7 @@ from proxy.handlers import (
     ready,
     stored_response,
 )
+from proxy.identity import Callers
 from proxy.model_handlers import MODELS, models
 from proxy.policies import Policies
 from proxy.replies import error_response
@@ -63,6 +65,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     """The application around a guard that is ready. The caller closes the guard."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
     app[ADMISSION] = Admission(settings.server.max_streams)
+    app[CALLERS] = Callers(settings.auth)
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
         async with open_upstreams(settings) as upstreams:
@@ -203,13 +206,6 @@ def named_upstreams(settings: Settings) -> str:
     return "".join(f"\n  {models} -> {one.name}, {one.base_url}" for models, one in served)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @contextmanager
 def record_log(settings: LogSettings) -> Iterator[None]:
     """Write records from a thread of their own: a slow disk may never hold up a stream."""
@@ -249,6 +245,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr."""
     try:
         require_upstream(settings)
+        require_identity(settings)
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
         with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:

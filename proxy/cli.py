@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ from proxy import __version__
 from proxy.benchmark.options import add_options, count, wanted_of
 from proxy.completion import SHELLS, script
 from proxy.config import DEFAULT_FILE, FLAGS, ConfigError, Settings, load_settings, require_upstream
+from proxy.identity import announce
 from proxy.init import write_settings
 from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
+from proxy.setting_types import SHORT_NAME, SHORT_NAMES
 
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -85,6 +88,11 @@ def _guard(arguments: argparse.Namespace) -> int:
     from proxy.guards import serve_guard
 
     return serve_guard(settings)
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    print(announce(arguments.name))
+    return 0
 
 
 def _export_embedded(arguments: argparse.Namespace) -> int:
@@ -167,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     guard = add("guard", _guard, "Serve a guard to proxies elsewhere.")
     guard.add_argument("action", choices=("serve",), help="serve: until stopped")
+    _add_key(add("key", _key, "Make a key that lets a client in."))
     export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
     export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
@@ -175,6 +184,17 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=SHELLS, help="for which shell")
     add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
     return parser
+
+
+def _add_key(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", choices=("new",), help="new: a key that did not exist before")
+    command.add_argument("name", type=_key_name, metavar="NAME", help="whose it is, for records and limits")
+
+
+def _key_name(text: str) -> str:
+    if not re.fullmatch(SHORT_NAME, text):
+        raise argparse.ArgumentTypeError(SHORT_NAMES)
+    return text
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:

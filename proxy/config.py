@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config_file import UPSTREAM, ConfigError, Entry, Name, is_one_of_several, read_file
+from proxy.config_file import UPSTREAM, ConfigError, Entry, Name, is_one_of_several, joined, read_file
 from proxy.policy_settings import (
     CATEGORY_OF_SLUG,
     JudgingSettings,
@@ -126,7 +126,7 @@ def load_settings(
     problems = [problem for source in sources for problem in _faults(source, names)]
     if problems := problems or list(_upstream_faults(sources)):
         raise ConfigError("\n".join(problems))
-    entries = {entry.path: entry for source in sources for entry in source}  # the later source wins
+    entries = joined(sources)
     places = {path: entry.place for path, entry in entries.items()}
     try:
         settings = Settings.model_validate(inherited(as_lists(_tree(entries.values()))))
@@ -289,7 +289,7 @@ def _reason(error: ErrorDetails) -> str:
 def _but(name: Name, error: ErrorDetails) -> str:
     """What was found instead, unless it is secret or long, and what was perhaps meant."""
     given = error["input"]
-    if error["type"] == "value_error" or (name[0], name[-1]) in SECRETS:
+    if error["type"] in ("value_error", "extra_forbidden") or (name[0], name[-1]) in SECRETS:
         return "."
     if not isinstance(given, str | int | float) or len(str(given)) > 80:
         return "."

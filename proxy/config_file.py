@@ -7,14 +7,14 @@ one of them: `WEIR_UPSTREAM__OPENAI__API_KEY` is `api_key` of the one named "ope
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Name = tuple[str, ...]
 UPSTREAM = "upstream"  # the one section of which there may be several
-LISTS = (UPSTREAM, "rules")  # what may be written as a list of tables
+LISTS = (UPSTREAM, "rules", "auth.keys")  # what may be written as a list of tables
 
 
 class ConfigError(Exception):
@@ -37,6 +37,18 @@ def read_file(file: Path) -> list[Entry]:
     several = tables.get(UPSTREAM)
     slugs = _slugs(file, text, several) if isinstance(several, list) else []
     return [Entry(_named(path, slugs), value, _place(file, text, path)) for path, value in _leaves(tables)]
+
+
+def joined(sources: Iterable[Iterable[Entry]]) -> dict[Name, Entry]:
+    """The later source wins, over a whole table too where it gives one as a whole."""
+    entries: dict[Name, Entry] = {}
+    for entry in (entry for source in sources for entry in source):
+        for path in list(entries):
+            shorter = min(len(path), len(entry.path))
+            if path[:shorter] == entry.path[:shorter] and path != entry.path:
+                del entries[path]
+        entries[entry.path] = entry
+    return entries
 
 
 def is_one_of_several(path: Name) -> bool:
@@ -69,7 +81,8 @@ def _named(path: Name, slugs: list[str]) -> Name:
 
 def _leaves(table: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
     for key, value in table.items():
-        if not above and key in LISTS and isinstance(value, list) and (key == UPSTREAM or _are_tables(value)):
+        name = ".".join((*above, key))
+        if name in LISTS and isinstance(value, list) and (name == UPSTREAM or _are_tables(value)):
             value = {str(number): one for number, one in enumerate(value)}
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*above, key))

@@ -17,10 +17,10 @@ from aiohttp import http_parser
 from rich.console import Console
 from rich.text import Text
 
-from proxy.app import is_loopback
 from proxy.config import ConfigError
 from proxy.config_file import slug
 from proxy.errors import Fault
+from proxy.exposure import is_loopback, require_identity
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.moderate import moderate
@@ -128,6 +128,10 @@ def about_settings(settings: Settings) -> Iterator[Finding]:
     policy = settings.policy
     said = f"policy {policy.name}: {policy.mode}, {policy.on_flag}, {policy.release}, debounce {policy.debounce}"
     yield Finding(Status.OK, "settings", said)
+    try:
+        require_identity(settings)
+    except ConfigError as exc:
+        yield Finding(Status.FAIL, "keys", str(exc), "Until then `weir serve` does not start.")
     if settings.guard.on_failure == "open":
         todo = 'Set [guard] on_failure = "closed" unless unjudged answers are acceptable.'
         yield Finding(Status.WARN, "settings", "while the guard fails, answers pass unjudged", todo)

@@ -12,7 +12,8 @@ from proxy.admission import Admission
 from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
-from proxy.incoming import owner_of, read_request
+from proxy.identity import Caller, Callers
+from proxy.incoming import read_request
 from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
@@ -30,6 +31,10 @@ Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamRes
 
 SERVICE = web.AppKey("service", Service)
 ADMISSION = web.AppKey("admission", Admission)
+CALLERS = web.AppKey("callers", Callers)
+CALLER = web.RequestKey("caller", Caller)
+# What anybody may ask who can reach the port. All else is for callers that we know.
+PUBLIC = ("/healthz", "/readyz")
 
 
 async def moderated(request: web.Request) -> web.StreamResponse:
@@ -49,9 +54,12 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policies.default.policy.name, _guard_name(service)
     )
     reply = Reply(request, record, service.settings.server.send_seconds)
+    caller = request[CALLER]
+    record.key = caller.name
     try:
-        async with request.app[ADMISSION].enter():
-            return await answer(request, service, record, reply)
+        with caller.limits.enter():
+            async with request.app[ADMISSION].enter():
+                return await answer(request, service, record, reply)
     except ApiError as exc:
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError):
@@ -63,6 +71,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         return await reply.fail(Fault(INTERNAL, 500).api_error())
     finally:
         reply.close()
+        caller.limits.charge(record.tokens)
         record.write()
 
 
@@ -86,7 +95,7 @@ async def _read_back(request: web.Request, service: Service, record: Record, rep
 
 def choose(service: Service, record: Record, model: object, upstream: str = "") -> Chosen:
     """The policy of a request for that model; the record names it."""
-    chosen = service.policies.choose(record.endpoint, model if isinstance(model, str) else "", upstream)
+    chosen = service.policies.choose(record.endpoint, model if isinstance(model, str) else "", upstream, record.key)
     record.policy = chosen.policy.name
     return chosen
 
@@ -103,8 +112,9 @@ async def _exchange(
 ) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
     record.upstream = upstream.name
-    query = request.rel_url.raw_query_string
-    ask = Ask(record.endpoint, asked, chosen, upstream, request.headers, query, owner_of(request.headers), stored)
+    query, caller = request.rel_url.raw_query_string, request[CALLER]
+    headers = caller.forwarded(request.headers)
+    ask = Ask(record.endpoint, asked, chosen, upstream, headers, query, caller.owner, stored)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()
@@ -128,6 +138,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
 async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
     """Whatever goes wrong outside an endpoint is told in the shape that clients of the API read."""
     try:
+        _identify(request)
         _check_head(request)
         response: web.StreamResponse = await handler(request)
     except ApiError as exc:
@@ -144,6 +155,13 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
         HTTP_LOGGER.error("internal error: %s", place_of(exc))
         return error_response(Fault(INTERNAL, 500).api_error(), {}, request.path)
     return response
+
+
+def _identify(request: web.Request) -> None:
+    """Decided on the route that was matched, nothing else; what is no route is not public. Raises ApiError."""
+    resource = request.match_info.route.resource
+    if resource is None or resource.canonical not in PUBLIC:
+        request[CALLER] = request.app[CALLERS].identify(request.headers.items())
 
 
 def _check_head(request: web.Request) -> None:

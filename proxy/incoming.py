@@ -1,7 +1,6 @@
 """A request's body off the wire: within its limits and its deadline, as JSON, as the reader understands it."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +10,6 @@ from aiohttp import web
 from proxy.errors import ApiError
 from proxy.request_body import BadRequest, check_headers, read_object
 from proxy.settings import ServerSettings
-from proxy.upstream import CREDENTIALS
 
 # A larger body is parsed in a thread: about 1 ms on the event loop.
 OFF_LOOP_BYTES = 64 << 10
@@ -44,9 +42,3 @@ async def _read_body(request: web.Request, limits: ServerSettings) -> bytes:
         raise ApiError(400, "The body cannot be read.", code="invalid_body") from exc
     except TimeoutError as exc:
         raise ApiError(408, "The body did not arrive in time.", code="request_timeout") from exc
-
-
-def owner_of(headers: Mapping[str, str]) -> str:
-    """Who pays, as the guard may know it: a hash of the credential, or nobody in particular."""
-    credential = next((headers[name] for name in CREDENTIALS if name in headers), "")
-    return hashlib.sha256(credential.encode("utf-8", "replace")).hexdigest() if credential else ""

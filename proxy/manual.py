@@ -64,6 +64,12 @@ examples:
 
 `weir serve` starts a guard of its own unless it is given an address; one guard can serve many of them.
 """,
+    "key": """\
+examples:
+  weir key new alice
+
+A key is random and shown once; weir.toml keeps its hash alone. To take it back, remove its table.
+""",
     "export-embedded": """\
 examples:
   weir export-embedded guard

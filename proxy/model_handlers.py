@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.errors import ApiError, Fault
-from proxy.handlers import SERVICE
+from proxy.handlers import CALLER, SERVICE
 from proxy.model_list import read_models
 from proxy.replies import error_response
 from proxy.upstream import Upstream
@@ -23,20 +23,26 @@ Listed = tuple[dict[str, Any], dict[str, str]]  # the list, and the upstream's h
 
 
 async def models(request: web.Request) -> web.StreamResponse:
+    with request[CALLER].limits.enter():
+        return await _models(request)
+
+
+async def _models(request: web.Request) -> web.StreamResponse:
     upstreams = list(request.app[SERVICE].upstreams)
+    headers = request[CALLER].forwarded(request.headers)
     if len(upstreams) > 1:
-        return await _merged(request, upstreams)
+        return await _merged(request, upstreams, headers)
     try:
-        listed, headers = await _list(upstreams[0], request.headers, request.rel_url.raw_query_string)
+        listed, passed = await _list(upstreams[0], headers, request.rel_url.raw_query_string)
     except ApiError as exc:
         return error_response(exc, {})
-    return web.json_response(listed, headers=headers)
+    return web.json_response(listed, headers=passed)
 
 
-async def _merged(request: web.Request, upstreams: list[Upstream]) -> web.StreamResponse:
+async def _merged(request: web.Request, upstreams: list[Upstream], headers: Mapping[str, str]) -> web.StreamResponse:
     """Of each upstream the models that would go to it. One that fails is left out, and the log says so."""
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(_list_in_time(one, request.headers)) for one in upstreams]
+        asked = [group.create_task(_list_in_time(one, headers)) for one in upstreams]
     lists = [one.result() for one in asked]
     if all(listed is None for listed in lists):
         return error_response(ApiError(502, "No upstream lists its models.", "api_error", code="upstream_error"), {})

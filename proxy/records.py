@@ -78,6 +78,7 @@ class Record:
     endpoint: str
     policy: str
     guard: str
+    key: str = ""  # the name of the caller's key, where keys are ours
     started: float = field(default_factory=time.time)
     model: str = ""
     upstream: str = ""
@@ -103,6 +104,11 @@ class Record:
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and answer, as the guard counts them."""
+        return self.prompt_tokens + sum(channel.tokens for channel in self.channels)
 
     def as_dict(self) -> dict[str, Any]:
         values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}

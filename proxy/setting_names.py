@@ -75,8 +75,9 @@ def siblings(path: Name) -> list[Name]:
     """The names of the same table, where it is one of several policies or rules; else none."""
     if path[0] == "policies" and len(path) > 2:
         return [("policies", path[1], *name[1:]) for name in NAMES if name[0] == "policy" and name[1] != "name"]
-    if len(path) > 2 and is_list(path[:1]):
-        return [(*path[:2], key) for key in inner(kind_of(path[:1]), "0").model_fields]
+    for length in (1, 2):
+        if len(path) > length + 1 and is_list(path[:length]):
+            return [(*path[: length + 1], key) for key in inner(kind_of(path[:length]), "0").model_fields]
     return []
 
 
@@ -86,8 +87,11 @@ def written(name: Name) -> str:
         return name[0]
     if "channels" in name[:-2]:
         return f"[{'.'.join(name[:-1])}] {name[-1]}"
-    if is_list(name[:1]) or is_one_of_several(name):
+    if is_one_of_several(name):
         return f"[[{name[0]}]] {'.'.join(name[2:])}".rstrip()
+    for length in (1, 2):
+        if is_list(name[:length]) and len(name) > length:
+            return f"[[{'.'.join(name[:length])}]] {'.'.join(name[length + 1 :])}".rstrip()
     if name[0] == "policies" and len(name) > 2:
         return f"[policies.{name[1]}] {'.'.join(name[2:])}"
     return f"[{name[0]}] {'.'.join(name[1:])}"

@@ -39,9 +39,9 @@ Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
 Line = Annotated[str, spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
 # It may go into a header.
-ShortName = Annotated[
-    str, spelled(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes or underscores")
-]
+SHORT_NAME = r"[A-Za-z0-9._-]{1,64}"
+SHORT_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"
+ShortName = Annotated[str, spelled(SHORT_NAME, SHORT_NAMES)]
 Some = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 

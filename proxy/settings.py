@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from proxy.auth_settings import AuthSettings
 from proxy.policy_settings import PolicySettings, RuleSettings
 from proxy.setting_types import MIB, Bytes, Count, Line, Seconds, Section, ShortName, not_bool, spelled
 
@@ -172,6 +173,7 @@ class Settings(Section):
     rules: tuple[RuleSettings, ...] = ()
     """Which requests get which of them: the first rule that fits; where none does, [policy]."""
     annotations: AnnotationSettings = AnnotationSettings()
+    auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 
     @property
@@ -187,11 +189,14 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("policies", name), "has the name that [policy] has"
     policies = (settings.policy.name, *settings.policies)
     upstreams = [upstream.name for upstream in settings.upstreams]
+    keys = [key.name for key in settings.auth.keys]
     for number, rule in enumerate(settings.rules):
         if rule.policy not in policies:
             yield ("rules", str(number), "policy"), f'names no policy, "{rule.policy}"; there are {", ".join(policies)}'
         for name in set(rule.upstreams or ()) - {*upstreams}:
             yield ("rules", str(number), "upstreams"), f'names no upstream, "{name}"; there are {", ".join(upstreams)}'
+        for name in set(rule.keys or ()) - {*keys}:
+            yield ("rules", str(number), "keys"), f'names no key, "{name}"; there are {", ".join(keys) or "none"}'
 
 
 def url_fault(url: str) -> str | None:

@@ -23,9 +23,9 @@ from proxy.errors import (
     UPSTREAM_UNREACHABLE,
     Fault,
 )
+from proxy.identity import CREDENTIALS
 from proxy.settings import UpstreamSettings
 
-CREDENTIALS = ("authorization", "api-key", "x-api-key")
 REQUEST_HEADERS = re.compile(
     r"openai-(organization|project|beta)|anthropic-(version|beta)|idempotency-key|x-client-request-id|x-stainless-.*"
     r"|user-agent|traceparent|tracestate|http-referer|x-title"

@@ -10,8 +10,8 @@ from adapters.notations import moderation_entry
 from proxy.doors import terms_of
 from proxy.exchange import Service
 from proxy.guard.protocol import GuardError
-from proxy.handlers import choose, served
-from proxy.incoming import owner_of, read_request
+from proxy.handlers import CALLER, choose, served
+from proxy.incoming import read_request
 from proxy.moderation_request import Messages, read_guardrail_request, read_moderation_request
 from proxy.policies import Chosen
 from proxy.prompts import refusal_without_verdict
@@ -80,13 +80,14 @@ async def _judged(
     unscanned: tuple[str, ...],
 ) -> list[Judged]:
     """Raises ApiError."""
-    owner = owner_of(request.headers)
     try:
+        owner = request[CALLER].owner
         judged = await judge_all(conversations, service.guard, service.settings.guard, chosen, owner)
     except GuardError as exc:
         record.error = f"{type(exc).__name__}: {exc}"
         raise refusal_without_verdict(exc) from exc
     record.unscanned_parts = (*unscanned, *(part for one in judged for part in one.unscanned))
+    record.prompt_tokens = sum(one.tokens for one in judged)
     record.scanned = Scanned.PARTIAL if record.unscanned_parts else Scanned.FULL
     flagged = [one.assessment.worst for one in judged if one.assessment.is_flagged]
     record.prompt_flagged = bool(flagged)

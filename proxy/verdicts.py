@@ -34,6 +34,7 @@ class Judged:
     assessment: Assessment
     is_blocked: bool = False
     unscanned: tuple[str, ...] = ()
+    tokens: int = 0  # that were judged
 
 
 async def judge_text(delta: Delta, classifier: Classifier, policy: Policy, *, folds: bool = False) -> Channel:
@@ -83,7 +84,8 @@ async def judge_conversation(
     answer = assess(channels)
     found += [answer] if answer is not None else []
     blocked = (bool(asked) and is_blocked(risk, prompt_policy)) or any(one.block_start is not None for one in channels)
-    return Judged(_together(found), blocked, prompt.unscanned)
+    tokens = len(prompt.ids) + sum(channel.judged for channel in channels)
+    return Judged(_together(found), blocked, prompt.unscanned, tokens)
 
 
 def _texts_of(message: Mapping[str, Any], number: int) -> list[Delta]:

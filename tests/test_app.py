@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from proxy.app import HTTP_LINES_A_SECOND, is_loopback, record_log, running, serve, started
+from proxy.app import HTTP_LINES_A_SECOND, record_log, running, serve, started
 from proxy.config import load_settings
 from proxy.records import Record
 from proxy.settings import LogSettings, Settings, UpstreamSettings
@@ -95,16 +95,14 @@ def test_the_start_names_the_upstreams_and_what_each_serves() -> None:
     assert "canary" not in str(said)
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x", False)]
-)
-def test_loopback_is_recognised(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
-
-
 def test_without_an_upstream_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert serve(load_settings(environ={})) == 2
     assert "upstream" in capsys.readouterr().err
+
+
+def test_a_server_that_others_can_reach_does_not_start_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve(settings_of(server__host="0.0.0.0")) == 2
+    assert "weir key new NAME" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
+    "auth_settings", "identity", "key_limits",
     "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes",
     "channel", "channels", "chat_request", "choices", "completion_request", "config", "config_file", "conversation",
     "doors", "error_bodies", "errors", "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms",

@@ -115,7 +115,7 @@ def read_terminal(terminal: io.FileIO) -> bytes:
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "moderate", "doctor", "demo", "export-embedded", "eval", "bench", "guard", "init", "completion"],
+    ["serve", "moderate", "doctor", "demo", "export-embedded", "eval", "bench", "guard", "init", "completion", "key"],
 )
 def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -262,3 +262,12 @@ def test_a_reader_that_leaves_early_is_no_trace(guard: list[str]) -> None:
     os.close(reader)  # as `weir moderate x --json | head` does
     with os.fdopen(writer, "w") as stdout, contextlib.redirect_stdout(stdout):
         assert main(["moderate", "answer.json", "--json", *guard]) == 1
+
+
+def test_a_key_is_printed_with_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key", "new", "alice"]) == 0
+    assert 'name = "alice"' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["key", "new", "a b"])
+    assert ended.value.code == 2
+    assert "1 to 64 letters" in capsys.readouterr().err

@@ -164,6 +164,7 @@ def test_risky_settings_are_warned_of() -> None:
         "while the guard fails, answers pass unjudged",
         "the embedded guard is demo grade, and others can reach this server",
     ]
+    assert [finding.subject for finding in about_settings(risky) if finding.status is Status.FAIL] == ["keys"]
     assert [finding.status for finding in about_settings(Settings(guard=GuardSettings(model="a/b")))] == [Status.OK]
 
 

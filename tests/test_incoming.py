@@ -1,11 +1,15 @@
-"""Who asks. What bodies may look like is in test_request_body.py and, over sockets, in e2e/test_requests.py."""
+"""A body off the wire, against its clock. What bodies may look like: test_request_body.py and e2e/test_requests.py."""
 
-from proxy.incoming import owner_of
+from proxy.incoming import OFF_LOOP_BYTES
+from tests.fakes import ScriptedUpstream
+from tests.servers import weir
+from tests.sockets import ask, http_request
 
 
-def test_the_guard_knows_an_owner_by_a_hash_of_the_credential_or_not_at_all() -> None:
-    keys = [{"authorization": "Bearer sk-a"}, {"authorization": "Bearer sk-b"}, {"api-key": "sk-a"}]
-    owners = [owner_of(headers) for headers in keys]
-    assert len(set(owners)) == 3
-    assert not any("sk-" in owner for owner in owners)
-    assert owner_of({"x-title": "app"}) == ""
+async def test_a_body_is_read_alike_on_the_loop_and_off_it() -> None:
+    async with weir(ScriptedUpstream(status=418)) as server:
+        for size in (10, OFF_LOOP_BYTES + 1):
+            await ask(server.url, http_request(user="x" * size))
+            assert len(server.upstream.requests[-1]["body"]) > size
+        broken = http_request(b'{"user": "' + b"x" * OFF_LOOP_BYTES)
+        assert (await ask(server.url, broken)).status == 400

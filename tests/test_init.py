@@ -53,7 +53,7 @@ def test_every_key_of_every_section_is_there_with_its_description() -> None:
         section: type[Section] = shape_of(top.annotation)[1]
         block = TEXT.split(f"\n[{name}]\n")[1].split("\n[")[0]
         for key, field in section.model_fields.items():
-            assert re.search(rf"^#\[?{name}.{key}\]|^#{key} =", block, re.MULTILINE), f"[{name}] {key}"
+            assert re.search(rf"^#\[*{name}.{key}\]|^#{key} =", block, re.MULTILINE), f"[{name}] {key}"
             assert (field.description or "-") in prose
 
 

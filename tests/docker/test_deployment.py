@@ -15,14 +15,22 @@ import yaml
 from openai import AsyncOpenAI
 
 from proxy.app import build_app, running
-from proxy.config import load_settings
+from proxy.config import ConfigError, load_settings
 from proxy.demo import STAY_ANSWER
+from proxy.exposure import require_identity
+from proxy.identity import digest_of
 from tests.fakes import ScriptedGuard
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile*"))
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+# What the manifests take from secrets.
+SECRETS = {
+    "WEIR_GUARD__TOKEN": "a-secret",
+    "WEIR_UPSTREAM__API_KEY": "sk-ours",
+    "WEIR_AUTH__KEYS": f"app:{digest_of('weir-a')}",
+}
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
@@ -69,6 +77,8 @@ def test_an_image_runs_without_root_and_copies_what_is_there(file: Path) -> None
     names = dict(pair.split("=", 1) for value in environment for pair in shlex.split(value))
     settings = load_settings(environ={name: value for name, value in names.items() if name.startswith("WEIR_")})
     assert settings.server.host == "0.0.0.0"
+    with pytest.raises(ConfigError, match="keys"):
+        require_identity(settings)  # whoever runs it has to say who may ask
     assert ("EXPOSE", str(settings.server.port)) in steps
 
 
@@ -76,6 +86,7 @@ def test_every_setting_of_compose_is_one() -> None:
     environment = COMPOSE["services"]["weir"]["environment"]
     given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in environment.items()}
     settings = load_settings(environ=given)
+    require_identity(settings)
     assert settings.upstream.base_url == "http://upstream:9000/v1"
     (port,) = COMPOSE["services"]["weir"]["ports"]
     assert port == f"127.0.0.1:8080:{settings.server.port}"
@@ -130,8 +141,10 @@ def test_an_image_is_built_by_the_rules_of_hadolint(file: Path) -> None:
 def test_every_setting_of_a_manifest_is_one_and_its_probes_are_routes(
     pod: dict[str, Any], container: dict[str, Any]
 ) -> None:
-    environ = {entry["name"]: entry.get("value", "a-secret") for entry in container["env"]}
+    environ = {entry["name"]: entry.get("value", SECRETS.get(entry["name"])) for entry in container["env"]}
     settings = load_settings(environ=environ)
+    if "args" not in container:  # `weir serve`
+        require_identity(settings)
     routes = {
         route.resource.canonical for route in build_app(settings, ScriptedGuard()).router.routes() if route.resource
     }

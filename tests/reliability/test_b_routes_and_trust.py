@@ -5,13 +5,15 @@ import json
 import os
 import random
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from proxy.app import build_app
 from proxy.config import load_settings
-from proxy.handlers import STORED_RESPONSE
+from proxy.handlers import PUBLIC, STORED_RESPONSE
+from proxy.identity import CREDENTIALS, digest_of
 from proxy.model_handlers import MODELS
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS
 from tests.doors import DOORS
@@ -21,7 +23,7 @@ from tests.e2e.test_routes import aliases, body_for
 from tests.fakes import ScriptedGuard, ScriptedUpstream, framed, labels
 from tests.reliability.upstreams import Echo
 from tests.servers import weir
-from tests.sockets import ASK, CHAT_PATH, ask, connected, http_request, read_reply
+from tests.sockets import ASK, CHAT_PATH, Client, ask, connected, http_request, read_reply
 
 JSON = "application/json"
 REQUESTS = 20_000 if "WEIR_LONG" in os.environ else 400
@@ -90,6 +92,131 @@ async def test_b3_nothing_but_the_request_line_picks_the_route() -> None:
             for seen in server.upstream.requests:
                 assert (seen["path"], seen["headers"]["host"], seen["query"]) == (CHAT_PATH, host, "")
             server.upstream.requests.clear()
+
+
+KEY = "weir-canary-key-of-alice"
+KEYS = [{"name": "alice", "sha256": digest_of(KEY)}, {"name": "bob", "sha256": digest_of("weir-canary-key-of-bob")}]
+OURS: Mapping[str, Any] = {"auth__keys": KEYS, "upstream__api_key": "sk-ours"}
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+async def test_b3_without_a_key_nothing_but_health_is_served_whatever_the_head_says() -> None:
+    upstream = ScriptedUpstream([body({"content": "hi"})], content_type=JSON)
+    async with weir(upstream, **OURS) as server:
+        routes = [
+            (route.method, route.resource.canonical.replace("{response_id}", "resp_1"))
+            for route in build_app(load_settings(environ={}), ScriptedGuard()).router.routes()
+            if route.resource
+        ]
+        for method, path in [*routes, ("POST", "/v1/embeddings"), ("GET", "/"), ("POST", "/reload")]:
+            for headers in [{}, *MISLEADING]:
+                reply = await ask(server.url, http_request(method=method, path=path, headers=headers))
+                if reply.status != 400:  # two Host headers, or one that is none
+                    assert reply.status == (200 if path in PUBLIC else 401), (path, headers, reply.raw)
+        for host in (f"http://weir.test/healthz/..{CHAT_PATH}", f"http://healthz{CHAT_PATH}"):
+            assert (await ask(server.url, http_request(path=host))).status in (400, 401, 404)
+        assert server.upstream.requests == []
+        assert server.guard.fed == []
+        assert (await ask(server.url, http_request(headers=BEARER))).status == 200
+
+
+def mutants(key: str) -> list[bytes]:
+    """Heads with everything that is nearly a credential. What the server strips, spaces around a value, is none."""
+    rng = random.Random(4)
+    nearly = {key[:-1], key[1:], key + "x", key.upper(), key.swapcase(), key + ";", f"{key},{key}", f"'{key}'", key * 2,
+              f"{key}' OR '1'='1", digest_of(key), "*", "null", "undefined", "true", key[::-1], f"{key}%00", f"{key}=",
+              key.replace("a", "\u0430"), key + "\u200b", "\u00e9" + key, "x" * 7000}  # fmt: skip
+    while len(nearly) < 480:
+        at = rng.randrange(len(key))
+        nearly.add(key[:at] + chr(rng.randrange(33, 127)) * rng.randrange(3) + key[at + 1 :])
+    heads = [f"{name}{text}" for text in nearly - {key} for name in ("Authorization: Bearer ", "x-api-key: ")]
+    heads += [
+        f"Authorization: {scheme} {key}" for scheme in ("Basic", "Token", "Bearer:", "Bearer Bearer", "Negotiate")
+    ]
+    heads += [f"Authorization: {key}", "Authorization: Bearer", "x-api-key:", f"Cookie: api-key={key}"]
+    heads += [f"Proxy-Authorization: Bearer {key}", f"x-weir-key: {key}", f"key: {key}"]
+    heads += [f"Authorization: Bearer {key}\r\nx-api-key: wrong", f"x-api-key: {key}\r\nx-api-key: wrong"]
+    heads += [f"Authorization: Bearer {key}\0", f"Authorization: Bearer {key}\r x", "x-api-key: " + "x" * 1_000_000]
+    return [head.encode() for head in heads]
+
+
+async def test_b4_no_credential_but_the_whole_key_is_taken_for_it() -> None:
+    async with weir(ScriptedUpstream([body({"content": "hi"})], content_type=JSON), **OURS) as server:
+        tried = mutants(KEY)
+        assert len(tried) >= 900
+        for head in tried:
+            request = http_request().replace(b"Host: weir.test", b"Host: weir.test\r\n" + head)
+            reply = await ask(server.url, request)
+            assert reply.status in (400, 401), head[:80]
+            assert b"canary" not in reply.raw
+        path = f"{CHAT_PATH}?api_key={KEY}&key={KEY}"
+        assert (await ask(server.url, http_request(path=path))).status == 401
+        assert server.upstream.requests == []
+        assert (await ask(server.url, http_request(headers={"x-api-key": KEY}))).status == 200
+
+
+@pytest.mark.parametrize("path", [*(door.path for door in DOORS.values()), MODELS])
+async def test_b7_a_key_of_ours_never_goes_upstream(path: str) -> None:
+    method = "GET" if path == MODELS else "POST"
+    async with weir(ScriptedUpstream([b"{}"], content_type=JSON), **OURS) as server:
+        for headers in (BEARER, {"x-api-key": KEY}, {"api-key": KEY, **BEARER}):
+            await ask(server.url, http_request(body_for(path), method=method, path=path, headers=headers))
+        assert len(server.upstream.requests) == 3
+        for seen in server.upstream.requests:
+            sent = [text for name, text in seen["headers"].items() if name.lower() in CREDENTIALS]
+            assert sent in (["Bearer sk-ours"], ["sk-ours"])
+            assert "canary" not in str(seen)
+
+
+async def test_b17_a_keys_limit_holds_however_it_is_asked() -> None:
+    keys = [KEYS[0] | {"max_streams": 10}, KEYS[1]]
+    upstream = ScriptedUpstream(answer(WORDS), stall_at=1)
+    async with weir(upstream, upstream__api_key="sk-ours", auth__keys=keys) as server:
+        forms = [BEARER, {"AUTHORIZATION": f"bearer {KEY}"}, {"x-api-key": KEY}, {"api-key": f" {KEY} "}]
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(server.url)) for _ in range(50)]
+            for number, client in enumerate(clients):
+                await client.send(http_request(headers=forms[number % len(forms)], stream=True))
+            heads = await asyncio.gather(*(head_of(client) for client in clients))
+            refused = [head for head in heads if head.startswith(b"HTTP/1.1 429")]
+            assert len(refused) == 40
+            assert all(b"retry-after: 1" in head.lower() for head in refused)
+            assert sum(head.startswith(b"HTTP/1.1 200") for head in heads) == 10
+            other = await stack.enter_async_context(connected(server.url))
+            await other.send(http_request(headers={"x-api-key": "weir-canary-key-of-bob"}, stream=True))
+            assert (await head_of(other)).startswith(b"HTTP/1.1 200")
+
+
+async def test_b12_a_rule_gives_a_key_its_policy_and_no_other_key() -> None:
+    policies = {"lax": {"on_flag": "monitor"}}
+    more = {"policies": policies, "rules": [{"policy": "lax", "keys": ["bob"]}]}
+    async with weir(ScriptedUpstream(answer(WORDS)), ScriptedGuard(labels("SSUU")), **OURS, **more) as server:
+        for key, is_cut in ((KEY, True), ("weir-canary-key-of-bob", False)):
+            reply = await ask(server.url, http_request(headers={"x-api-key": key}, stream=True))
+            assert (b"content_filter" in reply.body) is is_cut
+            assert (b" three" in reply.body) is not is_cut
+
+
+async def head_of(client: Client) -> bytes:
+    await client.read_until(b"\r\n\r\n")
+    return client.received
+
+
+@pytest.mark.parametrize("path", [door.path for door in DOORS.values()])
+async def test_b17_a_door_says_in_its_own_words_that_a_key_has_used_up_its_share(path: str) -> None:
+    keys = [KEYS[0] | {"tokens_per_minute": 5}, KEYS[1] | {"requests_per_minute": 1}]
+    [door] = [door for door in DOORS.values() if door.path == path]
+    upstream = ScriptedUpstream([door.body("one two three four five six seven")], content_type=JSON)
+    async with weir(upstream, upstream__api_key="sk-ours", auth__keys=keys) as server:
+        for key, limit in ((KEY, "tokens_per_minute"), ("weir-canary-key-of-bob", "requests_per_minute")):
+            request = http_request(body_for(path), path=path, headers={"x-api-key": key})
+            assert (await ask(server.url, request)).status == 200
+            reply = await ask(server.url, request)
+            assert reply.status == 429
+            assert int(reply.headers["retry-after"]) >= 1
+            assert (reply.error["type"], reply.error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            assert reply.error["limit"] == limit
+            assert ("type" in reply.json) is (path == "/v1/messages")
 
 
 def choosing(url: str) -> list[tuple[dict[str, str], dict[str, Any], str]]:
