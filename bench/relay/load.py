@@ -44,6 +44,7 @@ class Sample:
     chunk_p99: float
     first_p50: float
     first_p99: float
+    chunk_times: Sequence[float] = ()  # at each hundredth of the chunks, from the fastest to the slowest
 
     @property
     def cpu_per_chunk(self) -> float | None:

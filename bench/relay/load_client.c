@@ -362,7 +362,9 @@ static void print_result(double seconds, double own_cpu) {
   printf("\"chunk_p50\":%.0f,\"chunk_p99\":%.0f,\"first_count\":%zu,\"first_p50\":%.0f,\"first_p99\":%.0f,",
          percentile(&latencies, 0.5), percentile(&latencies, 0.99), first_chunks.count, percentile(&first_chunks, 0.5),
          percentile(&first_chunks, 0.99));
-  printf("\"client_cpu\":%.4f}\n", own_cpu / seconds);
+  printf("\"chunk_times\":[");
+  for (int i = 0; i <= 100 && latencies.count; i++) printf("%s%.0f", i ? "," : "", percentile(&latencies, i / 100.0));
+  printf("],\"client_cpu\":%.4f}\n", own_cpu / seconds);
 }
 
 static double own_cpu(void) {

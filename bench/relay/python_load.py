@@ -170,6 +170,7 @@ class Client:
             "first_error": self.first_error,
             "chunk_p50": percentile(self.ages, 0.5),
             "chunk_p99": percentile(self.ages, 0.99),
+            "chunk_times": [percentile(self.ages, n / 100) for n in range(101)] if self.ages else [],
             "first_p50": percentile(self.firsts, 0.5),
             "first_p99": percentile(self.firsts, 0.99),
         }

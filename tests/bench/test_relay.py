@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from bench.relay.load import Point, Sample, measure
-from bench.relay.programs import Place, Server, Servers, Tools, build
+from bench.relay.peers import nginx_program
+from bench.relay.picture import draw, times
+from bench.relay.programs import CannotRun, Place, Server, Servers, Tools, build
 from bench.relay.report import Measured, print_report
 
 LOAD = Point("load", streams=10, rate=50, probes=1)
@@ -34,8 +36,9 @@ def sample(tools: Tools, server: Server, point: Point = LOAD) -> Sample:
 
 
 def proxy(servers: Servers, module: str, upstream: Server, folder: Path) -> Server:
-    command = [sys.executable, "-m", f"bench.relay.{module}", "--upstream", upstream.url]
-    return servers.start(command, ANYWHERE, folder / f"{module}.log")
+    name, *more = module.split()
+    command = [sys.executable, "-m", f"bench.relay.{name}", *more, "--upstream", upstream.url]
+    return servers.start(command, ANYWHERE, folder / f"{name}.log")
 
 
 def is_all_there(found: Sample) -> bool:
@@ -47,7 +50,8 @@ def is_all_there(found: Sample) -> bool:
 def test_everything_passes_through_both_proxies(servers: Servers, tmp_path: Path) -> None:
     tools = build(tmp_path)
     upstream = servers.start(tools.upstream, ANYWHERE, tmp_path / "upstream.log")
-    for module in ("passthrough", "weir_server"):
+    modules = ["passthrough", "weir_server", *(["peers nginx"] if nginx_program() else [])]
+    for module in modules:
         found = sample(tools, proxy(servers, module, upstream, tmp_path))
         assert is_all_there(found), found
         assert found.cpu_per_chunk is None or found.cpu_per_chunk > 1
@@ -84,3 +88,20 @@ def test_the_report_gives_ratios_to_the_pass_through() -> None:
     lines = {line.split("│")[1].strip(): line for line in output.getvalue().splitlines() if line.startswith("│")}
     assert "1500 / 3000" in lines["weir-stub"]
     assert "3.00" in output.getvalue()
+
+
+def test_the_picture_shows_the_median_over_the_rounds(tmp_path: Path) -> None:
+    found = [
+        Measured(target, "load", n, Sample(0.1, 1.0, 10, 0, 0, "", 5.0, 9.0, -1, -1, [at + n for at in range(101)]))
+        for target in ("direct", "weir-stub")
+        for n in (0, 10, 2)
+    ]
+    assert times(found, "direct", "load")[:2] == [2, 3]
+    assert times(found, "none", "load") == []
+    draw(found, LOAD, tmp_path / "times.png")
+    assert (tmp_path / "times.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_peer_that_is_not_there_says_so(servers: Servers, tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match="needs --python"):
+        proxy(servers, "peers litellm", Server(pid=1, port=1), tmp_path)
