@@ -41,6 +41,8 @@ from proxy.handlers import (
 )
 from proxy.identity import Callers
 from proxy.model_handlers import MODELS, models
+from proxy.passthrough import ROUTES
+from proxy.passthrough_handlers import passing
 from proxy.policies import Policies
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
@@ -75,7 +77,11 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app.cleanup_ctx.append(upstream_sessions)
     for path in DOORS:
         app.router.add_post(path, moderated)
-    app.router.add_post(MODERATIONS, moderations)
+    allowed = [route for route in ROUTES if route.family in settings.passthrough.allow]
+    for route in allowed:
+        app.router.add_route(route.method, route.pattern, passing(route))
+    if MODERATIONS not in (route.path for route in allowed):
+        app.router.add_post(MODERATIONS, moderations)
     app.router.add_post(GUARDRAIL, guardrail)
     app.router.add_get(STORED_RESPONSE, stored_response, allow_head=False)
     app.router.add_get(MODELS, models, allow_head=False)

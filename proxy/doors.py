@@ -41,7 +41,7 @@ DOORS: Mapping[str, Door] = {
 
 def error_body(path: str, error: ApiError) -> dict[str, Any]:
     """The error as clients of that path read it; OpenAI's shape where the path is none of ours."""
-    door = DOORS.get(path)
+    door = DOORS.get(MESSAGES if path.startswith(f"{MESSAGES}/") else path)
     return error.body() if door is None else door.write_error(error)
 
 

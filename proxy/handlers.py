@@ -14,6 +14,7 @@ from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.identity import Caller, Callers
 from proxy.incoming import read_request
+from proxy.passthrough import refusal
 from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
@@ -148,7 +149,8 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
     except web.HTTPException as exc:
         allowed = {"allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
         message = {404: "There is no such endpoint here.", 405: "The endpoint does not take this method."}
-        text = message.get(exc.status, "The request cannot be served.")
+        text = refusal(request.method, request.raw_path.partition("?")[0])
+        text = text or message.get(exc.status, "The request cannot be served.")
         error = ApiError(exc.status, text, code="not_found" if exc.status == 404 else None)
         return error_response(error, allowed, request.path)
     except Exception as exc:
@@ -170,6 +172,9 @@ def _check_head(request: web.Request) -> None:
     expected = resource.canonical.format(**request.match_info) if resource is not None else None
     if resource is not None and request.raw_path.partition("?")[0] != expected:
         raise ApiError(404, "There is no such endpoint here.", code="not_found")
+    if "websocket" in ",".join(request.headers.getall(hdrs.UPGRADE, ())).lower():
+        message = "WebSockets are not served: what passes through one cannot be judged. Send a POST with stream: true."
+        raise ApiError(400, message, code="websocket_unsupported")
     is_chunked = hdrs.TRANSFER_ENCODING in request.headers
     if request.version not in (HttpVersion10, HttpVersion11) or (is_chunked and request.version == HttpVersion10):
         raise ApiError(400, "Send the request as HTTP/1.1.", code="unsupported_http_version")

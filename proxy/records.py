@@ -82,6 +82,7 @@ class Record:
     started: float = field(default_factory=time.time)
     model: str = ""
     upstream: str = ""
+    passthrough: str = ""  # the family of a route that nobody judges
     stream: bool = False
     outcome: RequestOutcome = RequestOutcome.REFUSED
     status: int = 0
@@ -95,6 +96,8 @@ class Record:
     prompt_flagged: bool = False
     channels: list[ChannelRecord] = field(default_factory=list)
     dropped_fields: int = 0
+    uploaded_bytes: int = 0  # of a passthrough alone
+    downloaded_bytes: int = 0
     upstream_first_byte_seconds: float | None = None
     first_byte_seconds: float | None = None
     guard_lag_p50_seconds: float | None = None

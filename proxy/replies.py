@@ -1,6 +1,7 @@
 """What the client of one moderated request gets, and what errors look like."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ class Reply:
         self._send_seconds = send_seconds
         self._deadline = Deadline()
         self._exchange: Exchange | None = None
+        self._head: Callable[[], tuple[int, Mapping[str, str]]] | None = None  # status and headers, when they are due
         self._response: web.StreamResponse | None = None  # once its headers are out
         self.is_told = False  # the whole answer has been written
 
@@ -47,6 +49,10 @@ class Reply:
     async def stream(self, exchange: Exchange) -> web.StreamResponse:
         """An answer as server-sent events."""
         self._exchange = exchange
+        self._head = lambda: (
+            200,
+            exchange.passed_headers | STREAM_HEADERS | weir_headers(self._record, exchange.scanned),
+        )
         try:
             check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
             self.is_told = True
@@ -55,7 +61,19 @@ class Reply:
             # The server stops. If it is the client that left, this reaches nobody.
             await self._break(SHUTTING_DOWN)
             raise
-        return await self._prepared(exchange)
+        return await self._prepared()
+
+    async def relay(
+        self, status: int, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]
+    ) -> web.StreamResponse:
+        """An answer as it comes, which nobody judges. What `read` raises comes out."""
+        self._head = lambda: (status, dict(headers) | weir_headers(self._record, Scanned.NONE))
+        response = await self._prepared()
+        while chunk := await read():
+            await self._write(chunk)
+        self.is_told = True
+        self._record.outcome = RequestOutcome.COMPLETE
+        return response
 
     def close(self) -> None:
         self._deadline.close()
@@ -74,8 +92,7 @@ class Reply:
         return self._response
 
     async def _write(self, data: bytes) -> None:
-        assert self._exchange is not None  # set by stream()
-        response = await self._prepared(self._exchange)
+        response = await self._prepared()
         try:
             with self._deadline.within(self._send_seconds):
                 await response.write(data)
@@ -85,12 +102,13 @@ class Reply:
                 self._request.transport.abort()
             raise ConnectionAbortedError("the client does not read") from exc
 
-    async def _prepared(self, exchange: Exchange) -> web.StreamResponse:
+    async def _prepared(self) -> web.StreamResponse:
         if self._response is None:
-            headers = exchange.passed_headers | STREAM_HEADERS | weir_headers(self._record, exchange.scanned)
-            response = web.StreamResponse(headers=headers)
+            assert self._head is not None  # set by stream() and relay()
+            status, headers = self._head()
+            response = web.StreamResponse(status=status, headers=headers)
             await response.prepare(self._request)
-            self._response, self._record.status = response, 200
+            self._response, self._record.status = response, status
         return self._response
 
     async def _hang_up(self, response: web.Response) -> None:
@@ -103,9 +121,10 @@ class Reply:
     async def _break(self, failure: Failure) -> None:
         """Say why, and close without the chunk that says "complete": no client may take what it got for all."""
         transport = self._request.transport
-        if self._response is None or self._exchange is None or transport is None or transport.is_closing():
+        if self._response is None or transport is None or transport.is_closing():
             return
-        await self._write(self._exchange.encode_failure(failure))
+        if self._exchange is not None:
+            await self._write(self._exchange.encode_failure(failure))
         transport.close()
 
 

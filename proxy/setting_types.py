@@ -17,6 +17,11 @@ def not_bool(value: object) -> object:
     return value
 
 
+def words(value: object) -> object:
+    """A list in a variable: its items, between commas."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
 def spelled(pattern: str, reason: str) -> AfterValidator:
     """A pattern whose refusal is a sentence for people."""
 
@@ -36,6 +41,7 @@ def not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
 
 Count = Annotated[int, BeforeValidator(not_bool)]
 Bytes = Annotated[Count, Field(ge=1024, le=1024 * MIB)]
+FileBytes = Annotated[Count, Field(ge=1024, le=1024 * 1024 * MIB)]
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
 Line = Annotated[str, spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of text, not empty")]
 # It may go into a header.

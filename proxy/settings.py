@@ -10,13 +10,29 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from proxy.auth_settings import AuthSettings
 from proxy.policy_settings import PolicySettings, RuleSettings
-from proxy.setting_types import MIB, Bytes, Count, Line, Seconds, Section, ShortName, not_bool, spelled
+from proxy.setting_types import (
+    MIB,
+    Bytes,
+    Count,
+    FileBytes,
+    Line,
+    Seconds,
+    Section,
+    ShortName,
+    not_bool,
+    spelled,
+    words,
+)
 
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 
 OnFailure = Literal["closed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Family = Literal[
+    "embeddings", "files", "uploads", "audio", "images", "batches", "vector-stores", "stored-completions",
+    "moderations-upstream", "message-batches", "count-tokens",
+]  # fmt: skip
 
 
 class ServerSettings(Section):
@@ -150,6 +166,21 @@ class AnnotationSettings(Section):
     """Answer the `moderation` field of OpenAI's API."""
 
 
+class PassthroughSettings(Section):
+    """Routes that nobody can judge, which are refused unless they are named here."""
+
+    allow: Annotated[tuple[Family, ...], BeforeValidator(words)] = ()
+    """Families of routes that pass as they are in both directions, labelled unscanned: see docs/upstreams.md."""
+    upstream: Line | None = None
+    """The name of the upstream that gets them; without it, the one that has no `models`."""
+    max_upload_bytes: FileBytes = 512 * MIB
+    """Largest request body."""
+    max_answer_bytes: FileBytes = 1024 * MIB
+    """Largest answer."""
+    idle_seconds: Seconds = 30.0
+    """Longest silence within a request body."""
+
+
 class LogSettings(Section):
     """One line of JSON a request, without content and without keys."""
 
@@ -174,6 +205,7 @@ class Settings(Section):
     """Which requests get which of them: the first rule that fits; where none does, [policy]."""
     annotations: AnnotationSettings = AnnotationSettings()
     auth: AuthSettings = AuthSettings()
+    passthrough: PassthroughSettings = PassthroughSettings()
     log: LogSettings = LogSettings()
 
     @property
@@ -190,6 +222,8 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     policies = (settings.policy.name, *settings.policies)
     upstreams = [upstream.name for upstream in settings.upstreams]
     keys = [key.name for key in settings.auth.keys]
+    if (wanted := settings.passthrough.upstream) is not None and wanted not in upstreams:
+        yield ("passthrough", "upstream"), f'names no upstream, "{wanted}"; there are {", ".join(upstreams)}'
     for number, rule in enumerate(settings.rules):
         if rule.policy not in policies:
             yield ("rules", str(number), "policy"), f'names no policy, "{rule.policy}"; there are {", ".join(policies)}'

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from proxy.errors import (
 )
 from proxy.identity import CREDENTIALS
 from proxy.settings import UpstreamSettings
+from proxy.upload import Upload
 
 REQUEST_HEADERS = re.compile(
     r"openai-(organization|project|beta)|anthropic-(version|beta)|idempotency-key|x-client-request-id|x-stainless-.*"
@@ -51,10 +53,24 @@ class UpstreamResponse:
     """The head of an answer, and its body as it arrives."""
 
     status: int
-    content_type: str
     headers: Mapping[str, str]  # those that may pass on
     _response: aiohttp.ClientResponse
     _break: BaseException | None = None
+
+    @property
+    def content_type(self) -> str:
+        return self._response.content_type
+
+    @property
+    def media_type(self) -> str:
+        """The content type with its parameters."""
+        given = self._response.headers.get("content-type", "")
+        return given if HEADER_VALUE.fullmatch(given) else "application/octet-stream"
+
+    @property
+    def length(self) -> int | None:
+        """Of the body as it is read, where that is known."""
+        return None if "content-encoding" in self._response.headers else self._response.content_length
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
@@ -132,7 +148,7 @@ class Upstream:
         path: str,
         headers: Mapping[str, str],
         *,
-        body: bytes | None = None,
+        body: bytes | Upload | None = None,
         query: str = "",
         key_header: str = "authorization",
     ) -> UpstreamResponse:
@@ -140,13 +156,14 @@ class Upstream:
 
         `key_header`: where the dialect wants a key of ours.
         """
+        seconds = self.settings.first_byte_seconds
         try:
-            async with asyncio.timeout(self.settings.first_byte_seconds):
+            async with asyncio.timeout(seconds) as deadline:
                 response = await self._session.request(
                     method,
                     self.url(path, query),
-                    data=body,
-                    headers=self._headers(headers, key_header, has_body=body is not None),
+                    data=body.chunks(partial(_wait, deadline), seconds) if isinstance(body, Upload) else body,
+                    headers=self._headers(headers, key_header, body),
                     allow_redirects=False,
                     proxy=self._proxy,
                 )
@@ -158,9 +175,7 @@ class Upstream:
         if not 200 <= response.status <= 599 or 300 <= response.status <= 399:
             response.close()
             raise Fault(UPSTREAM_ODD, 502, f"status {response.status}")
-        return UpstreamResponse(
-            response.status, response.content_type, _passing(response.headers, RESPONSE_HEADERS), response
-        )
+        return UpstreamResponse(response.status, _passing(response.headers, RESPONSE_HEADERS), response)
 
     def url(self, path: str, query: str) -> URL:
         """`path` is a constant of ours ("/chat/completions"); queries are kept to the byte."""
@@ -168,7 +183,7 @@ class Upstream:
         return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
 
     def _headers(
-        self, client: Mapping[str, str], key_header: str = "authorization", *, has_body: bool
+        self, client: Mapping[str, str], key_header: str = "authorization", body: bytes | Upload | None = None
     ) -> CIMultiDict[str]:
         # What `Connection` names is meant for the hop to us alone.
         hop = ",".join(text for name, text in client.items() if name.lower() == "connection")
@@ -176,14 +191,20 @@ class Upstream:
         client = {name.lower(): text for name, text in client.items() if name.lower() not in nominated}
         headers = CIMultiDict(_passing(client, REQUEST_HEADERS, value=None))
         headers["accept-encoding"] = "identity"
-        if has_body:
-            headers["content-type"] = "application/json"
+        if body is not None:
+            headers.update(body.headers if isinstance(body, Upload) else {"content-type": "application/json"})
         if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
             headers[name] = f"Bearer {self.own_key}" if name == "authorization" else self.own_key
         elif self._takes_client_key:
             headers.update({name: client[name] for name in CREDENTIALS if name in client})
         return headers
+
+
+def _wait(deadline: asyncio.Timeout, seconds: float | None) -> None:
+    """While a client sends its body, the upstream is not late."""
+    with suppress(RuntimeError):  # the answer is here already
+        deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 class _Connector(aiohttp.TCPConnector):

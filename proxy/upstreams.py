@@ -28,6 +28,15 @@ class Upstreams:
     def find(self, model: str) -> Upstream | None:
         return next((one for one in self._upstreams if _serves(one.settings, model)), self._default())
 
+    def named(self, name: str | None) -> Upstream:
+        """The one of that name; without a name, the default, or the first where none is. Raises ValueError."""
+        if name is None:
+            return self.of_stored()
+        found = next((one for one in self._upstreams if one.name == name), None)
+        if found is None:
+            raise ValueError("there is no upstream of that name")
+        return found
+
     def of_stored(self) -> Upstream:
         """The one that is asked for what was kept: the default, or the first where none is."""
         return self._default() or self._upstreams[0]

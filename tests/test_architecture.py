@@ -24,6 +24,7 @@ PURE = {
     "folding", "framing", "gate", "message_request", "moderation_request", "normalizer", "policies", "policy",
     "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
     "response_request", "retokenizer", "risk", "setting_names", "setting_types", "settings", "settling", "splitter",
+    "passthrough",
     "sse", "stored_request", "stream", "surrogates", "transcript", "view", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {
@@ -36,6 +37,8 @@ AIOHTTP = {
         "handlers",
         "incoming",
         "model_handlers",
+        "passthrough_handlers",
+        "upload",
         "replies",
         "upstream",
     )

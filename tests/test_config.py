@@ -367,14 +367,19 @@ def test_a_flag_cannot_stand_for_one_of_several(tmp_path: Path) -> None:
         load_settings(tmp_path / "weir.toml", {"upstream.base_url": "http://h"}, {})
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_every_file_on_the_page_of_upstreams_is_accepted(tmp_path: Path, number: int) -> None:
     page = (Path(__file__).parent.parent / "docs" / "upstreams.md").read_text(encoding="utf-8")
     files = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(files) == 2
-    settings = load(tmp_path, files[number], WEIR_UPSTREAM__LOCAL__API_KEY="sk-1")
-    assert [one.name for one in settings.upstreams if one.api_key] == ["local"]
+    assert len(files) == 3
+    settings = load(tmp_path, files[number])
     require_upstream(settings)
+    load(tmp_path, re.sub(r"^# (?=\w+ = )", "", files[number], flags=re.MULTILINE))  # what is commented out, too
+    assert [one.name for one in settings.upstreams] == [
+        ["anthropic", "local", "openai"],
+        ["openai", "local"],
+        ["openai"],
+    ][number]
 
 
 def test_a_missing_upstream_says_what_to_do() -> None:

@@ -60,7 +60,7 @@ async def test_an_upstream_needs_a_base_url() -> None:
 
 async def test_azure_gets_its_key_under_its_own_name() -> None:
     async with upstream_at("https://x.openai.azure.com/openai/v1", api_key="sk-ours") as upstream:
-        headers = upstream._headers({"authorization": "Bearer sk-theirs"}, has_body=True)
+        headers = upstream._headers({"authorization": "Bearer sk-theirs"}, body=b"{}")
     assert headers["api-key"] == "sk-ours"
     assert "authorization" not in headers
 

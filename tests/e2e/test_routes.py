@@ -1,15 +1,16 @@
 """Every route of OpenAI, Anthropic, Gemini and Ollama: judged, answered by us, or a 404. None passes by accident."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
+from proxy import passthrough
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS
 from tests.doors import DOORS
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream
-from tests.servers import weir
+from tests.servers import Weir, weir
 from tests.sockets import ask, connected, http_request, read_reply
 
 METHODS = ("GET", "POST", "DELETE")
@@ -27,8 +28,10 @@ OPENAI = """
 /v1/realtime/calls /v1/realtime/calls/id/accept /v1/assistants /v1/assistants/id /v1/threads /v1/threads/id
 /v1/threads/id/messages /v1/threads/id/messages/id /v1/threads/runs /v1/threads/id/runs /v1/threads/id/runs/id
 /v1/threads/id/runs/id/steps /v1/threads/id/runs/id/submit_tool_outputs /v1/vector_stores /v1/vector_stores/id
-/v1/vector_stores/id/search /v1/vector_stores/id/files /v1/vector_stores/id/files/id/content
-/v1/vector_stores/id/file_batches /v1/containers /v1/containers/id/files /v1/containers/id/files/id/content
+/v1/vector_stores/id/search /v1/vector_stores/id/files /v1/vector_stores/id/files/id
+/v1/vector_stores/id/files/id/content /v1/vector_stores/id/file_batches /v1/vector_stores/id/file_batches/id
+/v1/vector_stores/id/file_batches/id/cancel /v1/vector_stores/id/file_batches/id/files
+/v1/containers /v1/containers/id/files /v1/containers/id/files/id/content
 /v1/evals /v1/evals/id/runs /v1/evals/id/runs/id/output_items /v1/skills /v1/skills/id/content
 /v1/chatkit/sessions /v1/chatkit/threads /v1/organization/users /v1/organization/usage/completions /v1/engines
 /v1/engines/id/completions /v1/edits /v1/answers /v1/search /v1/classifications
@@ -75,6 +78,11 @@ ASKED: Mapping[str, Any] = {door.path: door.ask for door in DOORS.values()} | {
 }
 READ = {("GET", "/v1/models")}  # names only, rebuilt: see test_model_list.py
 KEPT = {("GET", "/v1/responses/resp_id")}
+# What each family of `[passthrough] allow` lets through, and nothing else.
+PASSED: Mapping[str, set[tuple[str, str]]] = {
+    family: {(route.method, route.path.format("id", "id")) for route in passthrough.ROUTES if route.family == family}
+    for family in passthrough.FAMILIES
+}
 
 
 def body_for(path: str) -> bytes:
@@ -86,6 +94,7 @@ def body_for(path: str) -> bytes:
 def test_this_is_a_long_walk() -> None:
     assert len(ROUTES) >= 190
     assert ASKED.keys() - {GUARDRAIL} <= set(ROUTES)
+    assert {path for paths in PASSED.values() for _, path in paths} <= set(ROUTES)
 
 
 async def test_no_route_reaches_the_upstream_without_a_verdict() -> None:
@@ -105,7 +114,56 @@ async def test_no_route_reaches_the_upstream_without_a_verdict() -> None:
                     assert reply.status == 200
                 else:
                     assert reply.status in ((400,) if was_judged else (404, 405)), (method, path, reply.raw)
+                    said = [family for family, paths in PASSED.items() if (method, path) in paths and not was_judged]
+                    assert [
+                        family for family in PASSED if f'allow = ["{family}"]' in reply.raw.decode().replace("\\", "")
+                    ] == said
                 assert server.upstream.requests == [], (method, path)
+
+
+async def walk(server: Weir, paths: Iterable[str]) -> set[tuple[str, str]]:
+    """What reaches the upstream of a guard that lets nothing through."""
+    reached = set()
+    for path in paths:
+        for method in METHODS:
+            if (method, path) in READ:
+                continue
+            reply = await ask(server.url, http_request(body_for(path), method=method, path=path))
+            for seen in server.upstream.requests:
+                assert (seen["method"], seen["path"]) == (method, path)
+                assert reply.headers["x-weir-scanned"] == "none"
+                reached.add((method, path))
+            server.upstream.requests.clear()
+    return reached
+
+
+@pytest.mark.parametrize("family", PASSED)
+async def test_with_a_family_allowed_only_that_family_passes(family: str) -> None:
+    guard = ScriptedGuard(prompt_level=UNSAFE)
+    paths = sorted({path for one in PASSED.values() for _, path in one} | ASKED.keys())
+    async with weir(
+        ScriptedUpstream([b"{}"]), guard, policy__prompt_check="before", passthrough__allow=family
+    ) as server:
+        assert await walk(server, paths) == PASSED[family]
+
+
+async def test_with_every_family_allowed_nothing_else_passes() -> None:
+    guard, every = ScriptedGuard(prompt_level=UNSAFE), ",".join(PASSED)
+    async with weir(
+        ScriptedUpstream([b"{}"]), guard, policy__prompt_check="before", passthrough__allow=every
+    ) as server:
+        assert await walk(server, ROUTES) == set().union(*PASSED.values())
+
+
+async def test_no_other_spelling_of_a_route_that_passes_is_one() -> None:
+    async with weir(ScriptedUpstream([b"{}"]), passthrough__allow=",".join(PASSED)) as server:
+        for method, path in sorted(set().union(*PASSED.values())):
+            # An id may be any word, so these are other ids and no other spelling.
+            words = {path.replace("id", "ID"), path.replace("id", "Id")} if path.endswith("/id") else set()
+            for alias in {*aliases(path)} - {path, f"{path}/stream"} - words:
+                reply = await ask(server.url, http_request(body_for(path), method=method, path=alias))
+                assert reply.status in (400, 404, 405), (method, alias, reply.raw)
+                assert server.upstream.requests == [], (method, alias)
 
 
 def aliases(path: str) -> list[str]:
@@ -157,7 +215,7 @@ async def test_no_other_spelling_of_a_route_is_one(path: str) -> None:
         assert server.guard.fed == []
 
 
-@pytest.mark.parametrize("path", [*ASKED, "/v1/realtime"])
+@pytest.mark.parametrize("path", [*ASKED, "/v1/realtime", "/v1/files", "/anything"])
 async def test_no_websocket_opens(path: str) -> None:
     """Responses and Realtime know one; there is nothing here that could judge it."""
     upgrade = {
@@ -168,9 +226,9 @@ async def test_no_websocket_opens(path: str) -> None:
         "Content-Length": "",
         "Content-Type": "",
     }
-    async with weir(ScriptedUpstream()) as server, connected(server.url) as client:
+    async with weir(ScriptedUpstream(), passthrough__allow=",".join(PASSED)) as server, connected(server.url) as client:
         await client.send(http_request(b"", method="GET", path=path, headers=upgrade))
         reply = read_reply((await client.reply()).raw)
-        assert reply.status in (404, 405, 426)
-        assert reply.error["message"]
+        assert (reply.status, reply.error["code"]) == (400, "websocket_unsupported")
+        assert "WebSockets are not served" in reply.error["message"]
         assert server.upstream.requests == []

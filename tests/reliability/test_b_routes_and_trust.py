@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,6 +16,7 @@ from proxy.config import load_settings
 from proxy.handlers import PUBLIC, STORED_RESPONSE
 from proxy.identity import CREDENTIALS, digest_of
 from proxy.model_handlers import MODELS
+from proxy.passthrough import FAMILIES, ROUTES
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS
 from tests.doors import DOORS
 from tests.driver import WORDS, answer, body, read
@@ -29,12 +31,18 @@ JSON = "application/json"
 REQUESTS = 20_000 if "WEIR_LONG" in os.environ else 400
 
 
+def routed(**values: Any) -> set[str]:
+    table = build_app(load_settings(overrides=values, environ={}), ScriptedGuard()).router.resources()
+    return {resource.canonical for resource in table}
+
+
 async def test_b1_every_route_that_reaches_the_upstream_reaches_the_guard_too() -> None:
     """By the table of routes itself, so that none is added in passing."""
-    table = build_app(load_settings(environ={}), ScriptedGuard()).router.resources()
-    paths = {resource.canonical for resource in table}
+    paths = routed()
     asked = {door.path for door in DOORS.values()}
     assert paths == asked | {MODERATIONS, GUARDRAIL, STORED_RESPONSE.split(":")[0] + "}", MODELS, "/healthz", "/readyz"}
+    passed = {re.sub(r"\{(\d)\}", r"{id\1}", route.path) for route in ROUTES}
+    assert routed(**{"passthrough.allow": ",".join(FAMILIES)}) == paths | passed
     guard = ScriptedGuard()
     for door in DOORS.values():
         async with weir(ScriptedUpstream([door.body("some words")], content_type=JSON), guard) as server:
