@@ -6,6 +6,7 @@ import gc
 import logging
 import logging.handlers
 import math
+import os
 import queue
 import signal
 import socket
@@ -44,6 +45,7 @@ from proxy.model_handlers import MODELS, models
 from proxy.passthrough import ROUTES
 from proxy.passthrough_handlers import passing
 from proxy.policies import Policies
+from proxy.reload import Read, Reloader
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
 from proxy.settings import LogSettings, ServerSettings, Settings
@@ -91,13 +93,15 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
 
 @asynccontextmanager
-async def running(settings: Settings, guard: Guard) -> AsyncIterator[int]:
+async def running(settings: Settings, guard: Guard, reloader: Reloader | None = None) -> AsyncIterator[int]:
     """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
     app = build_app(settings, guard)
     # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await asyncio.to_thread(_warm)
     await runner.setup()
+    if reloader is not None:
+        reloader.attach(app[SERVICE])
     try:
         server = runner.server
         assert server is not None  # made by setup()
@@ -170,20 +174,38 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-async def serve_until_stopped(settings: Settings) -> None:
-    """Raises GuardError, OSError."""
-    stopped = asyncio.Event()
+async def serve_until_stopped(settings: Settings, read: Read) -> None:
+    """On SIGHUP the settings are read again. Raises GuardError, OSError."""
+    stopped, reloader = asyncio.Event(), Reloader(read, settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
+    if hasattr(signal, "SIGHUP"):
+        ends_with_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and has_terminal()
+
+        def hang_up() -> None:
+            (stopped if ends_with_terminal and not has_terminal() else reloader.asked).set()
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
     guard = await open_guard(settings)
     try:
-        async with running(settings, guard) as port:
+        async with running(settings, guard, reloader) as port, asyncio.TaskGroup() as group:
+            reloading = group.create_task(reloader.run())
             keep_what_is_loaded()
             print(started(settings, guard, port), file=sys.stderr, flush=True)
             await stopped.wait()
+            reloading.cancel()
     finally:
         await guard.close()
+
+
+def has_terminal() -> bool:
+    """Whether a terminal can still end us by going away."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def started(settings: Settings, guard: Guard, port: int) -> str:
@@ -247,15 +269,18 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr."""
+def serve(settings: Settings, read: Read) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr.
+
+    `read` reads the settings again.
+    """
     try:
         require_upstream(settings)
         require_identity(settings)
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
         with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-            runner.run(serve_until_stopped(settings))
+            runner.run(serve_until_stopped(settings, read))
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return 2

@@ -54,7 +54,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     require_upstream(settings)
     from proxy.app import serve
 
-    return serve(settings)
+    return serve(settings, lambda: _settings(arguments))
 
 
 def _moderate(arguments: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ from proxy.upstreams import Upstreams
 Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
     """What all requests of one application share."""
 
@@ -51,6 +51,10 @@ class Service:
     policies: Policies
     guard: Guard
     upstreams: Upstreams
+
+    def adopt(self, settings: Settings) -> None:
+        """For the requests that come; those that are there go on by what they found."""
+        self.settings, self.policies = settings, Policies(settings)
 
 
 @dataclass(frozen=True, slots=True)

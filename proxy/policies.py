@@ -1,7 +1,9 @@
 """Which policy a request gets: the first rule that fits it, else `[policy]`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import reduce
 
 from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
 from proxy.policy_settings import JudgingSettings, PolicySettings, RuleSettings
@@ -17,6 +19,16 @@ class Chosen:
     policy: Policy
     rule: int | None = None  # the rule that chose it, from 0; None for [policy]
 
+    def joined(self, other: "Chosen") -> "Chosen":
+        """Both policies at once. What is said is as this one says it, what is allowed is what both allow."""
+        allowed = {
+            name: getattr(self.settings, name) and getattr(other.settings, name)
+            for name in ("allow_stored", "allow_unscanned")
+        }
+        before = "before" in (self.settings.prompt_check, other.settings.prompt_check)
+        both = self.settings.model_copy(update={**allowed, "prompt_check": "before" if before else "parallel"})
+        return replace(self, settings=both, policy=self.policy.joined(other.policy))
+
 
 class Policies:
     """The policies and rules of one reading of the settings."""
@@ -27,20 +39,33 @@ class Policies:
         self._rules = settings.rules
         self.default = self._chosen[settings.policy.name]
 
-    def choose(self, route: str, model: str, upstream: str = "", key: str = "") -> Chosen:
-        """`route` as it is served, `model` as the client names it, the names of the upstream and of the API key."""
+    def choose(
+        self, route: str, model: str | None, upstream: str = "", key: str = "", wishes: Sequence[str] = ()
+    ) -> Chosen:
+        """`route` as it is served, `model` as the client names it, the names of the upstream and of the API key.
+
+        Where nobody knows the model, all policies hold at once to which one could lead. `wishes` are names of policies
+        that the client asks for: they hold beside the chosen one, so they can only add to what is held back.
+        Raises KeyError for a wish that names no policy.
+        """
+        possible: dict[str, Chosen] = {}
         for number, rule in enumerate(self._rules):
             if _fits(rule, route, model, upstream, key):
-                found = self._chosen[rule.policy]
-                return Chosen(found.settings, found.policy, number)
-        return self.default
+                possible.setdefault(rule.policy, replace(self._chosen[rule.policy], rule=number))
+                if model is not None or rule.models is None:
+                    break
+        else:
+            possible.setdefault(self.default.policy.name, self.default)
+        for name in wishes:
+            possible.setdefault(name, self._chosen[name])
+        return reduce(Chosen.joined, possible.values())
 
 
-def _fits(rule: RuleSettings, route: str, model: str, upstream: str, key: str) -> bool:
+def _fits(rule: RuleSettings, route: str, model: str | None, upstream: str, key: str) -> bool:
     exact = ((rule.routes, route), (rule.upstreams, upstream), (rule.keys, key))
     if not all(wanted is None or given in wanted for wanted, given in exact):
         return False
-    return rule.models is None or any(_is_model(model, glob) for glob in rule.models)
+    return rule.models is None or model is None or any(_is_model(model, glob) for glob in rule.models)
 
 
 def _is_model(model: str, glob: str) -> bool:

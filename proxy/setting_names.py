@@ -84,7 +84,7 @@ def siblings(path: Name) -> list[Name]:
 def written(name: Name) -> str:
     """As `weir.toml` has it: `[section] key`, `[policies.kids] key`, `[[rules]] key`."""
     if len(name) < 2:
-        return name[0]
+        return f"[[{name[0]}]]" if name == ("rules",) else name[0]
     if "channels" in name[:-2]:
         return f"[{'.'.join(name[:-1])}] {name[-1]}"
     if is_one_of_several(name):

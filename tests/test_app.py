@@ -96,7 +96,7 @@ def test_the_start_names_the_upstreams_and_what_each_serves() -> None:
 
 
 def test_without_an_upstream_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert serve(load_settings(environ={})) == 2
+    assert serve(load_settings(environ={}), Settings) == 2
     assert "upstream" in capsys.readouterr().err
 
 
@@ -106,9 +106,9 @@ def test_a_server_that_others_can_reach_does_not_start_without_keys(capsys: pyte
 
 
 def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(_: Settings) -> None:
+    async def fail(*_: object) -> None:
         raise OSError(errno.EADDRINUSE, "in use")
 
     monkeypatch.setattr("proxy.app.serve_until_stopped", fail)
-    assert serve(settings_of(server__port=8080)) == 1
+    assert serve(settings_of(server__port=8080), Settings) == 1
     assert "Port 8080 of 127.0.0.1 is in use" in capsys.readouterr().err
