@@ -28,6 +28,9 @@ HTTP_LOGGER = logging.getLogger("weir.http")
 
 STORED_RESPONSE = RESPONSES + "/{response_id:resp_[A-Za-z0-9_-]{1,128}}"
 
+# What a client asks for here holds beside the policy that the rules choose.
+POLICY_HEADER = "x-weir-policy"
+
 Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
 
 SERVICE = web.AppKey("service", Service)
@@ -79,7 +82,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
     def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream]:
         upstream = service.upstreams.of_model(model_of(body))
-        chosen = choose(service, record, body.get("model"), upstream.name)
+        chosen = choose(request, service, record, model_of(body), upstream.name)
         terms = terms_of(service.settings.server, chosen)
         return DOORS[record.endpoint].read(body, terms), chosen, upstream
 
@@ -89,14 +92,19 @@ async def _answer(request: web.Request, service: Service, record: Record, reply:
 async def _read_back(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
     asked = read_stored_request(list(request.query.items()))
     upstream = service.upstreams.of_stored()
-    chosen = choose(service, record, None, upstream.name)
+    chosen = choose(request, service, record, None, upstream.name)
     path = f"/responses/{request.match_info['response_id']}"
     return await _exchange(request, service, record, reply, asked, chosen, upstream, path)
 
 
-def choose(service: Service, record: Record, model: object, upstream: str = "") -> Chosen:
-    """The policy of a request for that model; the record names it."""
-    chosen = service.policies.choose(record.endpoint, model if isinstance(model, str) else "", upstream, record.key)
+def choose(request: web.Request, service: Service, record: Record, model: str | None, upstream: str = "") -> Chosen:
+    """The policy of a request for that model, None where nobody knows it; the record names it. Raises ApiError."""
+    wishes = [name.strip() for name in request.headers.getall(POLICY_HEADER, [])]
+    try:
+        chosen = service.policies.choose(record.endpoint, model, upstream, record.key, wishes)
+    except KeyError:
+        message = f"'{POLICY_HEADER}' names no policy of this server."
+        raise ApiError(400, message, param=POLICY_HEADER, code="unknown_policy") from None
     record.policy = chosen.policy.name
     return chosen
 

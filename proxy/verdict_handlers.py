@@ -65,7 +65,8 @@ async def _read(
     """What is asked, and the policy that answers it. Raises ApiError."""
 
     def read(body: Mapping[str, Any]) -> tuple[Asked, Chosen]:
-        chosen = choose(service, record, body.get("model"))
+        model = body.get("model")
+        chosen = choose(request, service, record, model if isinstance(model, str) else "")
         return understand(body, terms_of(service.settings.server, chosen)), chosen
 
     return await read_request(request, service.settings.server, read)

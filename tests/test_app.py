@@ -101,7 +101,7 @@ def test_without_an_upstream_it_says_what_is_missing(capsys: pytest.CaptureFixtu
 
 
 def test_a_server_that_others_can_reach_does_not_start_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    assert serve(settings_of(server__host="0.0.0.0")) == 2
+    assert serve(settings_of(server__host="0.0.0.0"), Settings) == 2
     assert "weir key new NAME" in capsys.readouterr().err
 
 

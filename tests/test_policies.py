@@ -1,22 +1,24 @@
 """The policy of a request: by route, model, upstream and key, over every door."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy import doors, verdict_handlers
 from proxy.config import load_settings
-from proxy.policies import Policies, policy_of
-from proxy.policy import Action, DebounceRule, Mode, ReleaseMode
-from proxy.policy_settings import Route
-from proxy.risk import Category
+from proxy.policies import Chosen, Policies, policy_of
+from proxy.policy import Action, DebounceRule, Mode, Part, ReleaseMode
+from proxy.policy_settings import PolicySettings, Route
+from proxy.risk import Category, RiskLevel
 from proxy.settings import Settings
 from tests.doors import DOORS
 from tests.driver import DONE, WORDS, answer, chunk, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import recorded, weir
-from tests.sockets import ask
+from tests.sockets import ask, http_request
 
 Rule = dict[str, Any]
 CHAT = "/v1/chat/completions"
@@ -44,7 +46,7 @@ def test_every_setting_of_the_policy_reaches_it() -> None:
     assert policy.categories == {Category.VIOLENT: Action.BLOCK}
 
 
-def choice(rules: list[Rule], route: str = CHAT, model: str = "m", **names: str) -> str:
+def choice(rules: list[Rule], route: str = CHAT, model: str | None = "m", **names: str) -> str:
     policies = {"kids": {"name": "kids"}, "staff": {"name": "staff"}}
     return (
         Policies(Settings.model_validate({"policies": policies, "rules": rules}))
@@ -184,3 +186,72 @@ async def test_a_level_may_be_annotated_where_the_worse_one_is_blocked() -> None
             record = await records.next()
         assert read(reply.body).finish == {0: finish}
         assert record["channels"][0]["flagged"]["risk_level"][0] == label
+
+
+def test_where_nobody_knows_the_model_all_policies_hold_to_which_one_could_lead() -> None:
+    rules: list[Rule] = [
+        {"policy": "kids", "models": ["a"]},
+        {"policy": "staff", "models": ["b"], "routes": ["/v1/responses"]},
+        {"policy": "kids", "models": ["c"]},
+    ]
+    assert choice(rules, model=None) == "kids+default"
+    assert choice(rules, "/v1/responses", model=None) == "kids+staff+default"
+    assert choice([*rules, {"policy": "staff"}], "/v1/messages", model=None) == "kids+staff"
+    assert choice([{"policy": "staff"}, *rules], model=None) == "staff"
+
+
+def test_of_joined_policies_only_what_both_allow_is_allowed() -> None:
+    strict, free = PolicySettings(prompt_check="before"), PolicySettings(allow_stored=True, allow_unscanned=True)
+    for one, other in ((strict, free), (free, strict)):
+        both = Chosen(one, policy_of(one)).joined(Chosen(other, policy_of(other))).settings
+        assert (both.allow_stored, both.allow_unscanned, both.prompt_check) == (False, False, "before")
+        assert both.notice == one.notice
+    assert Chosen(free, policy_of(free)).joined(Chosen(free, policy_of(free))).settings.allow_stored
+
+
+async def test_a_client_may_ask_for_a_policy_beside_its_own_and_never_instead() -> None:
+    named: dict[str, Any] = {
+        "policies__kids__mode": "strict",
+        "policies__lax__on_flag": "monitor",
+        "policies__lax__allow_stored": True,
+        "policy__notice": "",
+    }
+    cut, whole = "content_filter", "stop"
+    ends = {"C": {"": whole, "kids": cut, "lax": whole}, "U": {"": cut, "kids": cut, "lax": cut}}
+    for label, by_name in ends.items():
+        async with weir(ScriptedUpstream(answer(WORDS)), ScriptedGuard(labels(label * 9)), **named) as server:
+            for name, finish in by_name.items():
+                wish = {"x-weir-policy": name} if name else {}
+                reply = await ask(server.url, http_request(headers=wish, stream=True))
+                assert read(reply.body).finish == {0: finish}, (label, name)
+                assert reply.headers["x-weir-policy"] == ("default" if not name else f"default+{name}")
+            stored = await ask(server.url, http_request(store=True, headers={"x-weir-policy": "lax"}))
+            unknown = await ask(server.url, http_request(headers={"x-weir-policy": "nobody"}))
+            assert "x-weir-policy" not in server.upstream.requests[-1]["headers"]
+    assert stored.status == 400
+    assert (unknown.status, unknown.error["code"]) == (400, "unknown_policy")
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "policies.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_every_file_on_the_page_of_policies_is_accepted(tmp_path: Path, number: int) -> None:
+    (tmp_path / "weir.toml").write_text(EXAMPLES[number])
+    Policies(load_settings(tmp_path / "weir.toml", {}, {}))
+
+
+def test_the_page_of_policies_says_what_they_do(tmp_path: Path) -> None:
+    one, several = EXAMPLES[:2]
+    (tmp_path / "weir.toml").write_text(one)
+    policy = Policies(load_settings(tmp_path / "weir.toml", {}, {})).default.policy
+    assert policy.action(Category.VIOLENT, RiskLevel.CONTROVERSIAL) is Action.ANNOTATE
+    assert policy.of(Part.REASONING).action(Category.VIOLENT) is Action.ANNOTATE
+    assert (policy.action(Category.COPYRIGHT), policy.action(Category.VIOLENT)) == (Action.ALLOW, Action.BLOCK)
+    (tmp_path / "weir.toml").write_text(several)
+    policies = Policies(load_settings(tmp_path / "weir.toml", {}, {}))
+    staff = policies.choose(CHAT, "GPT-5").policy
+    assert (staff.name, staff.mode, staff.action(Category.POLITICAL)) == ("staff", Mode.LOOSE, Action.ALLOW)
+    assert staff.action(Category.PII) is Action.BLOCK
+    assert policies.choose("/v1/messages", "gpt-5").policy.name == "default"
