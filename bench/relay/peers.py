@@ -42,6 +42,7 @@ model_list:
   - model_name: "*"
     litellm_params: {{model: "openai/*", api_base: "http://{upstream}/v1", api_key: none}}
 litellm_settings: {{num_retries: 0, request_timeout: 600, callbacks: [], telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}  # on loopback, for as long as a measurement
 """
 
 
