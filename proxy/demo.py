@@ -81,17 +81,19 @@ class ScriptedLLM:
             choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
             return web.json_response(_head("chat.completion") | {"choices": [choice]})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             await _send(response, {"role": "assistant", "content": ""})
             for word in re.findall(r"\s*\S+", answer):
                 await _send(response, {"content": word})
                 await asyncio.sleep(SECONDS_A_WORD)
             await _send(response, {}, "stop")
             await response.write(b"data: [DONE]\n\n")
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             self.hung_up += 1
             raise
+        except ConnectionError:
+            self.hung_up += 1  # the same, found out while writing: nothing that aiohttp should report
         return response
 
     async def models(self, _: web.Request) -> web.StreamResponse:
@@ -180,10 +182,9 @@ def _verdict(what: str, note: dict[str, Any]) -> Text:
     return Text(f"{what}: {level}, {note.get('category')}, probability {probability}", STYLES.get(level, ""))
 
 
-async def run_conversations() -> int:
+async def run_conversations(console: Console) -> int:
     from openai import AsyncOpenAI  # an optional dependency, needed by nothing but the demo
 
-    console = Console(highlight=False)
     console.print("Starting Weir with the embedded guard (demo grade) ...")
     async with demo_server() as (url, llm), AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         console.print(f"A scripted LLM stands behind Weir at {url}. Colours: ", end="")
@@ -227,7 +228,7 @@ def run(*, is_staying: bool = False, llm: tuple[str, int] | None = None) -> int:
     try:
         if llm is not None:
             return asyncio.run(serve_llm(*llm))
-        return asyncio.run(stay() if is_staying else run_conversations())
+        return asyncio.run(stay() if is_staying else run_conversations(Console(highlight=False)))
     except ModuleNotFoundError as exc:
         print(f"The demo needs {exc.name}: pip install 'weir-proxy[demo]'", file=sys.stderr)
         return 1

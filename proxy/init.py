@@ -53,24 +53,27 @@ def write_settings(file: Path) -> int:
 
 def settings_file(settings: type[BaseModel] = Settings) -> str:
     """All of `weir.toml`, as text."""
-    return HEAD + "".join(f"\n{line}" for line in _table((), settings, is_live=True)) + "\n"
+    return HEAD + "".join(f"\n{line}" for line in _table((), settings, {}, is_live=True)) + "\n"
 
 
-def _table(path: tuple[str, ...], model: type[BaseModel], *, is_live: bool) -> Iterator[str]:
-    """The keys of a table, then the tables in it. One that is not live is an example, commented out as a whole."""
+def _table(path: tuple[str, ...], model: type[BaseModel], shown: dict[Any, str], *, is_live: bool) -> Iterator[str]:
+    """The keys of a table, then the tables in it. One that is not live is an example, commented out as a whole.
+
+    `shown`: where the keys of each model stand already, so that no example repeats them.
+    """
     inner: list[str] = []
     for name, field in model.model_fields.items():
         kind, below = shape_of(field.annotation)
-        if path == ("policies", "NAME") and name == "name":
-            continue  # the table's own
         if kind == "key":
             yield from _key(name, field)
         else:
-            inner += _inside((*path, name), field, kind, below, is_live=is_live)
+            inner += _inside((*path, name), field, kind, below, shown, is_live=is_live)
     yield from inner
 
 
-def _inside(path: tuple[str, ...], field: FieldInfo, kind: str, below: Any, *, is_live: bool) -> Iterator[str]:
+def _inside(
+    path: tuple[str, ...], field: FieldInfo, kind: str, below: Any, shown: dict[Any, str], *, is_live: bool
+) -> Iterator[str]:
     name = ".".join(path)
     if path == (SEVERAL,):
         name, kind = UPSTREAM, "tables"
@@ -81,8 +84,11 @@ def _inside(path: tuple[str, ...], field: FieldInfo, kind: str, below: Any, *, i
     yield header if is_live else f"#{header}"
     if kind == "map":
         yield from _entries(*below)
+    elif below in shown and not is_live:
+        yield f"# Its keys are those of {shown[below]}."
     else:
-        yield from _table((*path, *(["NAME"] if kind == "named" else [])), below, is_live=is_live)
+        shown[below] = header
+        yield from _table((*path, *(["NAME"] if kind == "named" else [])), below, shown, is_live=is_live)
 
 
 def _entries(key: Any, value: Any) -> Iterator[str]:

@@ -24,6 +24,7 @@ async def test_the_three_conversations_come_out_right_by_the_guards_own_judgemen
     assert "the prompt is blocked: Unsafe" in text
     assert prompt.answer not in text
     assert "cut off 0 time" not in text
+    assert "Traceback" not in text
 
 
 async def test_the_scripted_model_serves_alone_until_a_signal() -> None:
