@@ -12,9 +12,11 @@ handlers         one coroutine an endpoint
 request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict
+dialects/        a chat request in the words of an upstream that does not speak chat
 exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
-upstream         talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
+upstream, upstream_headers
+                 talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 pump             the one loop that awaits

@@ -1,7 +1,6 @@
 """`weir doctor`: is all in place? Each line says what was found and, where it is not well, what to do."""
 
 import asyncio
-import json
 import os
 import platform
 import ssl
@@ -10,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import aiohttp
 from aiohttp import http_parser
@@ -23,11 +21,15 @@ from proxy.errors import Fault
 from proxy.exposure import is_loopback, require_identity
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
+from proxy.model_handlers import ask_for_models
+from proxy.model_list import read_models
 from proxy.moderate import moderate
 from proxy.policies import policy_of
 from proxy.settings import Settings, UpstreamSettings
 from proxy.upstream import Upstream, open_session
 
+# Where each dialect's own tools look for a key.
+SHELL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 # Enough to read any list of models.
 MAX_MODELS_BYTES = 8 << 20
 # A person waits: an upstream that needs longer to list its models is not well.
@@ -148,11 +150,11 @@ async def about_upstream(
     if upstream.base_url is None:
         todo = "Pass --upstream URL, or set WEIR_UPSTREAM__BASE_URL or [upstream] base_url in weir.toml."
         return Finding(Status.FAIL, "upstream", "no upstream is set", todo)
-    key = environ.get("OPENAI_API_KEY") if upstream.api_key is None else None
+    key = environ.get(SHELL_KEYS[upstream.dialect]) if upstream.api_key is None else None
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         async with asyncio.timeout(UPSTREAM_SECONDS), open_session(upstream) as session:
-            response = await Upstream(session, upstream).open("GET", "/models", headers)
+            response = await ask_for_models(Upstream(session, upstream), headers)
             body = await response.read_all(MAX_MODELS_BYTES, UPSTREAM_SECONDS)
             response.close()
     except TimeoutError:
@@ -162,7 +164,7 @@ async def about_upstream(
     except Fault as fault:
         return _unreachable(upstream.base_url, *explain(fault.__cause__ or fault))
     has_key = upstream.api_key is not None or key is not None
-    return _about_answer(upstream.base_url, response.status, body, None if has_key else variable)
+    return _about_answer(upstream, response.status, body, None if has_key else variable)
 
 
 def _unreachable(url: str, said: str, todo: str) -> Finding:
@@ -185,8 +187,9 @@ def explain(exc: BaseException) -> tuple[str, str]:
     return f"cannot be used ({exc or type(exc).__name__})", "Is it an OpenAI-compatible API?"
 
 
-def _about_answer(url: str, status: int, body: bytes, variable: str | None) -> Finding:
+def _about_answer(upstream: UpstreamSettings, status: int, body: bytes, variable: str | None) -> Finding:
     """`variable`: the one that would hold a key, where it was asked without."""
+    url = str(upstream.base_url)
     if status in (401, 403):
         if variable is None:
             return _unreachable(url, f"refuses the API key (status {status})", "Check the key, and what it may do.")
@@ -200,17 +203,10 @@ def _about_answer(url: str, status: int, body: bytes, variable: str | None) -> F
     if status != 200:
         return _unreachable(url, f"answers with status {status}", "Look into its own log.")
     try:
-        count = len(_models(json.loads(body)))
-    except (ValueError, LookupError, TypeError, RecursionError):
+        count = len(read_models(body, upstream.dialect)["data"])
+    except ValueError:
         return _unreachable(url, "answers, but not with a list of models", "Is it an OpenAI-compatible API?")
     return Finding(Status.OK, "upstream", f"{url} lists {count} model{'' if count == 1 else 's'}")
-
-
-def _models(body: Any) -> list[Any]:
-    models = body["data"]
-    if not isinstance(models, list):
-        raise TypeError("no list")
-    return models
 
 
 async def about_guard(settings: Settings) -> AsyncIterator[Finding]:

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
-from adapters import ENDPOINTS
 from adapters.base import Adapter, Assessment, Block, Failure, Notations, Options, Report, Usage
 from proxy.channel import Batch
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
 from proxy.deadline import Deadline
+from proxy.dialects.call import UpstreamCall
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
@@ -66,9 +66,8 @@ class Ask:
     chosen: Chosen
     upstream: Upstream  # that it goes to
     headers: Mapping[str, str]
-    query: str = ""
+    call: UpstreamCall  # what is sent there
     owner: str = ""  # who pays: states of the guard are shared within it, never across
-    stored: str | None = None  # the upstream's path of an answer that it keeps, which is read back and not asked for
 
 
 class Exchange:
@@ -148,15 +147,16 @@ class Exchange:
             raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
-        endpoint, stored = ENDPOINTS[self._ask.endpoint], self._ask.stored
+        call = self._ask.call
         try:
             self._response = await self._ask.upstream.open(
-                "POST" if stored is None else "GET",
-                stored or endpoint.upstream_path,
+                "POST" if call.body is not None else "GET",
+                call.path,
                 self._ask.headers,
-                body=dump(self._ask.request.forward) if stored is None else None,
-                query=self._ask.query,
-                key_header=endpoint.key_header,
+                body=dump(call.body) if call.body is not None else None,
+                query=call.query,
+                key_header=call.endpoint.key_header,
+                moves_key=call.moves_key,
             )
         except Fault as fault:
             self._record.error = str(fault)
@@ -168,9 +168,7 @@ class Exchange:
     async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
         """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
         request = self._ask.request
-        endpoint = ENDPOINTS[self._ask.endpoint]
-        options = self._options()
-        self._adapter = (endpoint.stream if request.stream else endpoint.body)(options)
+        self._adapter = self._open_adapter()
         expected = Expected(
             choices=request.choices,
             prompt_tokens=self._record.prompt_tokens,
@@ -215,8 +213,7 @@ class Exchange:
     def blocked_answer(self, blocked: PromptBlocked) -> list[bytes]:
         """What a client gets for a blocked prompt with `prompt_block = "answer"`: a normal answer that says so."""
         request = self._ask.request
-        endpoint = ENDPOINTS[self._ask.endpoint]
-        adapter = (endpoint.stream if request.stream else endpoint.body)(self._options())
+        adapter = self._open_adapter()
         framing = self._framing()
         report = Report((), self._assessment, None)
         notice = self._policy.prompt_notice
@@ -229,6 +226,10 @@ class Exchange:
             events += adapter.encode_usage(Usage(self._record.prompt_tokens, 0))
         return [framing.encode(event) for event in [*events, *adapter.encode_end()]]
 
+    def _open_adapter(self) -> Adapter:
+        endpoint = self._ask.call.endpoint
+        return (endpoint.stream if self._ask.request.stream else endpoint.body)(self._options())
+
     def _options(self) -> Options:
         request = self._ask.request
         wanted = self._settings.annotations
@@ -240,6 +241,7 @@ class Exchange:
                 weir=wanted.weir and not self._answer_policy.is_watching,  # of a watched answer only the record tells
                 openai=request.moderation is not None and wanted.client_may_ask,
             ),
+            include_usage=request.include_usage,
             allow_unscanned=self._allows_unscanned,
             echo=request.echo,
         )

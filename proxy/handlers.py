@@ -9,6 +9,8 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from proxy.admission import Admission
+from proxy.dialects import call_of, stored_call
+from proxy.dialects.call import UpstreamCall
 from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
@@ -80,12 +82,14 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
-    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream]:
+    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream, UpstreamCall]:
         upstream = service.upstreams.of_model(model_of(body))
         chosen = choose(request, service, record, model_of(body), upstream.name)
         terms = terms_of(service.settings.server, chosen)
-        return DOORS[record.endpoint].read(body, terms), chosen, upstream
+        asked = DOORS[record.endpoint].read(body, terms)
+        return asked, chosen, upstream, call_of(asked, record.endpoint, query, upstream.settings)
 
+    query = request.rel_url.raw_query_string
     return await _exchange(request, service, record, reply, *await read_request(request, service.settings.server, read))
 
 
@@ -94,7 +98,8 @@ async def _read_back(request: web.Request, service: Service, record: Record, rep
     upstream = service.upstreams.of_stored()
     chosen = choose(request, service, record, None, upstream.name)
     path = f"/responses/{request.match_info['response_id']}"
-    return await _exchange(request, service, record, reply, asked, chosen, upstream, path)
+    call = stored_call(record.endpoint, path, request.rel_url.raw_query_string, upstream.settings)
+    return await _exchange(request, service, record, reply, asked, chosen, upstream, call)
 
 
 def choose(request: web.Request, service: Service, record: Record, model: str | None, upstream: str = "") -> Chosen:
@@ -117,13 +122,13 @@ async def _exchange(
     asked: ModeratedRequest,
     chosen: Chosen,
     upstream: Upstream,
-    stored: str | None = None,
+    call: UpstreamCall,
 ) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
-    record.upstream = upstream.name
-    query, caller = request.rel_url.raw_query_string, request[CALLER]
+    record.upstream, record.dropped_parameters = upstream.name, call.dropped
+    caller = request[CALLER]
     headers = caller.forwarded(request.headers)
-    ask = Ask(record.endpoint, asked, chosen, upstream, headers, query, caller.owner, stored)
+    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()

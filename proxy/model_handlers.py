@@ -9,9 +9,9 @@ from aiohttp import web
 
 from proxy.errors import ApiError, Fault
 from proxy.handlers import CALLER, SERVICE
-from proxy.model_list import read_models
+from proxy.model_list import QUERIES, read_models
 from proxy.replies import error_response
-from proxy.upstream import Upstream
+from proxy.upstream import Upstream, UpstreamResponse
 
 MODELS = "/v1/models"
 
@@ -68,10 +68,17 @@ async def _list_in_time(upstream: Upstream, headers: Mapping[str, str]) -> list[
     return data
 
 
+async def ask_for_models(upstream: Upstream, headers: Mapping[str, str], query: str = "") -> UpstreamResponse:
+    """`query`: the client's, which an upstream of another dialect would not understand. Raises Fault."""
+    dialect = upstream.settings.dialect
+    query, is_other = QUERIES.get(dialect, query), dialect != "openai"
+    return await upstream.open("GET", "/models", headers, query=query, moves_key=is_other)
+
+
 async def _list(upstream: Upstream, headers: Mapping[str, str], query: str = "") -> Listed:
     """Raises ApiError."""
     try:
-        response = await upstream.open("GET", "/models", headers, query=query)
+        response = await ask_for_models(upstream, headers, query)
         try:
             body = await response.read_all(upstream.settings.max_body_bytes, upstream.settings.idle_seconds)
         finally:
@@ -83,6 +90,6 @@ async def _list(upstream: Upstream, headers: Mapping[str, str], query: str = "")
         message = f"The upstream answered with status {response.status}."
         raise ApiError(response.status, message, "upstream_error", headers=passed)
     try:
-        return read_models(body), passed
+        return read_models(body, upstream.settings.dialect), passed
     except ValueError as exc:
         raise ApiError(502, "The upstream's list of models cannot be read.", "api_error") from exc

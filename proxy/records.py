@@ -96,6 +96,7 @@ class Record:
     prompt_flagged: bool = False
     channels: list[ChannelRecord] = field(default_factory=list)
     dropped_fields: int = 0
+    dropped_parameters: tuple[str, ...] = ()  # of the request: the upstream's dialect has no place for them
     uploaded_bytes: int = 0  # of a passthrough alone
     downloaded_bytes: int = 0
     upstream_first_byte_seconds: float | None = None

@@ -36,7 +36,7 @@ async def refusal_of(
     return ApiError(
         response.status,
         message,
-        type=_word(found.get("type"), own_key) or "upstream_error",
+        type=_word(found.get("type") or found.get("status"), own_key) or "upstream_error",
         param=_word(found.get("param"), own_key),
         code=_word(found.get("code"), own_key),
         headers=response.headers,
@@ -56,6 +56,8 @@ def _error_of(body: bytes) -> Mapping[str, Any]:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         return {}
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]  # Gemini's, where it would have streamed a list
     error = parsed.get("error") if isinstance(parsed, dict) else None
     return error if isinstance(error, dict) else {"message": error}
 

@@ -28,6 +28,7 @@ ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 
 OnFailure = Literal["closed", "open"]
+Dialect = Literal["openai", "anthropic", "gemini"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Family = Literal[
     "embeddings", "files", "uploads", "audio", "images", "batches", "vector-stores", "stored-completions",
@@ -71,6 +72,10 @@ class UpstreamSettings(Section):
     """Patterns of the models that it serves, such as "claude-*"; without them, all that no other one does."""
     base_url: str | None = None
     """The API's base URL, with or without /v1. `weir serve` needs it."""
+    dialect: Dialect = "openai"
+    """What it speaks; chat completions are told to the other two in their own words."""
+    default_max_tokens: Annotated[Count, Field(ge=1, le=10_000_000)] = 8192
+    """The limit of an answer where a request sets none, and the dialect (anthropic) wants one."""
     api_key: SecretStr | None = None
     """Sent upstream in place of the client's credential; without it the client's own is forwarded."""
     client_key: bool | None = None

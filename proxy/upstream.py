@@ -1,8 +1,7 @@
-"""Talk to the LLM API. Its failures become faults and errors of ours; its headers pass by name."""
+"""Talk to the LLM API. Its failures become faults and errors of ours."""
 
 import asyncio
 import math
-import re
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -11,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.deadline import Deadline
@@ -24,21 +22,19 @@ from proxy.errors import (
     UPSTREAM_UNREACHABLE,
     Fault,
 )
-from proxy.identity import CREDENTIALS
-from proxy.settings import UpstreamSettings
+from proxy.settings import Dialect, UpstreamSettings
 from proxy.upload import Upload
-
-REQUEST_HEADERS = re.compile(
-    r"openai-(organization|project|beta)|anthropic-(version|beta)|idempotency-key|x-client-request-id|x-stainless-.*"
-    r"|user-agent|traceparent|tracestate|http-referer|x-title"
+from proxy.upstream_headers import (
+    HEADER_VALUE,
+    KEY_HEADERS,
+    credentials,
+    moved_key,
+    request_headers,
+    response_headers,
 )
-RESPONSE_HEADERS = re.compile(
-    r"x-request-id|openai-.*|x-ratelimit-.*|retry-after|retry-after-ms|x-should-retry|x-generation-id"
-    r"|request-id|anthropic-ratelimit-.*"
-)
-# A header's value passes where it reads as an id, a number or a date, not as prose.
-HEADER_VALUE = re.compile(r"[A-Za-z0-9_.:/+=@,;() -]{1,256}")
 
+# What the paths of a bare host begin with.
+PREFIXES: Mapping[Dialect, str] = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 # What one read returns at the most: the event loop reads, tokenizes and encodes it in a few milliseconds.
 MAX_READ_BYTES = 16 << 10
 # An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
@@ -137,8 +133,8 @@ class Upstream:
         self._session = session
         base, _, self._query = settings.base_url.partition("?")
         url = URL(base, encoded=True)
-        # A bare host is an OpenAI-like server; any path is taken as the whole prefix, as the SDKs do.
-        self._base = base.rstrip("/") + ("/v1" if url.path in ("", "/") else "")
+        # A bare host gets its dialect's usual prefix; any path is taken as the whole prefix, as the SDKs do.
+        self._base = base.rstrip("/") + (PREFIXES[settings.dialect] if url.path in ("", "/") else "")
         self._proxy = _proxy_for(url)
         self._is_azure = (url.host or "").endswith(".azure.com")
 
@@ -150,11 +146,13 @@ class Upstream:
         *,
         body: bytes | Upload | None = None,
         query: str = "",
-        key_header: str = "authorization",
+        key_header: str | None = None,
+        moves_key: bool = False,
     ) -> UpstreamResponse:
         """Send a request and wait for the head of its answer. Never retried. Raises Fault.
 
-        `key_header`: where the dialect wants a key of ours.
+        `key_header`: where the endpoint wants a key of ours, if not where the upstream's dialect does.
+        `moves_key`: the client's own goes there too, for the client speaks another dialect.
         """
         seconds = self.settings.first_byte_seconds
         try:
@@ -163,7 +161,7 @@ class Upstream:
                     method,
                     self.url(path, query),
                     data=body.chunks(partial(_wait, deadline), seconds) if isinstance(body, Upload) else body,
-                    headers=self._headers(headers, key_header, body),
+                    headers=self._headers(headers, key_header, body, moves_key=moves_key),
                     allow_redirects=False,
                     proxy=self._proxy,
                 )
@@ -175,7 +173,7 @@ class Upstream:
         if not 200 <= response.status <= 599 or 300 <= response.status <= 399:
             response.close()
             raise Fault(UPSTREAM_ODD, 502, f"status {response.status}")
-        return UpstreamResponse(response.status, _passing(response.headers, RESPONSE_HEADERS), response)
+        return UpstreamResponse(response.status, response_headers(response.headers), response)
 
     def url(self, path: str, query: str) -> URL:
         """`path` is a constant of ours ("/chat/completions"); queries are kept to the byte."""
@@ -183,21 +181,22 @@ class Upstream:
         return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
 
     def _headers(
-        self, client: Mapping[str, str], key_header: str = "authorization", body: bytes | Upload | None = None
-    ) -> CIMultiDict[str]:
-        # What `Connection` names is meant for the hop to us alone.
-        hop = ",".join(text for name, text in client.items() if name.lower() == "connection")
-        nominated = {name.strip().lower() for name in hop.split(",")}
-        client = {name.lower(): text for name, text in client.items() if name.lower() not in nominated}
-        headers = CIMultiDict(_passing(client, REQUEST_HEADERS, value=None))
-        headers["accept-encoding"] = "identity"
+        self,
+        client: Mapping[str, str],
+        key_header: str | None = None,
+        body: bytes | Upload | None = None,
+        *,
+        moves_key: bool = False,
+    ) -> dict[str, str]:
+        headers = request_headers(client, self.settings.dialect)
         if body is not None:
             headers.update(body.headers if isinstance(body, Upload) else {"content-type": "application/json"})
+        key_header = key_header or KEY_HEADERS[self.settings.dialect]
         if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
             headers[name] = f"Bearer {self.own_key}" if name == "authorization" else self.own_key
         elif self._takes_client_key:
-            headers.update({name: client[name] for name in CREDENTIALS if name in client})
+            headers |= moved_key(client, key_header) if moves_key else credentials(client)
         return headers
 
 
@@ -276,16 +275,6 @@ def reader(
                 now = clock.time()
 
     return read
-
-
-def _passing(
-    headers: Mapping[str, Any], names: re.Pattern[str], value: re.Pattern[str] | None = HEADER_VALUE
-) -> dict[str, str]:
-    return {
-        name.lower(): text
-        for name, text in headers.items()
-        if names.fullmatch(name.lower()) and (value is None or value.fullmatch(text))
-    }
 
 
 def _proxy_for(url: URL) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from adapters.base import Note
 from proxy.chat_request import read_chat_request
 from proxy.config import load_settings
+from proxy.dialects import call_of
 from proxy.errors import INTERNAL, ApiError
 from proxy.exchange import Ask, Exchange, Service
 from proxy.policies import Policies
@@ -37,7 +38,9 @@ async def exchange(
             service = Service(settings, Policies(settings), guard, upstreams)
             record = Record("weir-1", "/v1/chat/completions", "default", "g@1")
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
-            asked = Ask(record.endpoint, request, service.policies.default, upstreams.of_model("m"), {})
+            upstream_of_m = upstreams.of_model("m")
+            call = call_of(request, record.endpoint, "", upstream_of_m.settings)
+            asked = Ask(record.endpoint, request, service.policies.default, upstream_of_m, {}, call)
             async with Exchange(service, record, asked) as made:
                 yield made, record
     assert guard.slots == 0

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.deadline import Deadline
 from proxy.errors import Fault
-from proxy.settings import UpstreamSettings
+from proxy.settings import Dialect, UpstreamSettings
 from proxy.upstream import MAX_READ_BYTES, Pulse, Upstream, UpstreamResponse, open_session, reader
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 
@@ -207,3 +207,25 @@ async def test_a_burst_is_read_in_steps_that_do_not_hold_up_the_loop(cut_at: int
                 sizes.append(len(chunk))
     assert max(sizes) <= MAX_READ_BYTES
     assert sum(sizes) == len(body[:cut_at])
+
+
+THEIRS = {"authorization": "Bearer sk-theirs", "x-goog-api-key": "never looked at"}
+
+
+@pytest.mark.parametrize(("dialect", "name"), [("anthropic", "x-api-key"), ("gemini", "x-goog-api-key")])
+async def test_a_key_goes_where_the_dialect_looks_for_it(dialect: Dialect, name: str) -> None:
+    async with upstream_at("http://h", dialect=dialect, api_key="sk-ours") as upstream:
+        headers = upstream._headers(THEIRS, moves_key=True)
+    assert headers[name] == "sk-ours"
+    assert "sk-theirs" not in str(headers)
+    async with upstream_at("http://h", dialect=dialect) as upstream:
+        headers = upstream._headers(THEIRS, moves_key=True)
+        assert headers[name] == "sk-theirs"
+        assert "authorization" not in headers
+        assert name not in upstream._headers({"authorization": "Basic sk-theirs"}, moves_key=True)
+
+
+@pytest.mark.parametrize(("dialect", "prefix"), [("openai", "/v1"), ("anthropic", "/v1"), ("gemini", "/v1beta")])
+async def test_a_bare_host_gets_the_prefix_of_its_dialect(dialect: Dialect, prefix: str) -> None:
+    async with upstream_at("http://h", dialect=dialect) as upstream:
+        assert str(upstream.url("/models", "")) == f"http://h{prefix}/models"
