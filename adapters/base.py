@@ -55,6 +55,14 @@ class Key(NamedTuple):
     channel: str
 
 
+def call_of(key: Key) -> str | None:
+    """The tool call that a channel is a part of: "tool_calls.0", "function_call"; None for any other text."""
+    head, *rest = key.channel.split(".", 2)
+    if not rest or head not in ("tool_calls", "function_call"):
+        return None
+    return f"{head}.{rest[0]}" if head == "tool_calls" else head
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     """One entry of a `logprobs` list, beside the bytes of the text that it repeats."""

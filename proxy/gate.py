@@ -1,15 +1,16 @@
 """Hold pieces in order, release what was cleared.
 
 Within a choice every piece waits for the pieces before it. Choices do not wait for each other. A
-piece of the whole response (usage, the end) waits for all that arrived before it.
+piece of the whole response (usage, the end) waits for all that arrived before it. A tool call, if calls
+are to stay whole, waits for its own end: agents mend a call that was cut, and run it.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
-from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Piece
+from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
 
 
 class HeldTooMuch(Exception):
@@ -26,9 +27,23 @@ class _Held:
 class _Text:
     """Characters of a channel, counted from its first."""
 
+    call: "_Call | None" = None  # the call of which it is a part, which must leave whole
+    received: int = 0
     judged: int = 0
     cleared: int = 0
     released: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call that leaves whole: its name, its arguments."""
+
+    is_open: bool = True  # more of it may come
+    texts: list[_Text] = field(default_factory=list)
+
+    @property
+    def is_cleared(self) -> bool:
+        return not self.is_open and all(text.cleared >= text.received for text in self.texts)
 
 
 class Released(msgspec.Struct, frozen=True, gc=False):
@@ -39,8 +54,11 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gate:
-    def __init__(self, max_held: int) -> None:
+    def __init__(self, max_held: int, *, whole_calls: bool = False) -> None:
         self._max_held = max_held
+        self._whole_calls = whole_calls
+        self._calls: dict[tuple[int, str], _Call] = {}
+        self._open_calls: dict[int, _Call] = {}  # the newest of a choice
         self._queues: dict[int | None, deque[_Held]] = {None: deque()}
         self._serial = 0
         self._texts: dict[Key, _Text] = {}
@@ -55,18 +73,44 @@ class Gate:
             queue = self._queues[choice] = deque()
         queue.append(_Held(self._serial, piece))
         if isinstance(piece, Delta):
+            self._receive(piece)
             self.held += len(piece.text)
             if self.held > self._max_held:
                 raise HeldTooMuch(f"more than {self._max_held} characters wait for verdicts")
+        elif not isinstance(piece, Opaque):
+            self._close_calls(choice)
+
+    def _receive(self, delta: Delta) -> None:
+        text = self._texts.get(delta.key) or self._begin(delta.key)
+        text.received += len(delta.text)
+        choice = delta.key.choice
+        if self._open_calls.get(choice) is not text.call:
+            self._close_calls(choice)
+        if text.call is not None:
+            text.call.is_open = True
+            self._open_calls[choice] = text.call
+
+    def _begin(self, key: Key) -> _Text:
+        text = self._texts[key] = _Text()
+        name = call_of(key) if self._whole_calls else None
+        if name is not None:
+            text.call = self._calls.setdefault((key.choice, name), _Call())
+            text.call.texts.append(text)
+        return text
+
+    def _close_calls(self, choice: int | None) -> None:
+        """Of a choice, or of all: the call before is over once something else is said."""
+        for one in list(self._open_calls) if choice is None else (choice,):
+            call = self._open_calls.pop(one, None)
+            if call is not None:
+                call.is_open = False
 
     def clear(self, key: Key, judged: int, ahead: int = 0) -> None:
         """Allow the first `judged + ahead` characters of a channel, of which `judged` have their verdict.
 
         What was allowed stays allowed.
         """
-        text = self._texts.get(key)
-        if text is None:
-            text = self._texts[key] = _Text()
+        text = self._texts.get(key) or self._begin(key)
         if judged > text.judged:
             text.judged = judged
         if judged + ahead > text.cleared:
@@ -126,7 +170,7 @@ class Gate:
     def _take(self, queue: deque[_Held], delta: Delta) -> Released | None:
         """As much of the first delta as is cleared."""
         text = self._texts.get(delta.key)
-        if text is None:
+        if text is None or (text.call is not None and not text.call.is_cleared):
             return None
         start = text.released
         allowed = text.cleared - start

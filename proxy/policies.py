@@ -75,7 +75,7 @@ def _is_model(model: str, glob: str) -> bool:
 
 def policy_of(settings: PolicySettings) -> Policy:
     parts = {part: _policy(settings.name, judging) for part, judging in settings.channels.items()}
-    return replace(_policy(settings.name, settings), parts=parts)
+    return replace(_policy(settings.name, settings), parts=parts, whole_calls=settings.tool_calls == "whole")
 
 
 def _policy(name: str, settings: JudgingSettings) -> Policy:

@@ -104,6 +104,7 @@ class Policy:
     levels: Mapping[RiskLevel, Action] = field(default_factory=dict)  # a level that is named counts in either mode
     release: ReleaseMode = ReleaseMode.HOLD
     window: int = 0  # characters; only with ReleaseMode.WINDOW
+    whole_calls: bool = True  # a tool call leaves when all of it is judged, or not at all
     parts: Mapping[Part, "Policy"] = field(default_factory=dict)
     also: tuple["Policy", ...] = ()
 
@@ -142,6 +143,11 @@ class Policy:
         """Does nothing anywhere wait for a verdict?"""
         holds = any(one.holds for one in (self, *self.parts.values()))
         return not holds and all(other.is_watching for other in self.also)
+
+    @property
+    def keeps_calls_whole(self) -> bool:
+        """Does a tool call wait for its own end? Only one that may be cut has a reason to."""
+        return self.of(Part.TOOLS).can_block and any(one.whole_calls for one in (self, *self.also))
 
     @property
     def longest_run(self) -> int:

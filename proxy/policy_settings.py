@@ -16,6 +16,7 @@ CategoryAction = Literal["block", "annotate", "allow"]
 DebounceRule = Literal["same-level", "any-level"]
 Level = Literal["Controversial", "Unsafe"]
 Release = Literal["hold", "window"]
+ToolCalls = Literal["whole", "parts"]
 PromptCheck = Literal["parallel", "before"]
 PromptBlock = Literal["error", "answer"]
 Route = Literal[
@@ -72,6 +73,8 @@ class PolicySettings(JudgingSettings):
 
     name: ShortName = "default"
     """Named in headers and records."""
+    tool_calls: ToolCalls = "whole"
+    """whole: a call leaves when all of it is judged; parts: as it comes, and agents may run what a cut left of one."""
     prompt_check: PromptCheck = "parallel"
     """parallel: judge the prompt while the upstream answers; before: call it only after the verdict."""
     prompt_block: PromptBlock = "error"

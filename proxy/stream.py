@@ -68,7 +68,7 @@ class ModeratedStream:
         self._framing = framing
         self._adapter = adapter
         self._expected = expected
-        self._gate = Gate(MAX_HELD_CHARACTERS)
+        self._gate = Gate(MAX_HELD_CHARACTERS, whole_calls=policy.keeps_calls_whole)
         self._choices = Choices(expected.choices)
         self._channels = Channels(policy, folds=expected.folded_view)
         self._has_usage = False

@@ -91,6 +91,52 @@ def test_a_tool_name_leaves_whole_or_not_at_all() -> None:
     assert texts(gate) == ["get_weather"]
 
 
+NAME, ARGUMENTS = Key(0, "tool_calls.0.name"), Key(0, "tool_calls.0.arguments")
+
+
+def call_gate(whole_calls: bool = True) -> Gate:
+    """A call of which all so far is cleared."""
+    gate = Gate(100, whole_calls=whole_calls)
+    gate.hold(delta("f", NAME, Kind.NAME))
+    gate.hold(Opaque(0, {}))
+    gate.hold(delta('{"a":', ARGUMENTS, Kind.ARGUMENTS))
+    gate.clear(NAME, 1)
+    gate.clear(ARGUMENTS, 5)
+    return gate
+
+
+def test_a_call_that_is_to_stay_whole_waits_for_its_end_and_all_its_verdicts() -> None:
+    assert texts(call_gate(whole_calls=False)) == ["f", "Opaque", '{"a":']
+    gate = call_gate()
+    assert texts(gate) == []
+    gate.hold(delta(" 1}", ARGUMENTS, Kind.ARGUMENTS))
+    gate.hold(Finish(0, "tool_calls"))
+    assert texts(gate) == []
+    gate.clear(ARGUMENTS, 8)
+    assert texts(gate) == ["f", "Opaque", '{"a":', " 1}", "Finish"]
+
+
+@pytest.mark.parametrize("next_piece", [delta("b"), delta("g", Key(0, "tool_calls.1.name"), Kind.NAME), End()])
+def test_a_call_is_over_once_something_else_is_said(next_piece: Delta | End) -> None:
+    gate = call_gate()
+    gate.hold(Opaque(0, {}))  # says nothing
+    gate.hold(delta("elsewhere", Key(1, "content")))
+    assert texts(gate) == []
+    gate.hold(next_piece)
+    assert texts(gate)[:3] == ["f", "Opaque", '{"a":']
+
+
+def test_a_call_that_goes_on_after_something_else_is_held_again() -> None:
+    gate = call_gate()
+    gate.hold(delta("g", Key(0, "tool_calls.1.name"), Kind.NAME))
+    gate.hold(delta(" 1}", ARGUMENTS, Kind.ARGUMENTS))
+    gate.clear(ARGUMENTS, 8)
+    assert texts(gate) == []
+    gate.hold(Finish(0, "tool_calls"))
+    gate.clear(Key(0, "tool_calls.1.name"), 1)
+    assert texts(gate) == ["f", "Opaque", '{"a":', "g", " 1}", "Finish"]
+
+
 def test_a_dropped_choice_frees_what_it_held() -> None:
     gate = Gate(100)
     gate.hold(delta("ab"))

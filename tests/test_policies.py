@@ -38,8 +38,10 @@ def test_every_setting_of_the_policy_reaches_it() -> None:
         policy__release="window",
         policy__window=7,
         policy__categories={"Violent": "block"},
+        policy__tool_calls="parts",
     )
     policy = policy_of(settings.policy)
+    assert not policy.whole_calls
     assert (policy.name, policy.mode, policy.on_flag) == ("house", Mode.STRICT, Action.ANNOTATE)
     assert (policy.debounce, policy.rule) == (3, DebounceRule.ANY_LEVEL)
     assert (policy.release, policy.window) == (ReleaseMode.WINDOW, 7)

@@ -164,6 +164,16 @@ def test_only_where_no_part_holds_is_all_merely_watched() -> None:
     assert replace(Policy(), parts={Part.TOOLS: Policy()}).joined(Policy()).watching().is_watching
 
 
+def test_calls_stay_whole_where_one_may_be_cut() -> None:
+    marks = Policy(on_flag=Action.ANNOTATE)
+    assert Policy().keeps_calls_whole
+    assert not marks.keeps_calls_whole
+    assert not replace(Policy(), whole_calls=False).keeps_calls_whole
+    assert replace(marks, parts={Part.TOOLS: Policy()}).keeps_calls_whole
+    assert not replace(Policy(), parts={Part.TOOLS: marks}).keeps_calls_whole
+    assert replace(Policy(), whole_calls=False, also=(Policy(),)).keeps_calls_whole
+
+
 def test_the_smaller_window_of_two_policies_counts() -> None:
     ten, two = (Policy(release=ReleaseMode.WINDOW, window=size) for size in (10, 2))
     assert (ten.joined(two).ahead, ten.joined(Policy()).ahead, ten.ahead) == (2, 0, 10)

@@ -194,10 +194,28 @@ def test_a_flagged_tool_call_never_finishes_as_one(arguments: str) -> None:
     chunks = [call(0, "search"), *(call(0, arguments=part) for part in arguments)]
     found = read(drive(stream, [*chunks, chunk({}, "tool_calls"), DONE], Guard(words("bad"))))
     assert found.finish == {0: "content_filter"}
+    assert found.texts == {}, "agents mend a call that was cut, and run it"
+
+
+@pytest.mark.parametrize("arguments", ['{"q": "bad thing"}', '{"q": "b\\u0061d thing"}', '{"bad": "thing is"}'])
+def test_a_tool_call_may_leave_in_parts(arguments: str) -> None:
+    stream, _ = stream_of(Policy(whole_calls=False))
+    chunks = [call(0, "search"), *(call(0, arguments=part) for part in arguments)]
+    found = read(drive(stream, [*chunks, chunk({}, "tool_calls"), DONE], Guard(words("bad"))))
+    assert found.finish == {0: "content_filter"}
+    assert found.texts[0, "tool_calls.0.name"] == "search"
     sent = found.texts.get((0, "tool_calls.0.arguments"), "")
     assert arguments.startswith(sent)
     assert "d thing" not in sent
     assert sent != arguments
+
+
+def test_a_call_before_the_flagged_one_arrives_whole() -> None:
+    stream, _ = stream_of()
+    chunks = [call(0, "f"), call(0, arguments="{}"), call(1, "g"), call(1, arguments='{"q": "bad thing"}')]
+    found = read(drive(stream, [*chunks, chunk({}, "tool_calls"), DONE], Guard(words("bad"))))
+    assert found.texts == {(0, "tool_calls.0.name"): "f", (0, "tool_calls.0.arguments"): "{}"}
+    assert found.finish == {0: "content_filter"}
 
 
 def test_a_flagged_tool_name_is_never_seen() -> None:

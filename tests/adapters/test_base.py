@@ -1,4 +1,4 @@
-"""How a delta is cut."""
+"""How a delta is cut, and which texts make up a call."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import Delta, Key, Kind, Logprob
+from adapters.base import Delta, Key, Kind, Logprob, call_of
 
 KEY = Key(0, "content")
 
@@ -58,3 +58,19 @@ def test_any_split_loses_nothing(text: str, data: st.DataObject) -> None:
     assert [logprob.text for logprob in (*first.logprobs, *second.logprobs)] == tokens
     # What goes with the head repeats no character of the tail.
     assert first.text.encode().startswith(b"".join(logprob.text for logprob in first.logprobs))
+
+
+@pytest.mark.parametrize(
+    ("channel", "call"),
+    [
+        ("tool_calls.0.name", "tool_calls.0"),
+        ("tool_calls.10.arguments", "tool_calls.10"),
+        ("tool_calls.1.action.command", "tool_calls.1"),
+        ("function_call.arguments", "function_call"),
+        ("content", None),
+        ("delta.tool_calls", None),
+        ("tool_calls", None),
+    ],
+)
+def test_a_channel_is_part_of_one_call_or_of_none(channel: str, call: str | None) -> None:
+    assert call_of(Key(0, channel)) == call

@@ -25,8 +25,6 @@ def cell_of(seen: Seen, name: str) -> str:
     words = [_text(seen.text) if name != "failure" else "", *([f"finish `{seen.finish}`"] if seen.finish else [])]
     if name == "annotated" and seen.error is None:
         return f"in {seen.annotation}" if seen.annotation else "not shown"
-    if name == "cut tool" and seen.calls:
-        words.append("an unfinished call")
     if seen.error is not None:
         status = f" ({seen.error['status']})" if seen.error["status"] else ""
         words.append(f"raises `{seen.error['kind']}`{status}")

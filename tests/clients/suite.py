@@ -34,7 +34,6 @@ class Client:
     forms: tuple[bool, ...] = (True, False)  # streamed, whole
     is_agent: bool = False  # it runs the tools and asks again
     has_tools: bool = True
-    answers_half_calls: bool = False  # tells the model that a call's arguments were broken, and asks again
 
     def __str__(self) -> str:
         return f"{self.library}-{self.way}"
@@ -58,14 +57,7 @@ CLIENTS = (
     Client("pydantic-ai", "OpenAIChatModel", "pydantic_ai_app", "current", is_agent=True),
     Client("pydantic-ai", "OpenAIResponsesModel", "pydantic_ai_app", "current", "responses", is_agent=True),
     Client("openai-agents", "OpenAIResponsesModel", "openai_agents_app", "current", "responses", is_agent=True),
-    Client(
-        "openai-agents",
-        "OpenAIChatCompletionsModel",
-        "openai_agents_app",
-        "current",
-        is_agent=True,
-        answers_half_calls=True,
-    ),
+    Client("openai-agents", "OpenAIChatCompletionsModel", "openai_agents_app", "current", is_agent=True),
     Client("anthropic", "messages.create", "anthropic_python", "current", "messages"),
     Client("anthropic", "messages.stream", "anthropic_python", "current", "messages", STREAMED),
     Client("openai-node", "chat.completions", "openai_node", "node"),
