@@ -15,6 +15,7 @@ from proxy.config import DEFAULT_FILE, FLAGS, ConfigError, Settings, load_settin
 from proxy.identity import announce
 from proxy.init import write_settings
 from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
+from proxy.policy_settings import Route
 from proxy.setting_types import SHORT_NAME, SHORT_NAMES
 
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
@@ -88,6 +89,13 @@ def _guard(arguments: argparse.Namespace) -> int:
     from proxy.guards import serve_guard
 
     return serve_guard(settings)
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    from proxy.policy_check import Asked, run
+
+    asked = Asked(arguments.route, arguments.model, arguments.to_upstream, arguments.key)
+    return run(arguments.file, asked, os.environ, as_json=arguments.json)
 
 
 def _key(arguments: argparse.Namespace) -> int:
@@ -175,15 +183,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     guard = add("guard", _guard, "Serve a guard to proxies elsewhere.")
     guard.add_argument("action", choices=("serve",), help="serve: until stopped")
+    _add_policy(add("policy", _policy, "Explain the policies of a file: what comes of each risk, and for whom."))
     _add_key(add("key", _key, "Make a key that lets a client in."))
-    export = add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder.")
-    export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
-    export.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    _add_export(add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder."))
     _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
     completion = add("completion", _completion, "Print a script that completes weir's commands in a shell.")
     completion.add_argument("shell", choices=SHELLS, help="for which shell")
     add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
     return parser
+
+
+def _add_policy(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", choices=("check",), help="check: read the file, and say what it leads to")
+    command.add_argument("file", type=Path, metavar="FILE", help="settings, as `weir serve --config` takes them")
+    command.add_argument("--route", choices=get_args(Route), metavar="PATH", help="of a request: the path it calls")
+    command.add_argument("--model", help="of a request: the model it names")
+    command.add_argument("--upstream", dest="to_upstream", metavar="NAME", help="of a request: where it goes")
+    command.add_argument("--key", metavar="NAME", help="of a request: the name of the key it comes with")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it does not exist")
+    command.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
 
 def _add_key(command: argparse.ArgumentParser) -> None:

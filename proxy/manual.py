@@ -64,6 +64,14 @@ examples:
 
 `weir serve` starts a guard of its own unless it is given an address; one guard can serve many of them.
 """,
+    "policy": """\
+examples:
+  weir policy check weir.toml
+  weir policy check weir.toml --route /v1/responses --model gpt-5 --key alice
+  weir policy check weir.toml --json
+
+Nothing is started and nobody is asked: the tables say what the proxy would make of each verdict of a guard.
+""",
     "key": """\
 examples:
   weir key new alice

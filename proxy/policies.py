@@ -37,6 +37,7 @@ class Policies:
         all_of = [settings.policy, *settings.policies.values()]
         self._chosen = {one.name: Chosen(one, policy_of(one)) for one in all_of}
         self._rules = settings.rules
+        self.all = tuple(self._chosen.values())
         self.default = self._chosen[settings.policy.name]
 
     def choose(
@@ -50,7 +51,7 @@ class Policies:
         """
         possible: dict[str, Chosen] = {}
         for number, rule in enumerate(self._rules):
-            if _fits(rule, route, model, upstream, key):
+            if not misfits(rule, route, model, upstream, key):
                 possible.setdefault(rule.policy, replace(self._chosen[rule.policy], rule=number))
                 if model is not None or rule.models is None:
                     break
@@ -61,11 +62,13 @@ class Policies:
         return reduce(Chosen.joined, possible.values())
 
 
-def _fits(rule: RuleSettings, route: str, model: str | None, upstream: str, key: str) -> bool:
-    exact = ((rule.routes, route), (rule.upstreams, upstream), (rule.keys, key))
-    if not all(wanted is None or given in wanted for wanted, given in exact):
-        return False
-    return rule.models is None or model is None or any(_is_model(model, glob) for glob in rule.models)
+def misfits(rule: RuleSettings, route: str, model: str | None, upstream: str, key: str) -> list[str]:
+    """The lines of a rule that a request does not fit; a model that nobody knows fits any."""
+    exact = {"routes": (rule.routes, route), "upstreams": (rule.upstreams, upstream), "keys": (rule.keys, key)}
+    found = [line for line, (wanted, given) in exact.items() if wanted is not None and given not in wanted]
+    if rule.models is not None and model is not None and not any(_is_model(model, glob) for glob in rule.models):
+        found.append("models")
+    return found
 
 
 def _is_model(model: str, glob: str) -> bool:

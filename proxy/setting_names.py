@@ -115,10 +115,30 @@ def inherited(tree: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(policies, dict) or not isinstance(policy, dict):
         return dict(tree)
     filled = {
-        name: _with_channels({**over(policy, given), "name": name}) if isinstance(given, dict) else given
+        name: _with_channels({**over(_below(policy, given), given), "name": name}) if isinstance(given, dict) else given
         for name, given in policies.items()
     }
     return {**tree, "policy": _with_channels(policy), "policies": filled}
+
+
+def _below(policy: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """[policy] as a named one finds it: what that says for all of its channels, none of [policy] says otherwise."""
+    channels = policy.get("channels")
+    if not isinstance(channels, dict):
+        return dict(policy)
+    kept = {part: without(one, given) if isinstance(one, dict) else one for part, one in channels.items()}
+    return {**policy, "channels": kept}
+
+
+def without(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The table without the keys that are given elsewhere, in the tables within it as well."""
+    kept: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and isinstance(given.get(key), dict):
+            kept[key] = without(value, given[key])
+        elif key not in given:
+            kept[key] = value
+    return kept
 
 
 def _with_channels(policy: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Upstreams:
         return found
 
     def find(self, model: str) -> Upstream | None:
-        return next((one for one in self._upstreams if _serves(one.settings, model)), self._default())
+        return next((one for one in self._upstreams if serves(one.settings, model)), self._default())
 
     def named(self, name: str | None) -> Upstream:
         """The one of that name; without a name, the default, or the first where none is. Raises ValueError."""
@@ -45,7 +45,7 @@ class Upstreams:
         return next((one for one in self._upstreams if one.settings.models is None), None)
 
 
-def _serves(settings: UpstreamSettings, model: str) -> bool:
+def serves(settings: UpstreamSettings, model: str) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in settings.models or ())
 
 

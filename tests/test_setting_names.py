@@ -85,7 +85,7 @@ def test_a_named_policy_is_filled_up_from_the_default() -> None:
 
 def test_a_channel_is_filled_up_from_its_own_policy() -> None:
     policy = {"name": "house", "mode": "strict", "notice": "x", "channels": {"reasoning": {"on_flag": "annotate"}}}
-    kids = {"debounce": 1, "channels": {"tools": {"mode": "loose"}, "refusal": 5}}
+    kids: dict[str, Any] = {"debounce": 1, "channels": {"tools": {"mode": "loose"}, "refusal": 5}}
     found = inherited({"policy": policy, "policies": {"kids": kids}})
     assert found["policy"]["channels"] == {"reasoning": {"mode": "strict", "on_flag": "annotate"}}
     assert found["policies"]["kids"]["channels"] == {
@@ -93,6 +93,15 @@ def test_a_channel_is_filled_up_from_its_own_policy() -> None:
         "tools": {"mode": "loose", "debounce": 1},
         "refusal": 5,
     }
+
+
+def test_what_a_named_policy_says_for_all_channels_holds_in_those_of_the_default_too() -> None:
+    reasoning = {"on_flag": "annotate", "debounce": 1, "categories": {"PII": "allow", "Violent": "allow"}}
+    tree = {"policy": {"channels": {"reasoning": reasoning}}, "policies": {"watch": {"on_flag": "monitor"}}}
+    assert inherited(tree)["policies"]["watch"]["channels"]["reasoning"] == {**reasoning, "on_flag": "monitor"}
+    tree["policies"] = {"kids": {"categories": {"PII": "block"}, "channels": {"reasoning": {"debounce": 3}}}}
+    found = inherited(tree)["policies"]["kids"]["channels"]["reasoning"]
+    assert (found["debounce"], found["categories"]) == (3, {"PII": "block", "Violent": "allow"})
 
 
 def test_a_window_is_not_inherited_by_a_policy_that_holds() -> None:
