@@ -3,18 +3,15 @@
 import asyncio
 import errno
 import gc
-import logging
-import logging.handlers
 import math
 import os
-import queue
 import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from aiohttp import http_parser, web
@@ -41,6 +38,7 @@ from proxy.handlers import (
     stored_response,
 )
 from proxy.identity import Callers
+from proxy.log import record_log
 from proxy.model_handlers import MODELS, models
 from proxy.passthrough import ROUTES
 from proxy.passthrough_handlers import passing
@@ -48,12 +46,11 @@ from proxy.policies import Policies
 from proxy.reload import Read, Reloader
 from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
-from proxy.settings import LogSettings, ServerSettings, Settings
+from proxy.settings import ServerSettings, Settings
+from proxy.store.places import kept_records
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
-# Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
-MAX_LOG_LINES = 10_000
 # Request heads: far above real ones.
 MAX_LINE_BYTES = 8190
 # For the head of a request, and between two of them. Above the 60 s after which load balancers
@@ -72,8 +69,8 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app[CALLERS] = Callers(settings.auth)
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
-        async with open_upstreams(settings) as upstreams:
-            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams)
+        async with open_upstreams(settings) as upstreams, kept_records(settings.records) as records:
+            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams, records)
             yield
 
     app.cleanup_ctx.append(upstream_sessions)
@@ -232,32 +229,6 @@ def named_upstreams(settings: Settings) -> str:
         return f" -> {settings.upstream.base_url}"
     served = ((", ".join(one.models or ("all other models",)), one) for one in settings.upstreams)
     return "".join(f"\n  {models} -> {one.name}, {one.base_url}" for models, one in served)
-
-
-@contextmanager
-def record_log(settings: LogSettings) -> Iterator[None]:
-    """Write records from a thread of their own: a slow disk may never hold up a stream."""
-    target = logging.FileHandler(settings.file) if settings.file else logging.StreamHandler()
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
-    listener = logging.handlers.QueueListener(lines, target)
-    handler = _DroppingQueueHandler(lines)
-    logger = logging.getLogger("weir")
-    logger.setLevel(settings.level.upper())
-    logger.addHandler(handler)
-    logger.propagate = False
-    listener.start()
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        listener.stop()
-        target.close()
-
-
-class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(queue.Full):
-            self.queue.put_nowait(record)
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -17,6 +17,7 @@ from proxy.init import write_settings
 from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
 from proxy.policy_settings import Route
 from proxy.setting_types import SHORT_NAME, SHORT_NAMES
+from proxy.store.options import add_actions
 
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -26,6 +27,7 @@ KEYS = {
     + ["policy.mode", "policy.debounce"],
     "guard": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
     "eval": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
+    "records": ["records.file"],
     "bench": [key for key in FLAGS if key.startswith("guard.") and key != "guard.on_failure"],
 }
 
@@ -120,6 +122,13 @@ def _eval(arguments: argparse.Namespace) -> int:
     return run(Wanted(tuple(arguments.data), **given), settings)
 
 
+def _records(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    from proxy.store.command import run
+
+    return run(arguments, settings.records)
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     from proxy.benchmark.command import run
@@ -151,20 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog = EXAMPLES[name] + (f"\n{SETTINGS_EPILOG}" if name in KEYS else "")
         command = _plain(commands.add_parser, name, description, epilog, help=description)
         command.set_defaults(run=run)
-        if name in KEYS:
+        if name in KEYS and name != "records":  # whose actions have them
             _add_settings(command, KEYS[name])
         return command
 
     add("serve", _serve, "Serve the OpenAI API in front of an upstream.")
-    moderate = add("moderate", _moderate, "Judge conversations from files, token by token.")
-    moderate.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help='JSON {"messages": [...]}, a list or lines of them; - is standard input',
-    )
-    moderate.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    moderate.add_argument("--streams", type=count, default=16, metavar="N", help="conversations at once; default: 16")
+    _add_moderate(add("moderate", _moderate, "Judge conversations from files, token by token."))
     init = add("init", _init, "Write a weir.toml with every key explained.")
     init.add_argument(
         "file",
@@ -187,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_key(add("key", _key, "Make a key that lets a client in."))
     _add_export(add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder."))
     _add_eval(add("eval", _eval, "Measure a guard on labelled conversations, by the published evaluation's rules."))
+    records = add("records", _records, "Search the records that are kept: one a request.")
+    add_actions(records, lambda action: _add_settings(action, KEYS["records"]))
     completion = add("completion", _completion, "Print a script that completes weir's commands in a shell.")
     completion.add_argument("shell", choices=SHELLS, help="for which shell")
     add_options(add("bench", _bench, "Measure how fast a guard is here, beside the other ways of running it."))
@@ -217,6 +220,17 @@ def _key_name(text: str) -> str:
     if not re.fullmatch(SHORT_NAME, text):
         raise argparse.ArgumentTypeError(SHORT_NAMES)
     return text
+
+
+def _add_moderate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help='JSON {"messages": [...]}, a list or lines of them; - is standard input',
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--streams", type=count, default=16, metavar="N", help="conversations at once; default: 16")
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:

@@ -88,6 +88,7 @@ FLAGS: dict[str, str] = {
     "policy.prompt_block": "--prompt-block",
     "log.level": "--log-level",
     "log.file": "--log-file",
+    "records.file": "--records-file",
 }
 
 # Their values are never repeated in a message.

@@ -30,12 +30,13 @@ from proxy.prompts import (
     render_prompts,
 )
 from proxy.pump import pump
-from proxy.records import OUTCOME_OF, ChannelRecord, Record, Scanned, channel_record, scanned_of
+from proxy.records import Record, Scanned, channel_records, scanned_of
 from proxy.refusals import refusal_of
 from proxy.request_body import dump
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import Risk
 from proxy.settings import Settings
+from proxy.store.writer import RecordWriter
 from proxy.stream import Expected, ModeratedStream, Outcome
 from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
 from proxy.upstreams import Upstreams
@@ -51,6 +52,7 @@ class Service:
     policies: Policies
     guard: Guard
     upstreams: Upstreams
+    records: RecordWriter | None = None  # none are kept
 
     def adopt(self, settings: Settings) -> None:
         """For the requests that come; those that are there go on by what they found."""
@@ -207,7 +209,7 @@ class Exchange:
         if self._classifier is None:
             return Scanned.NONE
         if self._stream is not None and self._stream.is_open:
-            return scanned_of(self._channel_records(), self._record.unscanned_parts)
+            return scanned_of(channel_records(self._stream), self._record.unscanned_parts)
         return Scanned.PARTIAL if self._record.unscanned_parts else Scanned.FULL
 
     def blocked_answer(self, blocked: PromptBlocked) -> list[bytes]:
@@ -263,31 +265,16 @@ class Exchange:
 
         return noted
 
-    # The record.
-
     def _settle_record(self) -> None:
-        record, stream = self._record, self._stream
-        if self._classifier is not None:
-            record.window_slides = self._classifier.slides
-            record.guard_lag_p50_seconds = self._classifier.lags.median
-            record.guard_lag_max_seconds = self._classifier.lags.max
-        if stream is None:
-            record.scanned = self.scanned
-            return
-        record.outcome = OUTCOME_OF[stream.outcome]
-        record.error = stream.error or record.error
-        record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
-        record.channels = self._channel_records()
-        if self._classifier is None:
-            record.scanned = Scanned.NONE
-        else:
-            record.scanned = scanned_of(record.channels, record.unscanned_parts)
-
-    def _channel_records(self) -> list[ChannelRecord]:
+        record, classifier = self._record, self._classifier
+        if classifier is not None:
+            record.window_slides = classifier.slides
+            record.guard_lag_p50_seconds, record.guard_lag_max_seconds = classifier.lags.median, classifier.lags.max
         if self._stream is None:
-            return []
-        found = self._stream.channels.items()
-        return [channel_record(key, channel, self._stream.delivered(key)) for key, channel in found]
+            record.scanned = self.scanned
+        else:
+            record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
+            record.settle(self._stream, is_judged=classifier is not None)
 
 
 def _policies(policy: Policy, request: ModeratedRequest) -> tuple[Policy, Policy]:

@@ -79,6 +79,8 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         reply.close()
         caller.limits.charge(record.tokens)
         record.write()
+        if service.records is not None:
+            service.records.put(record)
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:

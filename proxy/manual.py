@@ -1,6 +1,7 @@
 """What `weir --help` and `weir COMMAND --help` say below their flags."""
 
 from proxy.benchmark.options import EXAMPLES as BENCH_EXAMPLES
+from proxy.store.options import EXAMPLES as RECORDS_EXAMPLES
 
 DESCRIPTION = "Weir: a streaming safety proxy for the OpenAI API. Every token is judged before it reaches the client."
 EPILOG = """\
@@ -109,4 +110,5 @@ examples:
   weir completion fish > ~/.config/fish/completions/weir.fish
 """,
     "bench": BENCH_EXAMPLES,
+    "records": RECORDS_EXAMPLES,
 }

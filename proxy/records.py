@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
-from proxy.stream import Outcome
+from proxy.stream import ModeratedStream, Outcome
 
 LOGGER = logging.getLogger("weir.records")
 
@@ -63,6 +63,10 @@ def channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
     )
 
 
+def channel_records(stream: ModeratedStream) -> list[ChannelRecord]:
+    return [channel_record(key, channel, stream.delivered(key)) for key, channel in stream.channels.items()]
+
+
 def scanned_of(channels: Sequence[ChannelRecord], unscanned_parts: Sequence[str]) -> Scanned:
     """Said only of what is so: full where every delivered character has its verdict."""
     if all(channel.scanned >= channel.delivered for channel in channels):
@@ -113,6 +117,13 @@ class Record:
     def tokens(self) -> int:
         """Of prompt and answer, as the guard counts them."""
         return self.prompt_tokens + sum(channel.tokens for channel in self.channels)
+
+    def settle(self, stream: ModeratedStream, *, is_judged: bool) -> None:
+        """What came of the answer."""
+        self.outcome = OUTCOME_OF[stream.outcome]
+        self.error = stream.error or self.error
+        self.channels = channel_records(stream)
+        self.scanned = scanned_of(self.channels, self.unscanned_parts) if is_judged else Scanned.NONE
 
     def as_dict(self) -> dict[str, Any]:
         values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from proxy.auth_settings import AuthSettings
 from proxy.policy_settings import PolicySettings, RuleSettings
+from proxy.record_settings import RecordSettings
 from proxy.setting_types import (
     MIB,
     Bytes,
@@ -212,6 +213,7 @@ class Settings(Section):
     auth: AuthSettings = AuthSettings()
     passthrough: PassthroughSettings = PassthroughSettings()
     log: LogSettings = LogSettings()
+    records: RecordSettings = RecordSettings()
 
     @property
     def upstreams(self) -> tuple[UpstreamSettings, ...]:

@@ -2,18 +2,14 @@
 
 import asyncio
 import errno
-import json
-import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from proxy.app import HTTP_LINES_A_SECOND, record_log, running, serve, started
+from proxy.app import HTTP_LINES_A_SECOND, running, serve, started
 from proxy.config import load_settings
-from proxy.records import Record
-from proxy.settings import LogSettings, Settings, UpstreamSettings
+from proxy.settings import Settings, UpstreamSettings
 from tests.fakes import ScriptedGuard
 from tests.sockets import ask, connected
 
@@ -48,24 +44,6 @@ async def test_a_port_that_stopped_refuses() -> None:
         assert (await ask(f"http://127.0.0.1:{port}", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
     with pytest.raises(ConnectionRefusedError):
         await ask(f"http://127.0.0.1:{port}")
-
-
-def test_records_go_to_a_file_line_by_line(tmp_path: Path) -> None:
-    path = tmp_path / "weir.log"
-    with record_log(LogSettings(file=path)):
-        for number in range(3):
-            Record(f"weir-{number}", "/v1/x", "default", "g@1").write()
-        logging.getLogger("weir.http").warning("not served: X")
-    lines = path.read_text().splitlines()
-    assert [json.loads(line)["request_id"] for line in lines[:3]] == ["weir-0", "weir-1", "weir-2"]
-    assert lines[3] == "not served: X"
-
-
-def test_a_log_level_above_info_writes_no_records(tmp_path: Path) -> None:
-    path = tmp_path / "weir.log"
-    with record_log(LogSettings(file=path, level="warning")):
-        Record("weir-1", "/v1/x", "default", "g@1").write()
-    assert path.read_text() == ""
 
 
 def test_what_is_risky_is_said_at_the_start() -> None:

@@ -1,0 +1,12 @@
+"""The store of records: one a request, kept where `weir records` and a console can search them.
+
+row       a finished record as a row of the database
+filters   which records are wanted
+schema    the tables, and how an older database becomes one of today
+base      what every store can do, and how it fails
+sqlite    a file (the default)
+writer    a thread with a bounded queue, so that no disk can hold up a stream
+places    the store that the settings name
+command   weir records list | show | export
+tables    what they print
+"""

@@ -1,0 +1,51 @@
+"""What all stores say in SQL. A `?` stands for a parameter."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from proxy.store.base import PAGE_ROWS
+from proxy.store.filters import Filter
+from proxy.store.row import COLUMNS, Row
+
+INSERT = (
+    f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"
+)
+DELETE_OLDEST = "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE started < ? ORDER BY started LIMIT ?)"
+# Deleted at a time: a moment's work, so that other writers get their turn, and few of a small store.
+PRUNE_ROWS = 100
+
+
+class SqlStore(ABC):
+    """Everything but the connection."""
+
+    @abstractmethod
+    def _ask(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement; returns its rows. Raises StoreError."""
+
+    def find(self, wanted: Filter, *, newest_first: bool = True, most: int | None = None) -> Iterator[dict[str, Any]]:
+        condition, parameters = wanted.where()
+        order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
+        place: list[object] = []
+        while most is None or most > 0:
+            count = PAGE_ROWS if most is None else min(most, PAGE_ROWS)
+            after = f" AND (started, id) {beyond} (?, ?)" if place else ""
+            sql = f"SELECT started, id, body FROM records WHERE {condition}{after} ORDER BY started {order}, id {order}"
+            page = self._ask(f"{sql} LIMIT ?", [*parameters, *place, count])
+            yield from (json.loads(body) for _, _, body in page)
+            if len(page) < count:
+                return
+            place = list(page[-1][:2])
+            most = None if most is None else most - count
+
+    def show(self, name: str) -> dict[str, Any] | None:
+        # Everything that begins with `name` sorts from it to before its last possible successor.
+        sql = "SELECT body FROM records WHERE id = ? OR (id > ? AND id < ?) ORDER BY id LIMIT 2"
+        found = self._ask(sql, [name, name, f"{name}\U0010ffff"])
+        return json.loads(found[0][0]) if len(found) == 1 else None
+
+
+def values_of(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+    return [astuple(row) for row in rows]

@@ -1,0 +1,113 @@
+"""Records over the real server: one a request, and nothing that befalls their disk harms a stream."""
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from proxy.config import ConfigError
+from proxy.record_settings import RecordSettings
+from proxy.store.base import StoreError
+from proxy.store.filters import Filter
+from proxy.store.places import open_reader
+from tests.driver import answer, read
+from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
+from tests.servers import Weir, recorded, weir
+from tests.sockets import ask, http_request
+
+ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "canary-prompt"}]}
+
+
+async def streamed(server: Weir, **more: Any) -> Any:
+    headers = {"authorization": "Bearer sk-canary-key"}
+    reply = await ask(server.url, http_request(json.dumps(ASK | more).encode(), headers=headers))
+    return read(reply.body)
+
+
+def kept(file: Path) -> list[dict[str, Any]]:
+    with open_reader(RecordSettings(file=file)) as store:
+        return list(store.find(Filter(), newest_first=False))
+
+
+def kept_by_now(file: Path) -> list[dict[str, Any]]:
+    """Fewer or none while the writer makes the file."""
+    try:
+        return kept(file)
+    except (ConfigError, StoreError):
+        return []
+
+
+async def until_kept(file: Path, number: int) -> list[dict[str, Any]]:
+    async with asyncio.timeout(15):
+        while len(found := kept_by_now(file)) < number:  # noqa: ASYNC110  the writer is a thread of its own
+            await asyncio.sleep(0.02)
+    return found
+
+
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+async def test_every_request_is_kept_as_it_was_logged(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["one", " two", " three", " four"]))
+    guard = ScriptedGuard(labels("SSUU"))
+    with recorded() as records:
+        async with weir(upstream, guard, records__file=str(file)) as server:
+            assert (await streamed(server)).content.startswith("one two")
+            guard.rule = labels("")
+            assert (await streamed(server, stream_options={"include_usage": True})).is_done
+            assert (await ask(server.url, http_request(b"{}"))).status == 400
+            await until_kept(file, 3)
+    assert kept(file) == [json.loads(line) for line in records.lines]
+    assert [one["outcome"] for one in kept(file)] == ["cut", "complete", "refused"]
+
+
+async def test_what_is_kept_holds_no_content_and_no_key(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["canary", "-answer", " and", " more"]))
+    async with weir(upstream, ScriptedGuard(labels("SSSUU")), records__file=str(file)) as server:
+        await streamed(server)
+        await until_kept(file, 1)
+    for one in files_in(tmp_path):
+        assert b"canary" not in one.read_bytes()
+
+
+async def test_a_locked_database_holds_up_no_stream_and_gets_the_records_later(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["one", " two"]))
+    async with weir(upstream, records__file=str(file)) as server:
+        await streamed(server)
+        await until_kept(file, 1)
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                assert (await streamed(server)).is_done
+        other.execute("ROLLBACK")
+        other.close()
+        assert len(await until_kept(file, 21)) == 21
+
+
+async def test_a_database_that_breaks_is_set_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["one", " two"]))
+    file.write_bytes(b"no database" * 1000)
+    async with weir(upstream, records__file=str(file)) as server:
+        assert (await streamed(server)).is_done
+        assert (await streamed(server)).is_done
+        await until_kept(file, 2)
+    [broken] = files_in(tmp_path, "records.db.broken-*")
+    assert broken.read_bytes().startswith(b"no database")
+
+
+async def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    async with weir(ScriptedUpstream(answer(["one"])), records__file=str(file)) as server:
+        await streamed(server)
+        await until_kept(file, 1)
+        for one in files_in(tmp_path):
+            one.unlink()
+        await streamed(server)
+        assert len(await until_kept(file, 1)) == 1

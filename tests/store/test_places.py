@@ -1,0 +1,53 @@
+"""The store that the settings name."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from proxy.config_file import ConfigError
+from proxy.record_settings import RecordSettings
+from proxy.store.filters import Filter
+from proxy.store.places import kept_records, open_reader, start_writer
+from tests.store.records import ids, record, store_with
+
+
+def test_without_a_file_no_records_are_kept() -> None:
+    assert start_writer(RecordSettings()) is None
+    with pytest.raises(ConfigError, match="--records-file"), open_reader(RecordSettings()):
+        pass
+
+
+async def test_what_the_writer_writes_the_reader_reads(tmp_path: Path) -> None:
+    settings = RecordSettings(file=tmp_path / "r.db", keep_days=36_500)
+    async with kept_records(settings) as writer:
+        assert writer is not None
+        writer.put(record(1))
+    with open_reader(settings) as store:
+        assert ids(store.find(Filter())) == [1]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("no/where.db", "there is no folder"), ("", "is a folder")])
+def test_a_place_that_cannot_be_is_refused_at_the_start(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        start_writer(RecordSettings(file=tmp_path / name))
+
+
+def test_a_newer_database_is_refused_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "r.db"
+    store_with(file, [record(1)]).close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 99"):
+        start_writer(RecordSettings(file=file))
+    file.write_bytes(b"x" * 5000)
+    writer = start_writer(RecordSettings(file=file))
+    assert writer is not None
+    writer.close()
+
+
+def test_a_reader_says_that_there_is_nothing_yet_and_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no records yet"), open_reader(RecordSettings(file=tmp_path / "r.db")):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,27 @@
+"""The log goes to a file, line by line."""
+
+import json
+import logging
+from pathlib import Path
+
+from proxy.log import record_log
+from proxy.records import Record
+from proxy.settings import LogSettings
+
+
+def test_records_go_to_a_file_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "weir.log"
+    with record_log(LogSettings(file=path)):
+        for number in range(3):
+            Record(f"weir-{number}", "/v1/x", "default", "g@1").write()
+        logging.getLogger("weir.http").warning("not served: X")
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["request_id"] for line in lines[:3]] == ["weir-0", "weir-1", "weir-2"]
+    assert lines[3] == "not served: X"
+
+
+def test_a_log_level_above_info_writes_no_records(tmp_path: Path) -> None:
+    path = tmp_path / "weir.log"
+    with record_log(LogSettings(file=path, level="warning")):
+        Record("weir-1", "/v1/x", "default", "g@1").write()
+    assert path.read_text() == ""
