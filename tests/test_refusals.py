@@ -56,6 +56,12 @@ async def test_what_is_not_judged_harmless_is_replaced(body: bytes, guard: Scrip
     assert error.type == "upstream_error"
 
 
+async def test_geminis_words_are_read_as_well() -> None:
+    error = await refuse(b'[{"error":{"code":429,"message":"Too many.","status":"RESOURCE_EXHAUSTED"}}]', status=429)
+    assert (error.status, error.message, error.type) == (429, "Too many.", "RESOURCE_EXHAUSTED")
+    assert (await refuse(b"[]")).type == "upstream_error"
+
+
 async def test_a_plain_string_is_a_message_too() -> None:
     assert (await refuse(b'{"error":"model not found"}')).message == "model not found"
 

@@ -28,7 +28,7 @@ def endpoint_of(path: str, dialect: Dialect) -> Endpoint:
         return ENDPOINTS[path]
     if found := TRANSLATED.get((dialect, path)):
         return found
-    served = " and ".join(sorted({CHAT, *NATIVE[dialect]}))
+    served = " or ".join(sorted({CHAT, *NATIVE[dialect]}))
     message = f"The model's upstream speaks {dialect}, and {path} cannot be told in it. Use {served}."
     raise ApiError(404, message, code="unsupported_endpoint")
 

@@ -60,7 +60,7 @@ Part = Text | Media | Call | Result
 class Conversation:
     system: list[str] = field(default_factory=list)
     turns: list[tuple[str, list[Part]]] = field(default_factory=list)  # role (user, assistant), parts
-    dropped: list[str] = field(default_factory=list)
+    dropped: dict[str, None] = field(default_factory=dict)  # the names, each once and in order
     _names: dict[str, str] = field(default_factory=dict)  # of tools, by the id of the call
 
     @property
@@ -76,7 +76,7 @@ class Conversation:
             if message.get(name) is not None:
                 _refuse(f"{where}.{name}", "has no counterpart at this model's upstream")
         if any(message[name] not in (None, [], {}) for name in message.keys() - KNOWN):
-            self.dropped.append("messages[].name" if message.get("name") is not None else "messages[]")
+            self.dropped["messages[].name" if message.get("name") is not None else "messages[]"] = None
         read(self, message, where)
 
     def _add_system(self, message: Mapping[str, Any], where: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import AdapterError, Delta, Opaque, Piece
+from proxy.policy import Policy
 from proxy.sse import EventDecoder
 from proxy.stream import Outcome
 from tests import driver
@@ -17,7 +18,7 @@ from tests.adapters.dialects import ANTHROPIC, GEMINI, SAID, adapter_of, gemini,
 from tests.adapters.relay import decoded, texts_of, written
 from tests.adapters.test_chat_properties import at, paths_of, repaired
 from tests.doors import block_events, message_events
-from tests.fakes import labels
+from tests.fakes import labels, words
 from tests.wire import chunks_of, cut
 
 STREAMS = {"anthropic": joined(ANTHROPIC), "gemini": joined(GEMINI)}
@@ -181,6 +182,27 @@ def test_anything_is_read_or_refused_and_only_judged_text_comes_out(dialect: str
     )
     assert all(isinstance(piece.text, str) and piece.text for piece in pieces if isinstance(piece, Delta))
     chunks_of(written(adapter, ()))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_whatever_comes_no_flagged_text_leaves_and_only_a_told_end_is_one(dialect: str, data: st.DataObject) -> None:
+    """Through the whole pure stream: words put anywhere, a guard that flags them, bytes cut anywhere."""
+    events = _objects(dialect)
+    for number, path, value in data.draw(st.lists(_mutations(dialect), min_size=1, max_size=4)):
+        try:
+            at(events[number], path[:-1])[path[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue
+    raw = joined(b"data: " + json.dumps(event).replace(CANARY, "a canary text").encode() + b"\n\n" for event in events)
+    stream, _ = stream_of(dialect, Policy(debounce=1))
+    sent = driver.drive(stream, cut(raw, data.draw(st.integers(1, 300))), driver.Guard(words("canary")))
+    assert b"canary" not in sent
+    heard = driver.read(sent)
+    assert heard.is_done == (stream.outcome in (Outcome.COMPLETE, Outcome.CUT))
+    for key, channel in stream.channels.items():
+        assert stream.delivered(key) <= channel.cleared
 
 
 def _disturbed(dialect: str) -> Iterator[list[Any]]:
