@@ -36,7 +36,9 @@ class Policies:
     def __init__(self, settings: Settings) -> None:
         all_of = [settings.policy, *settings.policies.values()]
         self._chosen = {one.name: Chosen(one, policy_of(one)) for one in all_of}
-        self._rules = settings.rules
+        # What an upstream says of itself is a rule behind all that were written.
+        own = (RuleSettings(policy=one.policy, upstreams=(one.name,)) for one in settings.upstreams if one.policy)
+        self._rules = (*settings.rules, *own)
         self.all = tuple(self._chosen.values())
         self.default = self._chosen[settings.policy.name]
 

@@ -1,7 +1,7 @@
 """What can be set: a model a section of `weir.toml`, a docstring a key. `config` reads them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -81,6 +81,8 @@ class UpstreamSettings(Section):
     """Sent upstream in place of the client's credential; without it the client's own is forwarded."""
     client_key: bool | None = None
     """Forward the client's own credential; unset, that is so where there is one upstream and no api_key."""
+    policy: ShortName | None = None
+    """The policy of requests that no rule fits; without it, [policy]."""
     connect_seconds: Seconds = 10.0
     """Longest wait for a connection, or for a free one of the pool."""
     first_byte_seconds: Seconds = 120.0
@@ -231,6 +233,7 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     keys = [key.name for key in settings.auth.keys]
     if (wanted := settings.passthrough.upstream) is not None and wanted not in upstreams:
         yield ("passthrough", "upstream"), f'names no upstream, "{wanted}"; there are {", ".join(upstreams)}'
+    yield from _policies_of_upstreams(settings, policies)
     for number, rule in enumerate(settings.rules):
         if rule.policy not in policies:
             yield ("rules", str(number), "policy"), f'names no policy, "{rule.policy}"; there are {", ".join(policies)}'
@@ -238,6 +241,15 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("rules", str(number), "upstreams"), f'names no upstream, "{name}"; there are {", ".join(upstreams)}'
         for name in set(rule.keys or ()) - {*keys}:
             yield ("rules", str(number), "keys"), f'names no key, "{name}"; there are {", ".join(keys) or "none"}'
+
+
+def _policies_of_upstreams(settings: Settings, policies: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    several: list[tuple[tuple[str, ...], UpstreamSettings]] = [
+        (("upstream", name), one) for name, one in settings.upstream_tables.items()
+    ]
+    for path, one in several or [(("upstream",), settings.upstream)]:
+        if one.policy is not None and one.policy not in policies:
+            yield (*path, "policy"), f'names no policy, "{one.policy}"; there are {", ".join(policies)}'
 
 
 def url_fault(url: str) -> str | None:

@@ -1,9 +1,11 @@
 """Which upstream a model goes to, and that none can harm, or learn the key of, another."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from proxy.config import ConfigError, load_settings
 from proxy.errors import ApiError
 from proxy.policy_settings import PolicySettings
 from proxy.settings import Settings, UpstreamSettings
@@ -115,6 +117,39 @@ async def test_every_door_goes_where_its_model_says(one: Door) -> None:
             assert (record["upstream"], record["model"]) == (name, model)
             assert [len(upstream.requests) for upstream in upstreams.values()].count(1) == 1
             upstreams[name].requests.clear()
+
+
+POLICIES = """
+[policies.strict]
+mode = "strict"
+[policies.watched]
+on_flag = "monitor"
+[[rules]]
+policy = "strict"
+models = ["claude-2"]
+"""
+
+
+async def test_an_upstream_has_a_policy_of_its_own_behind_the_rules() -> None:
+    file = FILE.replace('name = "claude"', 'name = "claude"\npolicy = "watched"') + POLICIES
+    upstreams = {name: ScriptedUpstream(answer(WORDS)) for name in three()}
+    async with weir_before(upstreams, file, ScriptedGuard(labels("SSUU"))) as server:
+        for model, policy, is_cut in (("gpt", "default", 1), ("claude-1", "watched", 0), ("claude-2", "strict", 1)):
+            with recorded() as records:
+                reply = await ask(server.url, model=model, stream=True)
+            record = await records.next()
+            assert (record["policy"], reply.headers["x-weir-policy"]) == (policy, policy)
+            assert (read(reply.body).finish[0] == "content_filter") == bool(is_cut)
+
+
+def test_an_upstreams_policy_is_one_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "weir.toml"
+    text = FILE.replace("{openai}", "http://h").replace("{claude}", "http://h").replace("{local}", "http://h")
+    file.write_text(text.replace('name = "local"', 'name = "local"\npolicy = "strict"'))
+    with pytest.raises(
+        ConfigError, match=r'line 14: \[\[upstream\]\] policy names no policy, "strict"; there are default'
+    ):
+        load_settings(file, {}, {})
 
 
 async def test_a_model_of_no_upstream_is_not_found_in_the_words_of_the_door() -> None:
