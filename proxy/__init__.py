@@ -3,7 +3,7 @@
 The path of a request, room by room:
 
 cli, __main__    the `weir` command and its manual; init, completion, doctor, moderate, demo, export, evaluation/,
-                 benchmark/ are its other jobs
+                 benchmark/ are its other jobs; neighbours helps doctor with a wrong base URL
 config, config_file, settings, setting_types
                  what can be set, read once, refused with a sentence
 app              routes, start and stop

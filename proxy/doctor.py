@@ -24,6 +24,7 @@ from proxy.guards import open_guard
 from proxy.model_handlers import ask_for_models
 from proxy.model_list import read_models
 from proxy.moderate import moderate
+from proxy.neighbours import answering
 from proxy.policies import policy_of
 from proxy.settings import Settings, UpstreamSettings
 from proxy.upstream import Upstream, open_session
@@ -162,9 +163,16 @@ async def about_upstream(
             upstream.base_url, f"does not answer within {UPSTREAM_SECONDS} s", "Is it up? Is a firewall between?"
         )
     except Fault as fault:
-        return _unreachable(upstream.base_url, *explain(fault.__cause__ or fault))
+        return await _with_hint(upstream, _unreachable(upstream.base_url, *explain(fault.__cause__ or fault)))
     has_key = upstream.api_key is not None or key is not None
-    return _about_answer(upstream, response.status, body, None if has_key else variable)
+    finding = _about_answer(upstream, response.status, body, None if has_key else variable)
+    is_there = finding.status is Status.OK or response.status in (401, 403)
+    return finding if is_there else await _with_hint(upstream, finding)
+
+
+async def _with_hint(upstream: UpstreamSettings, finding: Finding) -> Finding:
+    url = await answering(upstream)
+    return finding if url is None else replace(finding, todo=f"An API answers at {url}: is that the base URL?")
 
 
 def _unreachable(url: str, said: str, todo: str) -> Finding:
