@@ -14,6 +14,7 @@ anthropic_messages.py    /v1/messages, streamed; ..._body.py: as one body; ..._r
 translation.py           an upstream of another dialect at the door of chat; anthropic_chat.py, gemini_chat.py: which
 structures.py            JSON values that are judged whole
 notations.py             verdicts as clients read them
+azure_notation.py        the same as Azure writes its own
 metadata.py              names and numbers that pass unjudged, checked for shape
 strict_json.py           JSON objects, no NaN, no quotes in errors
 """

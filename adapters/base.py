@@ -192,6 +192,7 @@ class Notations:
 
     weir: bool = True
     openai: bool = False  # the `moderation` object of OpenAI's inline moderation
+    azure: bool = False  # content_filter_results and prompt_filter_results, where the dialect has choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
 from adapters.metadata import Envelope
 from adapters.notations import moderation, weir_block, weir_finish, weir_note
@@ -35,6 +36,8 @@ class ChatStream:
         if isinstance(piece, Delta):
             more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
             choice = self._choice(piece.key.choice, self._delta(piece), self._logprobs(piece))
+            if note is not None and self._options.notations.azure:
+                choice |= azure_note(note)
             return [_chunk(piece.source, [choice], more)]
         if piece.choice is None:
             return [_chunk(piece.source, [], piece.payload)]
@@ -47,12 +50,18 @@ class ChatStream:
         if native := self._reader.native_reasons.get(finish.choice):
             choice["native_finish_reason"] = native
         more = {"weir": weir_finish(report)} if self._options.notations.weir else {}
+        if self._options.notations.azure:
+            choice |= azure_finish(report)
+            more |= azure_prompt(report)
         return [_chunk(finish.source or self._reader.envelope(), [choice], more | self._moderation(report))]
 
     def encode_block(self, block: Block, report: Report) -> list[Event]:
         role = {} if block.choice in self._introduced else {"role": "assistant"}
         choice = self._choice(block.choice, role | {"content": block.notice}, finish_reason="content_filter")
         more = {"weir": weir_block(block)} if self._options.notations.weir else {}
+        if self._options.notations.azure:
+            choice |= azure_block(block, report)
+            more |= azure_prompt(report)
         return [_chunk(self._reader.envelope(), [choice], self._moderation(report) | more)]
 
     def encode_usage(self, usage: Usage) -> list[Event]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapters.azure_notation import azure_block, azure_finish, azure_prompt
 from adapters.base import (
     Assessment,
     Block,
@@ -85,6 +86,8 @@ class ChatBody:
             choice.end["native_finish_reason"] = native
         if self._options.notations.weir:
             choice.end["weir"] = weir_finish(report)
+        if self._options.notations.azure:
+            choice.end |= azure_finish(report)
         self._assess(choice, report)
         return []
 
@@ -95,6 +98,8 @@ class ChatBody:
         choice.texts.setdefault("content", []).append(block.notice)
         if self._options.notations.weir:
             choice.end["weir"] = weir_block(block)
+        if self._options.notations.azure:
+            choice.end |= azure_block(block, report)
         self._assess(choice, report)
         return []
 
@@ -110,6 +115,8 @@ class ChatBody:
             "choices": [self._written(index, self._choices[index]) for index in sorted(self._choices)],
             **self._counts,
         }
+        if notations.azure:
+            body |= azure_prompt(Report(prompt=self._prompt))
         if notations.openai:
             answers = [choice.answer for choice in self._choices.values()]
             body["moderation"] = moderation(self._options.guard_model, self._prompt, answers)

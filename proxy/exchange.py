@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
-from adapters.base import Adapter, Assessment, Block, Failure, Notations, Options, Report, Usage
+from adapters.base import Adapter, Assessment, Block, Failure, Options, Report, Usage
+from proxy.annotations import notations_of
 from proxy.channel import Batch
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
@@ -70,6 +71,7 @@ class Ask:
     headers: Mapping[str, str]
     call: UpstreamCall  # what is sent there
     owner: str = ""  # who pays: states of the guard are shared within it, never across
+    notations: frozenset[str] = frozenset()  # that the client asks for
 
 
 class Exchange:
@@ -234,15 +236,12 @@ class Exchange:
 
     def _options(self) -> Options:
         request = self._ask.request
-        wanted = self._settings.annotations
+        wanted, asked = self._settings.annotations, self._ask.notations
         return Options(
             model=request.model,
             choices=request.choices,
             guard_model=self._service.guard.info.model,
-            notations=Notations(
-                weir=wanted.weir and not self._answer_policy.is_watching,  # of a watched answer only the record tells
-                openai=request.moderation is not None and wanted.client_may_ask,
-            ),
+            notations=notations_of(wanted, self._policy, self._answer_policy, asked),
             include_usage=request.include_usage,
             allow_unscanned=self._allows_unscanned,
             echo=request.echo,

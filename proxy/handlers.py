@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from proxy.admission import Admission
+from proxy.annotations import ANNOTATIONS_HEADER, asked_notations
 from proxy.dialects import call_of, stored_call
 from proxy.dialects.call import UpstreamCall
 from proxy.doors import DOORS, RESPONSES, terms_of
@@ -130,7 +131,9 @@ async def _exchange(
     record.upstream, record.dropped_parameters = upstream.name, call.dropped
     caller = request[CALLER]
     headers = caller.forwarded(request.headers)
-    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner)
+    wishes = request.headers.getall(ANNOTATIONS_HEADER, [])
+    notations = asked_notations(wishes, wants_moderation=asked.moderation is not None)
+    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()

@@ -87,6 +87,8 @@ class PolicySettings(JudgingSettings):
     """Let images and audio, which no one can judge, through with a label instead of refusing them."""
     allow_stored: bool = False
     """Let the upstream keep answers and conversations, which can be read and continued without being judged."""
+    annotations: tuple[Literal["weir", "openai", "azure"], ...] | None = None
+    """Notations of answers under this policy instead of those of [annotations]; [] for none."""
     channels: dict[Part, JudgingSettings] = Field(default_factory=dict)
     """Where one sort of text is judged otherwise, such as [policy.channels.reasoning] on_flag = "annotate"."""
 

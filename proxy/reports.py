@@ -11,7 +11,7 @@ def report_of(channels: Sequence[Channel], prompt: Assessment | None, *, is_open
     told = [c for c in channels if c.holds]  # of a watched text only the record tells
     notes = [note_of(c.key.channel, c.worst.start, c.worst.end, c.worst.risk) for c in told if c.worst]
     scanned = ("partial" if any(c.cleared for c in channels) else "none") if is_open else None
-    return Report(tuple(notes), prompt, assess(channels), scanned)
+    return Report(tuple(notes), prompt, assess(told), scanned)
 
 
 def assess(channels: Sequence[Channel]) -> Assessment | None:

@@ -170,8 +170,12 @@ class AnnotationSettings(Section):
 
     weir: bool = True
     """Add our `weir` object to what is sent."""
+    openai: bool = False
+    """Add OpenAI's `moderation` object, asked for or not."""
+    azure: bool = False
+    """Add Azure's `content_filter_results` and `prompt_filter_results`, where answers have choices."""
     client_may_ask: bool = True
-    """Answer the `moderation` field of OpenAI's API."""
+    """Let a client ask for more: by the `moderation` field of OpenAI's API, or by a header, x-weir-annotations."""
 
 
 class PassthroughSettings(Section):

@@ -17,15 +17,13 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
-    "auth_settings", "identity", "key_limits",
-    "benchmark.arrivals", "benchmark.figures", "benchmark.options", "benchmark.search", "benchmark.sizes",
-    "channel", "channels", "chat_request", "choices", "completion_request", "config", "config_file", "conversation",
-    "dialects",
-    "doors", "error_bodies", "errors", "escapes", "evaluation.datasets", "evaluation.metrics", "evaluation.transforms",
-    "folding", "framing", "gate", "message_request", "moderation_request", "normalizer", "policies", "policy",
+    "annotations", "auth_settings", "benchmark.arrivals", "benchmark.figures", "benchmark.options",
+    "benchmark.search", "benchmark.sizes", "channel", "channels", "chat_request", "choices", "completion_request",
+    "config", "config_file", "conversation", "dialects", "doors", "error_bodies", "errors", "escapes",
+    "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate", "identity",
+    "key_limits", "message_request", "moderation_request", "normalizer", "passthrough", "policies", "policy",
     "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
     "response_request", "retokenizer", "risk", "setting_names", "setting_types", "settings", "settling", "splitter",
-    "passthrough",
     "sse", "stored_request", "stream", "surrogates", "transcript", "upstream_headers", "view", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {
