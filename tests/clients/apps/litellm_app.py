@@ -17,7 +17,7 @@ litellm.suppress_debug_info = True
 
 def completion(url: str, *, stream: bool, tools: bool, seen: Seen) -> None:
     # docs: litellm
-    made: Any = litellm.completion("openai/m", HELLO, api_base=f"{url}/v1", api_key=KEY, stream=stream)
+    made = litellm.completion("openai/m", HELLO, api_base=f"{url}/v1", api_key=KEY, stream=stream)
     # docs: end
     for event in made if stream else [made]:
         seen.keep(event)
