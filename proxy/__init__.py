@@ -17,7 +17,7 @@ exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
 upstream, upstream_headers
                  talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
-passthrough, passthrough_handlers, upload
+passthrough, passthrough_handlers, upload, token_handlers
                  what nobody can judge, where the operator allows it
 pump             the one loop that awaits
 classifier       the guard streams of one response

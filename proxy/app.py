@@ -48,6 +48,7 @@ from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
 from proxy.settings import ServerSettings, Settings
 from proxy.store.places import kept_records
+from proxy.token_handlers import COUNT_TOKENS, count_tokens
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
@@ -79,13 +80,12 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     allowed = [route for route in ROUTES if route.family in settings.passthrough.allow]
     for route in allowed:
         app.router.add_route(route.method, route.pattern, passing(route))
-    if MODERATIONS not in (route.path for route in allowed):
-        app.router.add_post(MODERATIONS, moderations)
-    app.router.add_post(GUARDRAIL, guardrail)
-    app.router.add_get(STORED_RESPONSE, stored_response, allow_head=False)
-    app.router.add_get(MODELS, models, allow_head=False)
-    app.router.add_get("/healthz", alive, allow_head=False)
-    app.router.add_get("/readyz", ready, allow_head=False)
+    ours = {MODERATIONS: moderations, GUARDRAIL: guardrail, COUNT_TOKENS: count_tokens}
+    for path in ours.keys() - {route.path for route in allowed}:
+        app.router.add_post(path, ours[path])
+    read = {STORED_RESPONSE: stored_response, MODELS: models, "/healthz": alive, "/readyz": ready}
+    for path, handler in read.items():
+        app.router.add_get(path, handler, allow_head=False)
     return app
 
 

@@ -32,6 +32,7 @@ AIOHTTP = {
         "app",
         "demo",
         "doctor",
+        "token_handlers",
         "verdict_handlers",
         "handlers",
         "incoming",
