@@ -68,3 +68,15 @@ def test_a_starred_row_that_is_built_has_a_test_of_its_name() -> None:
 def test_every_test_of_a_rows_name_is_named() -> None:
     own = {name for name in TESTS if re.match(r"test_[a-m]\d+_", name)}
     assert own - set(re.findall(r"`(test_[a-z0-9_]+)`", PAGE)) == set()
+
+
+def test_every_public_bug_has_its_reference_and_the_page_counts_them() -> None:
+    paths = sorted((ROOT / "tests" / "reliability").glob("test_public_bugs_*.py"))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    functions = [
+        node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    tests = [node for node in functions if node.name.startswith("test_")]
+    for node in tests:
+        assert re.search(r"#\d+|CVE-|PYSEC-|GHSA-|\.(py|rs|com|ai)\b|:", ast.get_docstring(node) or ""), node.name
+    assert f"{len(tests)} bugs of others" in PAGE
