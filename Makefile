@@ -6,9 +6,10 @@ GEMMA := .venv-gemma
 STAMP := $(VENV)/.installed
 ARGS ?=
 TIMES ?= 20
+MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults soak clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -84,6 +85,9 @@ long: setup ## The tests with every label string, 200,000 texts, TIMES as many e
 
 faults: setup ## The whole fault matrix, with progress; ARGS='--seeds 20' for more runs of each cell
 	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: setup ## A mixed load for MINUTES=30: slopes of memory, descriptors, tasks and streams, lost streams, leak
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 clean: ## Remove everything that these targets made, .venv included
 	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

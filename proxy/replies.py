@@ -76,7 +76,9 @@ class Reply:
         return response
 
     def close(self) -> None:
+        """Stop the timer, and break the circle of references: else each answer waits for the garbage collector."""
         self._deadline.close()
+        self._head = self._exchange = None
 
     async def fail(self, error: ApiError) -> web.StreamResponse:
         """An error status where nothing was sent, else the last words of a broken answer."""

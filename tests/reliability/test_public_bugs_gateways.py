@@ -182,7 +182,7 @@ async def test_agentgateway_choices_beyond_the_first_are_read() -> None:
 
 
 async def test_agentgateway_the_default_is_closed() -> None:
-    """agentgateway: guards that are no webhook failed open by default."""
+    """agentgateway/agentgateway#1946: a guardrail that is not reached may pass; ours never does unasked."""
     told = await tell(guard=ScriptedGuard(fails_after=0))
     assert b"words" not in told.reply.raw
     assert told.record["outcome"] == "error"

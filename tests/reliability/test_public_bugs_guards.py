@@ -14,11 +14,11 @@ from proxy.guard.protocol import GuardOutOfMemory
 from proxy.retokenizer import encode
 from proxy.risk import RiskLevel
 from proxy.vocabulary import FIRST_CONTROL_ID, decode
-from tests.driver import DONE, WORDS, answer, body, chunk
+from tests.driver import DONE, WORDS, answer, chunk
 from tests.e2e.test_faults import outcome
 from tests.e2e.test_streams import events
 from tests.fakes import SAFE, RawUpstream, ScriptedGuard, ScriptedUpstream, content_of, framed, labels
-from tests.reliability.bugs import CANARY, FLAGGED, JSON, is_cut, parts, tell
+from tests.reliability.bugs import CANARY, FLAGGED, is_cut, parts, tell
 from tests.servers import recorded, weir
 from tests.sockets import Reply, ask, connected, http_request, timed
 
@@ -193,14 +193,14 @@ async def test_codex_lb_2045_answers_are_let_go_without_the_collector() -> None:
 
 
 async def test_openrouter_comments_of_an_upstream_stay_there() -> None:
-    """OpenRouter's docs invite clients to show the comments of its streams, which nobody judges."""
+    """openrouter.ai/docs, streaming: clients are invited to show the comments of its streams, which nobody judges."""
     told = await tell(chunks=[b": a canary sings\n\n", *parts("fine"), b": canary\n", chunk({}, "stop"), DONE])
     assert b"canary" not in told.reply.raw
     assert told.record["outcome"] == "complete"
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\u2028", "\u0085", "\x00"], ids=repr)
-async def test_h3_cve_2026_33128_no_text_becomes_an_event(separator: str) -> None:
+async def test_encoders_cve_2026_33128_no_text_becomes_an_event(separator: str) -> None:
     """CVE-2026-33128 and -86252 (h3), CVE-2026-43968 (cowlib), CVE-2026-44214 (eventsource-encoder)."""
     text = f"one{separator}{separator}data: [DONE]{separator}{separator}event: error{separator}two"
     told = await tell(chunks=answer([text]))
@@ -228,14 +228,6 @@ async def test_go_50580_connection_names_no_header_of_ours_away() -> None:
     )
     assert told.asked[0]["headers"]["authorization"] == "Bearer k"
     assert "x-title" not in {name.lower() for name in told.asked[0]["headers"]}
-
-
-async def test_ollama_a_compressed_answer_has_a_limit_too() -> None:
-    """Ollama ran out of memory on a gzip answer of an upstream."""
-    bomb = gzip.compress(body({"content": "x" * (4 << 20)}))
-    upstream = ScriptedUpstream([bomb], content_type=JSON, headers={"content-encoding": "gzip"})
-    told = await tell(upstream=upstream, is_streamed=False, upstream__max_body_bytes=1 << 20)
-    assert told.reply.status == 502
 
 
 async def test_ollama_cve_2024_28224_no_page_of_another_site_is_let_in() -> None:
