@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 TIMES ?= 20
 MINUTES ?= 30
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults soak clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults fuzz soak clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -85,6 +86,9 @@ long: setup ## The tests with every label string, 200,000 texts, TIMES as many e
 
 faults: setup ## The whole fault matrix, with progress; ARGS='--seeds 20' for more runs of each cell
 	$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: setup ## Mutate the corpus for SECONDS=600; keeps what breaks something. ARGS='--seed 1 --only text'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 soak: setup ## A mixed load for MINUTES=30: slopes of memory, descriptors, tasks and streams, lost streams, leak
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)

@@ -77,7 +77,9 @@ class Upstream:
         async with asyncio.timeout(IDLE_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-        scene = self.scenes[json.loads(await reader.readexactly(int(length[1]) if length else 0))["model"]]
+        asked = json.loads(await reader.readexactly(int(length[1]) if length else 0))
+        if (scene := self.scenes.get(asked["model"])) is None:
+            return False  # whoever asked has left meanwhile
         if scene.fault == "refuses":
             writer.write(b"HTTP/1.1 500 X\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
             return True
