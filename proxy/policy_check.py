@@ -142,8 +142,15 @@ def _route(settings: Settings, policies: Policies, asked: Asked) -> dict[str, An
         for rule in settings.rules
     ]
     request = {"route": route, "model": asked.model, "upstream": upstream, "key": asked.key}
-    rule = None if chosen.rule is None else chosen.rule + 1
-    return {"request": request, "policy": chosen.policy.name, "rule": rule, "rules": rules}
+    # Behind the rules that were written come those that upstreams say of themselves.
+    is_written = chosen.rule is not None and chosen.rule < len(rules)
+    return {
+        "request": request,
+        "policy": chosen.policy.name,
+        "rule": chosen.rule + 1 if chosen.rule is not None and is_written else None,
+        "by_upstream": chosen.rule is not None and not is_written,
+        "rules": rules,
+    }
 
 
 def _upstream_of(settings: Settings, model: str | None) -> str:
@@ -160,7 +167,8 @@ def _said(route: Mapping[str, Any]) -> Iterator[str]:
     if "+" in route["policy"]:
         yield f"  gets {route['policy']}: without a model several may hold, and then all hold at once. Say --model."
     else:
-        yield f"  gets policy {route['policy']}" + (f", by rule {route['rule']}" if route["rule"] else ", by default")
+        by_other = "its upstream" if route["by_upstream"] else "default"
+        yield f"  gets policy {route['policy']}, by " + (f"rule {route['rule']}" if route["rule"] else by_other)
 
 
 def _as_dict(policies: Policies, route: Mapping[str, Any]) -> dict[str, Any]:

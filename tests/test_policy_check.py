@@ -107,6 +107,14 @@ def test_a_request_gets_the_policy_of_the_rule_that_fits(
         assert f"  rule {number}, policy {('watch', 'staff')[number - 1]}: {words}\n" in text
 
 
+def test_an_upstreams_own_policy_is_told_as_such(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(FILE + '[upstream]\nbase_url = "http://h"\npolicy = "staff"\n')
+    assert "  gets policy staff, by its upstream" in told(file, capsys, "--model", "o3")
+    assert "  gets policy staff, by rule 2" in told(file, capsys, "--model", "gpt-5", "--key", "alice")
+    found: Any = json.loads(told(file, capsys, "--json", "--model", "o3"))
+    assert (found["policy"], found["rule"], found["by_upstream"]) == ("staff", None, True)
+
+
 def test_json_says_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found: Any = json.loads(told(file, capsys, "--json", "--model", "gpt-5", "--key", "alice"))
     assert (found["policy"], found["rule"]) == ("staff", 2)
