@@ -17,8 +17,9 @@ exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
 upstream, upstream_headers
                  talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
-passthrough, passthrough_handlers, upload, token_handlers
+passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
+token_handlers   how long a request is, which is a number and nothing to judge
 pump             the one loop that awaits
 classifier       the guard streams of one response
 

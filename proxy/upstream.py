@@ -176,7 +176,7 @@ class Upstream:
         return UpstreamResponse(response.status, response_headers(response.headers), response)
 
     def url(self, path: str, query: str) -> URL:
-        """`path` is a constant of ours ("/chat/completions"); queries are kept to the byte."""
+        """`path` is ours, in characters that a URL takes ("/chat/completions"); queries are kept to the byte."""
         queries = "&".join(part for part in (self._query, query) if part)
         return URL(self._base + path + (f"?{queries}" if queries else ""), encoded=True)
 

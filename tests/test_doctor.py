@@ -28,7 +28,7 @@ from proxy.doctor import (
 )
 from proxy.guard.protocol import GuardTimeout
 from proxy.policy_settings import PolicySettings
-from proxy.settings import GuardSettings, ServerSettings, Settings, UpstreamSettings
+from proxy.settings import Dialect, GuardSettings, ServerSettings, Settings, UpstreamSettings
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words
 from tests.guard.checkpoints import small_checkpoint
 
@@ -71,6 +71,30 @@ async def test_a_key_of_the_shell_is_used_to_look_only_where_none_is_set() -> No
     assert upstream.requests[0]["headers"]["authorization"] == "Bearer sk-shell"
     _, upstream = await ask(key="sk-set", environ={"OPENAI_API_KEY": "sk-shell"})
     assert upstream.requests[0]["headers"]["authorization"] == "Bearer sk-set"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "variable", "header", "body"),
+    [
+        ("anthropic", "ANTHROPIC_API_KEY", "x-api-key", b'{"data":[{"id":"a"}]}'),
+        (
+            "gemini",
+            "GEMINI_API_KEY",
+            "x-goog-api-key",
+            b'{"models":[{"name":"models/g","supportedGenerationMethods":["generateContent"]}]}',
+        ),
+    ],
+)
+async def test_upstreams_of_other_dialects_are_asked_in_their_own_way(
+    dialect: Dialect, variable: str, header: str, body: bytes
+) -> None:
+    upstream = ScriptedUpstream([body], content_type="application/json")
+    async with upstream.running():
+        settings = upstream_settings(upstream.url).model_copy(update={"dialect": dialect})
+        finding = await about_upstream(settings, {variable: "sk-shell", "OPENAI_API_KEY": "sk-other"})
+    assert "lists 1 model" in finding.said
+    assert upstream.requests[0]["headers"][header] == "sk-shell"
+    assert "sk-other" not in str(upstream.requests[0]["headers"])
 
 
 @pytest.mark.parametrize(
