@@ -8,7 +8,10 @@ config, config_file, settings, setting_types
                  what can be set, read once, refused with a sentence
 app              routes, start and stop
 admission        how many requests may run, and how they end when the server stops
+identity, key_limits, exposure
+                 whose key a request shows, how much that one may ask, and whether others can reach us at all
 handlers         one coroutine an endpoint
+metrics, admin   numbers, and the operator's own listener that tells them
 request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict

@@ -3,24 +3,20 @@
 import asyncio
 import errno
 import gc
-import math
 import os
 import signal
-import socket
 import sys
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import ClassVar
 
 from aiohttp import http_parser, web
 
 from proxy import __version__
+from proxy.admin import administered
 from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
+from proxy.connections import Connection, Room, allow_all_files, most_connections
 from proxy.doors import DOORS
-from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.exchange import Service
 from proxy.exposure import is_loopback, require_identity
 from proxy.guard.protocol import Guard, GuardError
@@ -28,7 +24,7 @@ from proxy.guards import open_guard
 from proxy.handlers import (
     ADMISSION,
     CALLERS,
-    HTTP_LOGGER,
+    METRICS,
     SERVICE,
     STORED_RESPONSE,
     alive,
@@ -39,28 +35,18 @@ from proxy.handlers import (
 )
 from proxy.identity import Callers
 from proxy.log import record_log
+from proxy.metrics import LoopLag, Metrics
 from proxy.model_handlers import MODELS, models
 from proxy.passthrough import ROUTES
 from proxy.passthrough_handlers import passing
 from proxy.policies import Policies
 from proxy.reload import Read, Reloader
-from proxy.replies import error_response
 from proxy.retokenizer import Retokenizer
-from proxy.settings import ServerSettings, Settings
+from proxy.settings import Settings
 from proxy.store.places import kept_records
 from proxy.token_handlers import COUNT_TOKENS, count_tokens
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
-
-# Request heads: far above real ones.
-MAX_LINE_BYTES = 8190
-# For the head of a request, and between two of them. Above the 60 s after which load balancers
-# drop a connection, so that it is never we who close one that they are about to use.
-IDLE_CONNECTION_SECONDS = 75.0
-# For a client whose request was refused to read why, before its connection is closed on it.
-LINGER_SECONDS = 5.0
-# Lines that say of a connection that it does not speak HTTP: more would only help to fill the disk.
-HTTP_LINES_A_SECOND = 5
 
 
 def build_app(settings: Settings, guard: Guard) -> web.Application:
@@ -68,6 +54,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
     app[ADMISSION] = Admission(settings.server.max_streams)
     app[CALLERS] = Callers(settings.auth)
+    app[METRICS] = Metrics(guard)
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
         async with open_upstreams(settings) as upstreams, kept_records(settings.records) as records:
@@ -99,65 +86,23 @@ async def running(settings: Settings, guard: Guard, reloader: Reloader | None = 
     await runner.setup()
     if reloader is not None:
         reloader.attach(app[SERVICE])
+    lag = LoopLag(app[METRICS])
     try:
         server = runner.server
         assert server is not None  # made by setup()
+        room = Room(most_connections(settings.server), app[METRICS].refused)
         listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(server, settings.server), settings.server.host, settings.server.port, backlog=1024
+            lambda: Connection(server, settings.server, room), settings.server.host, settings.server.port, backlog=1024
         )
-        try:
-            yield listener.sockets[0].getsockname()[1]
-        finally:
-            listener.close()
-            await app[ADMISSION].drain(settings.server.drain_seconds)
+        async with administered(settings.admin, app):
+            try:
+                yield listener.sockets[0].getsockname()[1]
+            finally:
+                listener.close()
+                await app[ADMISSION].drain(settings.server.drain_seconds)
     finally:
+        lag.close()
         await runner.cleanup()
-
-
-class Connection(web.RequestHandler):
-    """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
-
-    __slots__ = ("_send_seconds",)
-    _log_seconds: ClassVar[deque[float]] = deque(maxlen=HTTP_LINES_A_SECOND)  # when the newest lines were written
-
-    def __init__(self, server: web.Server, settings: ServerSettings) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=IDLE_CONNECTION_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            access_log=None,  # type: ignore[arg-type]  # one record a request says more
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-        )
-        self._send_seconds = settings.send_seconds
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        found: socket.socket | None = transport.get_extra_info("socket")
-        if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # The last bytes of an answer wait in the kernel; this bounds how long.
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._send_seconds * 1000))
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client is gone, which is nothing to tell anyone
-        now, lines = time.monotonic(), self._log_seconds
-        if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
-            lines.append(now)
-            HTTP_LOGGER.warning("not served: %s", "nothing known" if exc is None else place_of(exc))
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun, so its end must stay missing")
-        text = "The request cannot be read." if status < 500 else INTERNAL.message
-        response = error_response(ApiError(status, text, code=None if status < 500 else INTERNAL.code), {})
-        response.force_close()
-        return response
 
 
 def _warm() -> None:
@@ -208,12 +153,13 @@ def has_terminal() -> bool:
 def started(settings: Settings, guard: Guard, port: int) -> str:
     """What `weir serve` says once it listens."""
     host = settings.server.host
-    shown = f"[{host}]" if ":" in host else host
     lines = [
-        f"weir {__version__}: http://{shown}:{port}/v1{named_upstreams(settings)}",
+        f"weir {__version__}: http://{_shown(host)}:{port}/v1{named_upstreams(settings)}",
         f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
         f"{settings.policy.on_flag}, {settings.policy.release}",
     ]
+    if settings.admin.port is not None:
+        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/metrics")
     if guard.info.model == "embedded":
         lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
         if not is_loopback(host):
@@ -221,6 +167,10 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
     if settings.guard.on_failure == "open":
         lines.append("WARNING: guard.on_failure = open: answers pass unjudged while the guard fails.")
     return "\n".join(lines)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def named_upstreams(settings: Settings) -> str:
@@ -248,6 +198,7 @@ def serve(settings: Settings, read: Read) -> int:
     try:
         require_upstream(settings)
         require_identity(settings)
+        allow_all_files()
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
         with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:

@@ -92,7 +92,7 @@ FLAGS: dict[str, str] = {
 }
 
 # Their values are never repeated in a message.
-SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token")})
+SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token"), ("admin", "key")})
 
 SECTION_KINDS = {*SECTIONS.values(), JudgingSettings, RuleSettings}
 
@@ -231,9 +231,9 @@ def _unknown(entry: Entry, known: Sequence[Name]) -> str:
     if len(entry.path) == 1 and entry.path[0] in SECTIONS:
         return f"{entry.place}: [{entry.path[0]}] is a section: its keys go below it, a line each."
     spell = _variable if entry.place.startswith(PREFIX) else written
-    # The right key in a wrong section is found by its name alone, anything else by its looks.
     known = siblings(entry.path) or known
-    same_key = [spell(name) for name in known if name[-1] == entry.path[-1]]
+    # The right key in a wrong section is found by its name alone, anything else by its looks.
+    same_key = [spell(name) for name in known if name[-1] == entry.path[-1]][: 1 if len(entry.path) == 1 else None]
     names, cutoff = (same_key, 0.0) if same_key else ([spell(name) for name in known], 0.6)
     close = difflib.get_close_matches(spell(entry.path), names, n=1, cutoff=cutoff)
     hint = f"; did you mean {close[0]}?" if close else "."

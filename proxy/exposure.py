@@ -22,6 +22,10 @@ def require_identity(settings: Settings) -> None:
             'the upstream. Make a key with "weir key new NAME", or say [auth] open = true (WEIR_AUTH__OPEN=true) where '
             "something before Weir checks who asks."
         )
+    if settings.admin.port is not None and settings.admin.key is None and not is_loopback(settings.admin.host):
+        raise ConfigError(
+            f"[admin] host = {settings.admin.host} can be reached by others, and has no key: set WEIR_ADMIN__KEY."
+        )
     several = settings.upstreams
     keyless = [one.name for one in several if takes_client_key(one, is_alone=len(several) == 1)]
     if auth.keys and keyless:

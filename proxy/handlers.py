@@ -17,12 +17,13 @@ from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.identity import Caller, Callers
 from proxy.incoming import read_request
+from proxy.metrics import Metrics
 from proxy.passthrough import refusal
 from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
-from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
+from proxy.replies import STREAM_HEADERS, Reply, SlowClient, error_response, weir_headers
 from proxy.request_fields import ModeratedRequest, model_of
 from proxy.stored_request import read_stored_request
 from proxy.upstream import Upstream
@@ -38,6 +39,7 @@ Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamRes
 
 SERVICE = web.AppKey("service", Service)
 ADMISSION = web.AppKey("admission", Admission)
+METRICS = web.AppKey("metrics", Metrics)
 CALLERS = web.AppKey("callers", Callers)
 CALLER = web.RequestKey("caller", Caller)
 # What anybody may ask who can reach the port. All else is for callers that we know.
@@ -68,18 +70,24 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
             async with request.app[ADMISSION].enter():
                 return await answer(request, service, record, reply)
     except ApiError as exc:
+        request.app[METRICS].refused(exc)
         return await reply.fail(exc)
-    except (asyncio.CancelledError, ConnectionError):
+    except (asyncio.CancelledError, ConnectionError) as exc:
+        if isinstance(exc, SlowClient):
+            request.app[METRICS].refused(ApiError(408, "", code="slow_client"))
         if not reply.is_told:
             record.outcome = RequestOutcome.CLIENT_GONE
         raise
     except Exception as exc:  # a mistake of ours is no reason to leave the client without an end
         record.error = f"internal: {place_of(exc)}"
-        return await reply.fail(Fault(INTERNAL, 500).api_error())
+        error = Fault(INTERNAL, 500).api_error()
+        request.app[METRICS].refused(error)
+        return await reply.fail(error)
     finally:
         reply.close()
         caller.limits.charge(record.tokens)
         record.write()
+        request.app[METRICS].served(record)
         if service.records is not None:
             service.records.put(record)
 
@@ -147,9 +155,13 @@ async def alive(_: web.Request) -> web.StreamResponse:
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
+    return await ready_of(request.app)
+
+
+async def ready_of(app: web.Application) -> web.StreamResponse:
     """A real verdict on a canary text: red while the guard hangs, whatever its process says."""
-    health = await request.app[SERVICE].guard.health()
-    is_ready = health.is_ready and not request.app[ADMISSION].is_draining
+    health = await app[SERVICE].guard.health()
+    is_ready = health.is_ready and not app[ADMISSION].is_draining
     return web.json_response({"ready": is_ready}, status=200 if is_ready else 503)
 
 
@@ -161,6 +173,7 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
         _check_head(request)
         response: web.StreamResponse = await handler(request)
     except ApiError as exc:
+        request.app[METRICS].refused(exc)
         return error_response(exc, {}, request.path)
     except (ConnectionError, TimeoutError):
         raise

@@ -21,6 +21,10 @@ STREAM_HEADERS = {
 }
 
 
+class SlowClient(ConnectionAbortedError):
+    """A client that did not take what was sent within `server.send_seconds`."""
+
+
 class Reply:
     """What the client of one request gets. Headers go out with the first byte, so an early failure has a status."""
 
@@ -102,7 +106,7 @@ class Reply:
             # A client that does not read would hold the upstream and the guard for ever.
             if self._request.transport is not None:
                 self._request.transport.abort()
-            raise ConnectionAbortedError("the client does not read") from exc
+            raise SlowClient("the client does not read") from exc
 
     async def _prepared(self) -> web.StreamResponse:
         if self._response is None:

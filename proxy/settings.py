@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from proxy.admin_settings import AdminSettings
 from proxy.auth_settings import AuthSettings
 from proxy.policy_settings import PolicySettings, RuleSettings
 from proxy.record_settings import RecordSettings
@@ -60,6 +61,8 @@ class ServerSettings(Section):
     """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
     drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
     """How long running answers may finish after a stop signal."""
+    max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 10_000
+    """Most connections of clients at once, within what the system allows of open files; more are closed at once."""
     max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
     """Most moderated requests at once; more are answered with 503."""
 
@@ -218,6 +221,7 @@ class Settings(Section):
     annotations: AnnotationSettings = AnnotationSettings()
     auth: AuthSettings = AuthSettings()
     passthrough: PassthroughSettings = PassthroughSettings()
+    admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     records: RecordSettings = RecordSettings()
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from proxy.app import HTTP_LINES_A_SECOND, running, serve, started
+from proxy.app import running, serve, started
 from proxy.config import load_settings
+from proxy.connections import HTTP_LINES_A_SECOND
 from proxy.settings import Settings, UpstreamSettings
 from tests.fakes import ScriptedGuard
 from tests.sockets import ask, connected
@@ -32,7 +33,7 @@ async def test_a_connection_that_says_garbage_is_told_so_and_closed(caplog: pyte
 
 
 async def test_a_head_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.app.IDLE_CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr("proxy.connections.IDLE_CONNECTION_SECONDS", 0.3)
     async with running(settings_of(), ScriptedGuard()) as port, connected(f"http://127.0.0.1:{port}") as client:
         async with asyncio.timeout(3):
             await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ")

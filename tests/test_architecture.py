@@ -17,6 +17,7 @@ MAX_FUNCTION_LINES = 50
 
 # Rooms without I/O and without a model: a test of them needs values only.
 PURE = {
+    "admin_settings",
     "annotations", "auth_settings", "benchmark.arrivals", "benchmark.figures", "benchmark.options",
     "benchmark.search", "benchmark.sizes", "channel", "channels", "chat_request", "choices", "completion_request",
     "config", "config_file", "conversation", "dialects", "doors", "error_bodies", "errors", "escapes",
@@ -29,7 +30,9 @@ PURE = {
 AIOHTTP = {
     f"proxy.{name}"
     for name in (
+        "admin",
         "app",
+        "connections",
         "demo",
         "doctor",
         "token_handlers",

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -90,7 +90,7 @@ async def dripped(url: str, whole: bytes, slow: bytes) -> None:
 async def test_a8_heads_and_bodies_that_only_drip_are_closed_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.app.IDLE_CONNECTION_SECONDS", 0.6)
+    monkeypatch.setattr("proxy.connections.IDLE_CONNECTION_SECONDS", 0.6)
     settings: Any = {"server__request_seconds": 0.6}
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: "
     start = http_request(b"", headers={"Content-Length": "9999"})
@@ -103,6 +103,27 @@ async def test_a8_heads_and_bodies_that_only_drip_are_closed_while_others_are_se
                 await asyncio.sleep(0.2)
                 assert events(await ask(server.url, stream=True)).content == "".join(WORDS)
         assert len(server.upstream.requests) == 1
+
+
+async def test_a9_a_flood_of_silent_connections_is_refused_and_streams_go_on() -> None:
+    async with weir(ScriptedUpstream(answer(WORDS), pause=0.3), server__max_connections=40) as server:
+        async with AsyncExitStack() as stack:
+            asked = await stack.enter_async_context(connected(server.url))
+            await asked.send(http_request(stream=True))
+            await asked.read_until(b"one")
+            silent = [await stack.enter_async_context(connected(server.url)) for _ in range(240)]
+            closed = [await gone(client) for client in silent]
+            assert closed == [False] * 39 + [True] * 201
+            assert (await asked.reply()).is_complete
+        await asyncio.sleep(0.1)
+        assert (await ask(server.url, stream=True)).status == 200  # there is room again
+
+
+async def gone(client: Client) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.02):
+            return await client.closed() == b""
+    return False
 
 
 def test_a2_without_the_c_parser_it_does_not_start() -> None:

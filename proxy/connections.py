@@ -1,0 +1,129 @@
+"""Clients' connections: how many there may be, and what one gets that does not speak HTTP."""
+
+import asyncio
+import math
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar, cast
+
+from aiohttp import web
+
+from proxy.errors import INTERNAL, ApiError, place_of
+from proxy.handlers import HTTP_LOGGER
+from proxy.replies import error_response
+from proxy.settings import ServerSettings
+
+if sys.platform != "win32":
+    import resource
+
+# Request heads: far above real ones.
+MAX_LINE_BYTES = 8190
+# For the head of a request, and between two of them. Above the 60 s after which load balancers
+# drop a connection, so that it is never we who close one that they are about to use.
+IDLE_CONNECTION_SECONDS = 75.0
+# For a client whose request was refused to read why, before its connection is closed on it.
+LINGER_SECONDS = 5.0
+# Lines that say of a connection that it does not speak HTTP: more would only help to fill the disk.
+HTTP_LINES_A_SECOND = 5
+# Files that are open besides connections: logs, listeners, the guard's socket, libraries that are loaded late.
+OTHER_FILES = 64
+# A connection may need one to the upstream.
+FILES_OF_A_CONNECTION = 2
+
+
+class Room:
+    """Counts connections. Above the limit new ones are closed at once, and those that are there notice nothing."""
+
+    def __init__(self, limit: int, tell: Callable[[ApiError], None]) -> None:
+        self._limit = limit
+        self._tell = tell
+        self.held = 0
+
+    def enter(self) -> bool:
+        if self.held >= self._limit:
+            self._tell(ApiError(503, "Too many connections.", code="too_many_connections"))
+            return False
+        self.held += 1
+        return True
+
+    def leave(self) -> None:
+        self.held -= 1
+
+
+def most_connections(settings: ServerSettings) -> int:
+    """As many as the settings and the system's limit of open files allow."""
+    if sys.platform == "win32":
+        return settings.max_connections
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return settings.max_connections
+    return min(settings.max_connections, max(1, (files - OTHER_FILES) // FILES_OF_A_CONNECTION))
+
+
+def allow_all_files() -> None:
+    """Take as many open files as the system lets us have; the usual 1,024 are for programs without connections."""
+    if sys.platform != "win32":
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with suppress(ValueError, OSError):  # some systems give an upper limit that they then refuse
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Connection(web.RequestHandler):
+    """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
+
+    __slots__ = ("_is_let_in", "_room", "_send_seconds")
+    _log_seconds: ClassVar[deque[float]] = deque(maxlen=HTTP_LINES_A_SECOND)  # when the newest lines were written
+
+    def __init__(self, server: web.Server, settings: ServerSettings, room: Room) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_CONNECTION_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            access_log=None,  # type: ignore[arg-type]  # one record a request says more
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+        )
+        self._send_seconds = settings.send_seconds
+        self._room, self._is_let_in = room, False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._is_let_in = self._room.enter()
+        if not self._is_let_in:
+            cast(asyncio.Transport, transport).abort()  # it has asked nothing yet, and may try again
+            return
+        found: socket.socket | None = transport.get_extra_info("socket")
+        if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # The last bytes of an answer wait in the kernel; this bounds how long.
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._send_seconds * 1000))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._is_let_in:
+            self._is_let_in = False
+            self._room.leave()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone, which is nothing to tell anyone
+        now, lines = time.monotonic(), self._log_seconds
+        if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
+            lines.append(now)
+            HTTP_LOGGER.warning("not served: %s", "nothing known" if exc is None else place_of(exc))
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, so its end must stay missing")
+        text = "The request cannot be read." if status < 500 else INTERNAL.message
+        response = error_response(ApiError(status, text, code=None if status < 500 else INTERNAL.code), {})
+        response.force_close()
+        return response

@@ -1,0 +1,181 @@
+"""Numbers for monitoring, in Prometheus' text format. Labels take values from lists of ours, never from a request."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from proxy.errors import ApiError
+from proxy.guard.metrics import Histogram as EngineHistogram
+from proxy.guard.metrics import Metrics as EngineMetrics
+from proxy.guard.protocol import Guard
+from proxy.records import Record
+
+# What errors are counted by; any other code is an upstream's own word, and counted as "other".
+CODES = frozenset({
+    "slow_client", "too_many_connections",
+    "content_filter", "context_length_exceeded", "guard_unavailable", "held_too_much", "internal_error",
+    "invalid_api_key", "invalid_body", "invalid_json", "invalid_value", "model_not_found", "not_found", "overloaded",
+    "request_timeout", "request_too_large", "several_credentials", "shutting_down", "total_timeout",
+    "unknown_parameter", "unsupported_charset", "unsupported_content_encoding", "unsupported_http_version",
+    "unsupported_media_type", "unsupported_value", "upstream_ended", "upstream_error", "upstream_timeout",
+    "upstream_unreachable", "upstream_unreadable",
+})  # fmt: skip
+# Limits of a key share one code, and are told apart by their names.
+KEY_LIMITS = frozenset({"max_streams", "requests_per_minute", "tokens_per_minute"})
+CHANNELS = frozenset({
+    "audio", "content", "delta", "function_call", "prompt", "reasoning", "reasoning_content", "refusal", "text",
+    "thinking", "tool_calls",
+})  # fmt: skip
+OTHER = "other"
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+# Of the engine's fine buckets each fourth is told: a factor of 2.4 between two.
+ENGINE_BUCKET_STEP = 4
+LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+# How often the event loop is asked how late it is.
+LAG_EVERY_SECONDS = 0.05
+
+
+class Metrics:
+    """What one process has served so far."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "weir_requests",
+            "Moderated requests that ended.",
+            ["endpoint", "outcome", "scanned"],
+            registry=registry,
+        )
+        self.key_requests = Counter("weir_key_requests", "The same by key.", ["key", "outcome"], registry=registry)
+        self.errors = Counter("weir_errors", "Refused requests and broken answers.", ["code"], registry=registry)
+        self.cuts = Counter(
+            "weir_cuts", "Texts that were flagged.", ["channel", "category", "policy"], registry=registry
+        )
+        self.characters = Counter(
+            "weir_characters", "Characters of answers.", ["state"], registry=registry
+        )  # received, scanned, delivered, unscanned: delivered without a verdict
+        self.tokens = Counter("weir_tokens", "Tokens judged, of prompts and answers.", registry=registry)
+        self.first_byte = Histogram(
+            "weir_first_byte_seconds", "From a request to our first byte.", buckets=SECONDS, registry=registry
+        )
+        self.upstream_first_byte = Histogram(
+            "weir_upstream_first_byte_seconds", "From a request to the upstream's head.",
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self.seconds = Histogram("weir_request_seconds", "Whole requests.", buckets=SECONDS, registry=registry)
+        self.guard_lag = Histogram(
+            "weir_guard_lag_seconds", "The longest wait for a verdict in each answer.", buckets=SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.loop_lag = Histogram(
+            "weir_loop_lag_seconds", "How late the event loop is.", buckets=LAG_SECONDS, registry=registry
+        )
+        self.loop_lag_worst = Gauge(
+            "weir_loop_lag_worst_seconds", "The latest that the event loop ever was.", registry=registry
+        )
+        self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
+        registry.register(_Engine(guard))
+
+    def served(self, record: Record) -> None:
+        """A request that has ended."""
+        self.requests.labels(record.endpoint, record.outcome, record.scanned).inc()
+        if record.key:
+            self.key_requests.labels(record.key, record.outcome).inc()
+        self.seconds.observe(record.seconds)
+        waits = (
+            (self.first_byte, record.first_byte_seconds),
+            (self.upstream_first_byte, record.upstream_first_byte_seconds),
+            (self.guard_lag, record.guard_lag_max_seconds),
+        )
+        for histogram, value in waits:
+            if value is not None:
+                histogram.observe(value)
+        self.tokens.inc(record.tokens)
+        if record.prompt is not None and record.prompt_flagged:
+            self.cuts.labels("prompt", record.prompt.category or OTHER, record.policy).inc()
+        for channel in record.channels:
+            for state in ("received", "scanned", "delivered"):
+                self.characters.labels(state).inc(getattr(channel, state))
+            self.characters.labels("unscanned").inc(max(0, channel.delivered - channel.scanned))
+            if channel.flagged is not None:
+                name = channel.channel.partition(".")[0]
+                known = name if name in CHANNELS else OTHER
+                self.cuts.labels(known, channel.flagged.category or OTHER, record.policy).inc()
+
+    def refused(self, error: ApiError) -> None:
+        """A request that got an error, before its answer or within it."""
+        limit = error.extra.get("limit")
+        known = limit if limit in KEY_LIMITS else error.code
+        self.errors.labels(known if known in CODES | KEY_LIMITS else OTHER).inc()
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class LoopLag:
+    """Asks the event loop to be called, again and again, and notes how late it was."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + LAG_EVERY_SECONDS
+        self._worst = 0.0
+        self._timer = self._loop.call_at(self._due, self._note)
+
+    def _note(self) -> None:
+        now = self._loop.time()
+        lag = max(0.0, now - self._due)
+        self._metrics.loop_lag.observe(lag)
+        if lag > self._worst:
+            self._worst = lag
+            self._metrics.loop_lag_worst.set(lag)
+        self._due = now + LAG_EVERY_SECONDS
+        self._timer = self._loop.call_at(self._due, self._note)
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+
+class _Engine(Collector):
+    """The guard engine's own numbers, as they are when somebody asks. A guard that keeps none tells none."""
+
+    # Numbers that only grow; the others are of now.
+    TOTALS = frozenset({
+        "steps", "tokens", "evictions", "evicted_tokens", "replays", "replayed_tokens", "shared_tokens", "refusals",
+        "faults", "restarts",
+    })  # fmt: skip
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def describe(self) -> Sequence[GaugeMetricFamily]:
+        return ()
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        read = getattr(self._guard, "metrics", None)
+        found = read() if callable(read) else None
+        if not isinstance(found, EngineMetrics):
+            return
+        for name in found.__struct_fields__:
+            value, shown, said = getattr(found, name), f"weir_engine_{name}", f"The engine's {name.replace('_', ' ')}."
+            if isinstance(value, EngineHistogram):
+                if value.counts:
+                    yield _family(shown, said, value)
+            elif name in self.TOTALS:
+                yield CounterMetricFamily(shown, said, value=value)
+            else:
+                yield GaugeMetricFamily(shown, said, value=value)
+
+
+def _family(name: str, said: str, histogram: EngineHistogram) -> HistogramMetricFamily:
+    below, buckets = 0, []
+    for number, (bound, count) in enumerate(zip(histogram.bounds, histogram.counts, strict=False), 1):
+        below += count
+        if number % ENGINE_BUCKET_STEP == 0:
+            buckets.append((f"{bound:.6g}", float(below)))
+    buckets.append(("+Inf", float(histogram.count)))
+    return HistogramMetricFamily(name, said, buckets=buckets, sum_value=histogram.total)
