@@ -4,9 +4,11 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
@@ -126,7 +128,8 @@ class Record:
         self.scanned = scanned_of(self.channels, self.unscanned_parts) if is_judged else Scanned.NONE
 
     def as_dict(self) -> dict[str, Any]:
-        values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        values = msgspec.to_builtins(self)  # asdict takes a fifth of a short request's time
+        del values["_begin"]
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
 
     def write(self) -> None:
