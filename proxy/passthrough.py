@@ -81,8 +81,9 @@ class Route:
     path: str  # with {0}, {1} for ids
 
     @property
-    def key_header(self) -> str:
-        return KEY_HEADERS.get(self.family, "authorization")
+    def key_header(self) -> str | None:
+        """Where a key of ours goes; None for where the upstream's dialect has it."""
+        return KEY_HEADERS.get(self.family)
 
     @property
     def pattern(self) -> str:

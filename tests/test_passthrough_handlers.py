@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,15 @@ async def test_headers_and_keys_go_as_on_judged_routes() -> None:
     assert not {"cookie", "x-odd"} & {name.lower() for name in seen}
     assert upstream.requests[1]["headers"]["x-api-key"] == "sk-ours"
     assert "sk-client" not in str(upstream.requests)
+    settings: dict[str, Any] = {
+        "passthrough__allow": "files",
+        "upstream__api_key": "sk-ours",
+        "upstream__dialect": "anthropic",
+    }
+    async with weir(upstream, **settings) as server:
+        await ask(server.url, http_request(UPLOAD, path="/v1/files", headers=headers))
+    assert upstream.requests[2]["headers"]["x-api-key"] == "sk-ours"
+    assert "authorization" not in upstream.requests[2]["headers"]
     assert reply.headers["x-request-id"] == "r1"
     assert not {"set-cookie", "x-odd"} & reply.headers.keys()
 
