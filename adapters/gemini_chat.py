@@ -72,6 +72,7 @@ class GeminiTranslator:
         self._choices = options.choices
         self._calls: dict[int, int] = {}  # by candidate: its calls so far
         self._begun: set[int] = set()  # candidates whose role is told
+        self._ended: set[int] = set()
         self.dropped = 0
 
     def read(self, event: Event) -> Iterator[Chunk]:
@@ -125,6 +126,9 @@ class GeminiTranslator:
         return _objects(content, "parts")
 
     def _delta(self, index: int, part: Mapping[str, Any]) -> dict[str, Any]:
+        if index in self._ended and (part.get("text") or part.get("functionCall")):
+            # Models of old said STOP in every event: an answer of which the rest is missing is no answer.
+            raise AdapterError("a candidate goes on after its end")
         if part.get("functionCall") is not None:
             self.dropped += leftovers(part, CALL_FIELDS)
             return {"tool_calls": [self._call(index, part)]}
@@ -163,6 +167,7 @@ class GeminiTranslator:
         finish = "content_filter" if is_blocked else FINISH_REASONS.get(reason, "content_filter")
         if finish == "stop" and self._calls.get(index):
             finish = "tool_calls"
+        self._ended.add(index)
         return {"index": index, "delta": {}, "finish_reason": finish, **native}
 
     def _usage(self, counts: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from adapters.base import AdapterError, Delta, Event, Finish, UpstreamReportedError
+from proxy.stream import Outcome
 from tests.adapters.dialects import (
     GEMINI,
     GEMINI_REFUSAL,
@@ -159,6 +160,15 @@ def test_a_body_that_does_not_end_is_refused() -> None:
     for body in (gemini_body({"text": "a"}, finish=None), b"{}", gemini_body(candidates=[])):
         with pytest.raises(AdapterError):
             adapter_of("gemini", is_body=True).decode(Event(body.decode()))
+
+
+def test_an_answer_that_goes_on_after_its_end_is_no_complete_one() -> None:
+    stream, _ = stream_of("gemini")
+    drive(stream, [gemini({"text": "a"}, finish="STOP"), gemini({"text": "b"}, finish="STOP")])
+    assert stream.outcome is Outcome.FAILED
+    stream, _ = stream_of("gemini")
+    drive(stream, [gemini({"text": "a"}, finish="STOP"), gemini({"text": ""}, finish="STOP")])
+    assert stream.outcome is Outcome.COMPLETE
 
 
 def test_an_error_amid_the_answer() -> None:
