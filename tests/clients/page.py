@@ -22,7 +22,10 @@ def row_of(client: Client, *, stream: bool) -> Row:
 
 def cell_of(seen: Seen, name: str) -> str:
     """What an app's developer sees, in a few words."""
-    words = [_text(seen.text) if name != "failure" else "", *([f"finish `{seen.finish}`"] if seen.finish else [])]
+    words = [
+        _text(seen.text) if name not in ("failure", "down") else "",
+        *([f"finish `{seen.finish}`"] if seen.finish else []),
+    ]
     if name == "annotated" and seen.error is None:
         return f"in {seen.annotation}" if seen.annotation else "not shown"
     if seen.error is not None:
@@ -51,7 +54,7 @@ def written(text: str) -> dict[Row, Cells]:
     found = {}
     for line in _part(text, "seen").splitlines()[2:]:
         library, way, form, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        found[library, way, form] = dict(zip(COLUMNS, cells, strict=True))
+        found[library, way, form] = dict(zip(COLUMNS, cells, strict=False))  # a case may be new
     return found
 
 

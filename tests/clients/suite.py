@@ -111,6 +111,7 @@ class Case:
     hidden: str = ""  # what may not reach the client anywhere
     column: str = ""  # of the page, where this has one
     pause: float = 0.005  # seconds between the upstream's chunks
+    takes_long: bool = False  # clients wait before they ask again
 
 
 CASES = {
@@ -128,6 +129,12 @@ CASES = {
     "tool": Case(ScriptedGuard, tools=True),
     "cut tool": Case(lambda: ScriptedGuard(words("Paris")), tools=True, hidden="Paris", column="tool call flagged"),
     "failure": Case(lambda: ScriptedGuard(fails_after=10), hidden="nine", column="guard fails half way", pause=0.03),
+    "down": Case(
+        lambda: ScriptedGuard(prompt_delay=0.1, prompt_fault="raise"),
+        hidden="one two",
+        column="guard is down",
+        takes_long=True,
+    ),
 }
 
 

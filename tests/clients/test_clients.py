@@ -67,6 +67,8 @@ def compares(request: pytest.FixtureRequest) -> bool:
 
 async def run(runs: Runs, client: Client, name: str, *, stream: bool) -> tuple[Seen, Scripted, Any]:
     worker, case = runs.worker(client), CASES[name]
+    if case.takes_long and not is_complete():
+        pytest.skip("`make clients` waits for the clients that ask again")
     answers = [says_text(client.door, stream=stream)]
     if case.tools:
         answers = [calls_a_tool(client.door, stream=stream), *answers]
@@ -157,6 +159,16 @@ async def test_a_guard_that_fails_raises(runs: Runs, client: Client, stream: boo
     assert seen.text != TEXT
     assert guard.slots == 0
     check_page(runs, client, "failure", seen, stream=stream, compares=compares)
+
+
+@pytest.mark.parametrize(("client", "stream"), SHAPES)
+async def test_a_guard_that_is_down_raises(runs: Runs, client: Client, stream: bool, compares: bool) -> None:
+    seen, _, guard = await run(runs, client, "down", stream=stream)
+    check_hidden(CASES["down"], seen)
+    assert seen.error is not None
+    assert (seen.text, seen.calls) == ("", [])
+    assert guard.slots == 0
+    check_page(runs, client, "down", seen, stream=stream, compares=compares)
 
 
 def test_the_lock_file_pins_versions_and_no_download_address() -> None:
