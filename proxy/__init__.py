@@ -4,8 +4,8 @@ The path of a request, room by room:
 
 cli, __main__    the `weir` command and its manual; init, completion, doctor, moderate, demo, export, evaluation/,
                  benchmark/ are its other jobs; neighbours helps doctor with a wrong base URL
-config, config_file, settings, setting_types
-                 what can be set, read once, refused with a sentence
+config, config_file, settings, policy_settings, setting_names, setting_types
+                 what can be set, refused with a sentence; reload reads it again
 app              routes, start and stop
 admission        how many requests may run, and how they end when the server stops
 identity, key_limits, exposure
@@ -16,6 +16,7 @@ request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict
 dialects/        a chat request in the words of an upstream that does not speak chat
+policies         which policy a request gets; policy_check explains them, annotations tells in which notation
 exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
 upstream, upstream_headers

@@ -156,7 +156,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
     lines = [
         f"weir {__version__}: http://{_shown(host)}:{port}/v1{named_upstreams(settings)}",
         f"guard {guard.info.model}@{guard.info.revision}, policy {settings.policy.name}: {settings.policy.mode}, "
-        f"{settings.policy.on_flag}, {settings.policy.release}",
+        f"{settings.policy.on_flag}, {settings.policy.release}{named_policies(settings)}",
     ]
     if settings.admin.port is not None:
         lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/metrics")
@@ -171,6 +171,12 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def named_policies(settings: Settings) -> str:
+    """That there are more, and how many rules choose among them."""
+    more, rules = len(settings.policies), len(settings.rules)
+    return f"; {more} more by {rules} rule{'s' * (rules != 1)}" if more else ""
 
 
 def named_upstreams(settings: Settings) -> str:

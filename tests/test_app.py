@@ -2,6 +2,9 @@
 
 import asyncio
 import errno
+import os
+import signal
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from proxy.config import load_settings
 from proxy.connections import HTTP_LINES_A_SECOND
 from proxy.settings import Settings, UpstreamSettings
 from tests.fakes import ScriptedGuard
+from tests.reliability.environment import ROOT, environment
 from tests.sockets import ask, connected
 
 
@@ -45,6 +49,34 @@ async def test_a_port_that_stopped_refuses() -> None:
         assert (await ask(f"http://127.0.0.1:{port}", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
     with pytest.raises(ConnectionRefusedError):
         await ask(f"http://127.0.0.1:{port}")
+
+
+def test_more_policies_are_said_at_the_start() -> None:
+    rules = [{"policy": "kids", "models": ["m"]}]
+    settings = settings_of(policies__kids__mode="strict", rules=rules)
+    assert "policy default: loose, block, hold; 1 more by 1 rule\n" in f"{started(settings, ScriptedGuard(), 1)}\n"
+
+
+async def test_a_server_ends_with_its_terminal_and_not_at_a_signal_alone() -> None:
+    master, slave = os.openpty()
+    serve_it = (sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0")
+    async with asyncio.timeout(60):
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f'exec "$0" "$@" 0<>{os.ttyname(slave)}', *serve_it),  # which makes it the terminal
+            env=environment(WEIR_GUARD__PROCESS="false"),
+            cwd=ROOT,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        os.close(slave)
+        assert process.stderr is not None
+        while b"guard embedded" not in (line := await process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGHUP)
+        while b"settings reloaded: nothing changed" not in (line := await process.stderr.readline()):
+            assert line
+        os.close(master)
+        assert await process.wait() == 0
 
 
 def test_what_is_risky_is_said_at_the_start() -> None:
