@@ -57,7 +57,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app[METRICS] = Metrics(guard)
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
-        async with open_upstreams(settings) as upstreams, kept_records(settings.records) as records:
+        async with open_upstreams(settings) as upstreams, kept_records(settings) as records:
             app[SERVICE] = Service(settings, Policies(settings), guard, upstreams, records)
             yield
 

@@ -14,6 +14,7 @@ from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
 from proxy.policy import Policy, Verdict
 from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
+from proxy.trace import Trace
 from proxy.view import Span, View
 
 # Below this probability of any harm, a token's share in the category scores is not worth its time.
@@ -33,8 +34,11 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 class Channel:
     """A key's text in all its views. Yields batches, takes risks, knows what is cleared and flagged."""
 
-    def __init__(self, key: Key, kind: Kind, policy: Policy, *, folds: bool = False) -> None:
+    def __init__(
+        self, key: Key, kind: Kind, policy: Policy, *, folds: bool = False, trace: Trace | None = None
+    ) -> None:
         self.key = key
+        self._trace = trace  # for the record
         self.kind = kind
         self._policy = policy
         self.holds, self.ahead = policy.holds, policy.ahead
@@ -52,6 +56,8 @@ class Channel:
 
     def feed(self, text: str) -> None:
         self.length += len(text)
+        if self._trace is not None:
+            self._trace.feed(text)
         for view in self._views:
             view.feed(text)
         if self._awaits_escape or self._folder is not None:
@@ -104,6 +110,8 @@ class Channel:
             if batch.view == 0:
                 self._spans.append(span)
             self._rate(span)
+            if self._trace is not None:
+                self._trace.put(batch.view, view.judged - view.frames - 1, span)
             if self.flagged is None and view.is_flagged:
                 self.flagged, self.flagged_start = span, run_start
             if verdict is Verdict.BLOCK:

@@ -6,15 +6,17 @@ from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channel import Channel
 from proxy.policy import Policy, part_of
 from proxy.surrogates import DeltaJoiner
+from proxy.trace import Traces
 
 # Channels of one response: far above parallel tool calls in practice.
 MAX_CHANNELS = 512
 
 
 class Channels:
-    def __init__(self, policy: Policy, *, folds: bool = False) -> None:
+    def __init__(self, policy: Policy, *, folds: bool = False, traces: Traces | None = None) -> None:
         self._policy = policy
         self._folds = folds
+        self._traces = traces
         self._joiners: dict[Key, DeltaJoiner] = {}
         self._last: dict[int, Key] = {}  # the channel of each choice that text last arrived for
         self.by_key: dict[Key, Channel] = {}
@@ -26,7 +28,8 @@ class Channels:
             if len(self.by_key) >= MAX_CHANNELS:
                 raise AdapterError(f"more than {MAX_CHANNELS} channels")
             policy = self._policy.of(part_of(key, delta.kind))
-            self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds)
+            trace = self._traces.open(key) if self._traces is not None else None
+            self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds, trace=trace)
             self._joiners[key] = DeltaJoiner()
         if (last := self._last.get(key.choice, key)) != key:
             self.by_key[last].pause()

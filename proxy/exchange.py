@@ -110,6 +110,8 @@ class Exchange:
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
         folds = self._settings.guard.folded_view
+        if self._service.records is not None:
+            self._record.trace(self._ask.request.messages, self._ask.headers, keeps_text=self._keeps_text)
         self._prompts = prompts = await render_prompts(
             self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds
         )
@@ -180,6 +182,7 @@ class Exchange:
             notice=self._policy.notice,
             prompt=self._assessment if self._prompt_policy.holds else None,
             folded_view=self._settings.guard.folded_view,
+            traces=self._record.traces,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:
@@ -199,6 +202,11 @@ class Exchange:
     def encode_failure(self, failure: Failure) -> bytes:
         assert self._stream is not None  # only an answer that has begun can fail
         return self._stream.encode_failure(failure)
+
+    @property
+    def _keeps_text(self) -> bool:
+        wanted = self._policy.record_content
+        return self._settings.records.content if wanted is None else wanted
 
     @property
     def passed_headers(self) -> dict[str, str]:

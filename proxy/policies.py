@@ -21,10 +21,13 @@ class Chosen:
 
     def joined(self, other: "Chosen") -> "Chosen":
         """Both policies at once. What is said is as this one says it, what is allowed is what both allow."""
-        allowed = {
+        allowed: dict[str, bool | None] = {
             name: getattr(self.settings, name) and getattr(other.settings, name)
             for name in ("allow_stored", "allow_unscanned")
         }
+        # Text is kept where nobody forbids it and both ask for it, be it through the general setting.
+        kept = {one.settings.record_content for one in (self, other)}
+        allowed["record_content"] = False if False in kept else True if kept == {True} else None
         before = "before" in (self.settings.prompt_check, other.settings.prompt_check)
         both = self.settings.model_copy(update={**allowed, "prompt_check": "before" if before else "parallel"})
         return replace(self, settings=both, policy=self.policy.joined(other.policy))

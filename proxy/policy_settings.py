@@ -89,6 +89,8 @@ class PolicySettings(JudgingSettings):
     """Let the upstream keep answers and conversations, which can be read and continued without being judged."""
     annotations: tuple[Literal["weir", "openai", "azure"], ...] | None = None
     """Notations of answers under this policy instead of those of [annotations]; [] for none."""
+    record_content: bool | None = None
+    """Keep what was said in the records: prompts and answers; unset, [records] content decides."""
     channels: dict[Part, JudgingSettings] = Field(default_factory=dict)
     """Where one sort of text is judged otherwise, such as [policy.channels.reasoning] on_flag = "annotate"."""
 

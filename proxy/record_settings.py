@@ -18,6 +18,9 @@ class RecordSettings(Section):
     max_bytes: Annotated[Count, Field(ge=MIB, le=1 << 50)] = 1024 * MIB
     """Most space that the records take; beyond it the oldest are deleted."""
 
+    content: bool = False
+    """Keep what was said, too: prompts and answers, without keys; a policy's record_content goes before it."""
+
     @property
     def is_on(self) -> bool:
         return self.file is not None

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,10 @@ import msgspec
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
+from proxy.identity import CREDENTIALS
+from proxy.redaction import Redactor
 from proxy.stream import ModeratedStream, Outcome
+from proxy.trace import Traces
 
 LOGGER = logging.getLogger("weir.records")
 
@@ -111,6 +114,8 @@ class Record:
     guard_lag_max_seconds: float | None = None
     seconds: float = 0.0
     _begin: float = field(default_factory=time.monotonic)
+    _traces: Traces | None = None
+    _secrets: tuple[str, ...] = ()
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
@@ -120,6 +125,25 @@ class Record:
         """Of prompt and answer, as the guard counts them."""
         return self.prompt_tokens + sum(channel.tokens for channel in self.channels)
 
+    @property
+    def traces(self) -> Traces | None:
+        """What is kept of each token, where records are."""
+        return self._traces
+
+    def trace(self, prompt: Sequence[Mapping[str, Any]], headers: Mapping[str, str], *, keeps_text: bool) -> None:
+        """Keep the risks of all tokens to come; with the text `prompt`, too, and none of the caller's credentials."""
+        self._traces = Traces(keeps_text=keeps_text, prompt=prompt)
+        given = [text for name, text in headers.items() if name.lower() in CREDENTIALS]
+        self._secrets = tuple(part for text in given for part in text.split()[-1:])
+
+    @property
+    def bytes_held(self) -> int:
+        """About what it takes of memory."""
+        return 2000 + (0 if self._traces is None else self._traces.bytes_held)
+
+    def pack_trace(self, redactor: Redactor) -> bytes | None:
+        return None if self._traces is None else self._traces.pack(redactor.also(self._secrets).redact)
+
     def settle(self, stream: ModeratedStream, *, is_judged: bool) -> None:
         """What came of the answer."""
         self.outcome = OUTCOME_OF[stream.outcome]
@@ -128,8 +152,9 @@ class Record:
         self.scanned = scanned_of(self.channels, self.unscanned_parts) if is_judged else Scanned.NONE
 
     def as_dict(self) -> dict[str, Any]:
-        values = msgspec.to_builtins(self)  # asdict takes a fifth of a short request's time
-        del values["_begin"]
+        # asdict takes a fifth of a short request's time
+        found = msgspec.to_builtins(self, enc_hook=lambda _: None).items()
+        values = {name: value for name, value in found if not name.startswith("_")}
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
 
     def write(self) -> None:

@@ -36,6 +36,7 @@ from proxy.gate import Gate, HeldTooMuch
 from proxy.policy import Policy
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
+from proxy.trace import Traces
 
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
@@ -61,6 +62,7 @@ class Expected:
     notice: str = ""  # what a cut answer says in place of the rest
     prompt: Assessment | None = None
     folded_view: bool = False  # judge what readers read over, too
+    traces: Traces | None = None  # where the risks of all tokens are kept for the record
 
 
 class ModeratedStream:
@@ -70,7 +72,7 @@ class ModeratedStream:
         self._expected = expected
         self._gate = Gate(MAX_HELD_CHARACTERS, whole_calls=policy.keeps_calls_whole)
         self._choices = Choices(expected.choices)
-        self._channels = Channels(policy, folds=expected.folded_view)
+        self._channels = Channels(policy, folds=expected.folded_view, traces=expected.traces)
         self._has_usage = False
         self._is_open = False
         self._has_ended = False

@@ -33,7 +33,10 @@ class Store(Protocol):
         """Records as the log has them. Raises StoreError."""
 
     def show(self, name: str) -> dict[str, Any] | None:
-        """The one record whose id is `name` or begins with it; None where there is none, or more. Raises StoreError."""
+        """The one record whose id is `name` or begins with it; None where there is none, or more.
+
+        With its `trace`, as `trace.unpack` gives it, where one was kept. Raises StoreError.
+        """
 
     def close(self) -> None: ...
 

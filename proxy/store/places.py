@@ -7,7 +7,10 @@ from pathlib import Path
 
 from proxy.config_file import ConfigError
 from proxy.record_settings import RecordSettings
+from proxy.redaction import Redactor
+from proxy.settings import Settings
 from proxy.store.base import Place, Store, StoreError, StoreUnusable
+from proxy.store.row import NOTHING_ELSE
 from proxy.store.sqlite import SqliteFile, SqliteStore
 from proxy.store.writer import RecordWriter
 
@@ -27,7 +30,7 @@ def place_of(settings: RecordSettings) -> Place:
     return SqliteFile(settings.file)
 
 
-def start_writer(settings: RecordSettings) -> RecordWriter | None:
+def start_writer(settings: RecordSettings, redactor: Redactor = NOTHING_ELSE) -> RecordWriter | None:
     """None where no records are kept. What is wrong by tomorrow too is refused; all else the writer lives with.
 
     Raises ConfigError.
@@ -41,15 +44,21 @@ def start_writer(settings: RecordSettings) -> RecordWriter | None:
         raise ConfigError(f"[records]: {exc}.") from exc
     except StoreError:
         pass  # the writer tells it, and tries again
-    writer = RecordWriter(place, keep_days=settings.keep_days, max_bytes=settings.max_bytes)
+    writer = RecordWriter(place, keep_days=settings.keep_days, max_bytes=settings.max_bytes, redactor=redactor)
     writer.start()
     return writer
 
 
+def secrets_of(settings: Settings) -> list[str]:
+    """Keys of our own: whatever somebody says or quotes, they are not kept."""
+    own = [*(upstream.api_key for upstream in settings.upstreams), settings.guard.token]
+    return [one.get_secret_value() for one in own if one is not None]
+
+
 @asynccontextmanager
-async def kept_records(settings: RecordSettings) -> AsyncIterator[RecordWriter | None]:
+async def kept_records(settings: Settings) -> AsyncIterator[RecordWriter | None]:
     """The writer, from start to stop, off the event loop. Raises ConfigError."""
-    writer = await asyncio.to_thread(start_writer, settings)
+    writer = await asyncio.to_thread(start_writer, settings.records, Redactor(secrets_of(settings)))
     try:
         yield writer
     finally:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from proxy.records import Record
+from proxy.redaction import Redactor
 
 # Clients choose some of the names. What a flood of long ones could cost is bounded here.
 MAX_NAME_CHARACTERS = 256
 MAX_ERROR_CHARACTERS = 1000
 MAX_UNSCANNED_PARTS = 64
+NOTHING_ELSE = Redactor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,18 @@ class Row:
     scanned: str
     category: str  # of what was flagged first, prompt before answer; "" where nothing was
     body: str  # all that the log line has, as JSON in ASCII
+    trace: bytes | None = None  # `trace.unpack` reads it
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 
 
-def row_of(record: Record) -> Row:
+def row_of(record: Record, redactor: Redactor = NOTHING_ELSE) -> Row:
     values = _bounded(record.as_dict())
-    named = {name: values.get(name, "") for name in COLUMNS if name not in ("id", "category", "body")}
+    named = {name: values.get(name, "") for name in COLUMNS if name not in ("id", "category", "body", "trace")}
     body = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
-    return Row(id=values["request_id"], category=category_of(values), body=body, **named)
+    trace = record.pack_trace(redactor)
+    return Row(id=values["request_id"], category=category_of(values), body=body, trace=trace, **named)
 
 
 def category_of(values: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX records_outcome ON records (outcome, started, id)",
         "CREATE INDEX records_category ON records (category, started, id) WHERE category <> ''",
     ),
+    ("ALTER TABLE records ADD COLUMN trace {blob}",),
 )
 VERSION = len(STEPS)
 

@@ -9,6 +9,7 @@ from typing import Any
 from proxy.store.base import PAGE_ROWS
 from proxy.store.filters import Filter
 from proxy.store.row import COLUMNS, Row
+from proxy.trace import unpack
 
 INSERT = (
     f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"
@@ -42,9 +43,13 @@ class SqlStore(ABC):
 
     def show(self, name: str) -> dict[str, Any] | None:
         # Everything that begins with `name` sorts from it to before its last possible successor.
-        sql = "SELECT body FROM records WHERE id = ? OR (id > ? AND id < ?) ORDER BY id LIMIT 2"
+        sql = "SELECT body, trace FROM records WHERE id = ? OR (id > ? AND id < ?) ORDER BY id LIMIT 2"
         found = self._ask(sql, [name, name, f"{name}\U0010ffff"])
-        return json.loads(found[0][0]) if len(found) == 1 else None
+        if len(found) != 1:
+            return None
+        [(body, trace)] = found
+        record: dict[str, Any] = json.loads(body)
+        return record | ({"trace": unpack(bytes(trace))} if trace is not None else {})
 
 
 def values_of(rows: Sequence[Row]) -> list[tuple[Any, ...]]:

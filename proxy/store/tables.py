@@ -1,7 +1,8 @@
 """What `weir records` prints: tables on a terminal, columns divided by tabs elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from proxy.store.row import category_of
 STYLES = {"complete": "green", "cut": "red", "refused": "yellow", "error": "magenta", "client_gone": "dim"}
 LIST_COLUMNS = ("id", "started", "outcome", "category", "model", "key", "tokens", "seconds")
 CHANNEL_COLUMNS = ("choice", "channel", "received", "scanned", "delivered", "tokens", "worst", "flagged")
+RUN_COLUMNS = ("choice", "channel", "start", "end", "tokens", "level", "unsafe", "text")
 
 
 def print_list(records: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
@@ -29,11 +31,26 @@ def print_record(record: Mapping[str, Any], console: Console | None = None) -> N
     channels = [tuple(_text(_note(channel[name])) for name in CHANNEL_COLUMNS) for channel in record["channels"]]
     if channels:
         _print_table(CHANNEL_COLUMNS, channels, console)
+    if runs := [run for channel in record.get("trace", {"channels": []})["channels"] for run in _runs(channel)]:
+        _print_table(RUN_COLUMNS, runs, console)
+
+
+def _runs(channel: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Tokens of one level in a row, in the plain view."""
+    view = channel["views"][0] if channel["views"] else {"levels": []}
+    start = 0
+    for level, group in groupby(range(len(view["levels"])), key=view["levels"].__getitem__):
+        places = list(group)
+        end = view["ends"][places[-1]]
+        worst = max(view["unsafe"][place] for place in places)
+        text = channel.get("text", "")[start:end]
+        yield tuple(map(_text, (channel["choice"], channel["channel"], start, end, len(places), level, worst, text)))
+        start = end
 
 
 def as_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     """All but the channels, each as one value."""
-    found = {name: value for name, value in record.items() if name != "channels"}
+    found = {name: value for name, value in record.items() if name not in ("channels", "trace")}
     found["started"] = when(record["started"])
     found["unscanned_parts"] = " ".join(record["unscanned_parts"])
     found["prompt"] = _note(record["prompt"])

@@ -11,13 +11,15 @@ from collections import deque
 
 from proxy.errors import place_of
 from proxy.records import Record
+from proxy.redaction import Redactor
 from proxy.store.base import Place, Store, StoreCorrupt, StoreError
-from proxy.store.row import Row, row_of
+from proxy.store.row import NOTHING_ELSE, Row, row_of
 
 LOGGER = logging.getLogger("weir.store")
 
 # Records that wait for the disk. At 1,000 requests a second, a stall of 10 s loses none.
 MAX_QUEUED = 10_000
+MAX_QUEUED_BYTES = 64 << 20
 # Records of one transaction: enough that its cost does not count.
 BATCH_ROWS = 500
 # Between a failure and the next try.
@@ -35,12 +37,22 @@ DAY_SECONDS = 86_400
 class RecordWriter:
     """`put` and `close` are for any thread. Use from `start` to `close`."""
 
-    def __init__(self, place: Place, *, keep_days: int, max_bytes: int, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        keep_days: int,
+        max_bytes: int,
+        max_queued: int = MAX_QUEUED,
+        redactor: Redactor = NOTHING_ELSE,
+    ) -> None:
         self._place = place
+        self._redactor = redactor
         self._keep_seconds = keep_days * DAY_SECONDS
         self._max_bytes = max_bytes
         self._max_queued = max_queued
         self._queue: deque[Record] = deque()
+        self._bytes = 0  # of the queue
         self._change = threading.Condition()
         self._is_closing = False
         self._store: Store | None = None
@@ -60,10 +72,11 @@ class RecordWriter:
     def put(self, record: Record) -> None:
         """Never waits for the disk. The record must not change any more."""
         with self._change:
-            if len(self._queue) >= self._max_queued:
+            if len(self._queue) >= self._max_queued or self._bytes + record.bytes_held > MAX_QUEUED_BYTES:
                 self.dropped += 1
             else:
                 self._queue.append(record)
+                self._bytes += record.bytes_held
                 self._change.notify()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -111,7 +124,8 @@ class RecordWriter:
     def _take(self) -> list[Row]:
         with self._change:
             records = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_ROWS))]
-        rows = [row for record in records if (row := _row(record)) is not None]
+            self._bytes -= sum(record.bytes_held for record in records)
+        rows = [row for record in records if (row := _row(record, self._redactor)) is not None]
         with self._change:
             self.dropped += len(records) - len(rows)
         return rows
@@ -154,12 +168,13 @@ class RecordWriter:
         with self._change:
             self.dropped += len(self._queue) + len(self._rows)
             self._queue.clear()
+            self._bytes = 0
             self._rows = []
 
 
-def _row(record: Record) -> Row | None:
+def _row(record: Record, redactor: Redactor) -> Row | None:
     try:
-        return row_of(record)
+        return row_of(record, redactor)
     except Exception as exc:  # a mistake of ours costs one record, not all that follow
         LOGGER.error("records: one cannot be kept: %s", place_of(exc))
         return None

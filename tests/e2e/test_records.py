@@ -12,7 +12,7 @@ from proxy.store.base import StoreError
 from proxy.store.filters import Filter
 from proxy.store.places import open_reader
 from tests.driver import answer, read
-from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
+from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import Weir, recorded, weir
 from tests.sockets import ask, http_request
 
@@ -64,12 +64,55 @@ async def test_every_request_is_kept_as_it_was_logged(tmp_path: Path) -> None:
     assert [one["outcome"] for one in kept(file)] == ["cut", "complete", "refused"]
 
 
+async def test_a_cut_can_be_replayed_token_by_token_without_its_text(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["one", " two", " three", " four"]))
+    async with weir(upstream, ScriptedGuard(labels("SSUU")), records__file=str(file)) as server:
+        await streamed(server)
+        [record] = await until_kept(file, 1)
+    with open_reader(RecordSettings(file=file)) as store:
+        found = store.show(record["request_id"])
+    assert found is not None
+    [channel] = found.pop("trace")["channels"]
+    assert found == record
+    assert channel["views"][0]["ends"] == [3, 7, 13, 18]
+    assert channel["views"][0]["levels"] == ["Safe", "Safe", "Unsafe", "Unsafe"]
+    assert set(channel) == {"choice", "channel", "views"}
+
+
+async def test_content_is_kept_where_the_policy_says_so_without_keys(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    upstream = ScriptedUpstream(answer(["canary-answer sk", "-canary-key", " our-own-upstream-key"]))
+    settings: dict[str, Any] = {"records__file": str(file), "upstream__api_key": "our-own-upstream-key"}
+    messages = [{"role": "user", "content": "canary-prompt, password: hunter2hunter2"}]
+    async with weir(upstream, records__content=True, **settings) as server:
+        await streamed(server, messages=messages)
+        await until_kept(file, 1)
+    async with weir(upstream, records__content=True, policy__record_content=False, **settings) as server:
+        await streamed(server, messages=messages)
+        await until_kept(file, 2)
+    with open_reader(RecordSettings(file=file)) as store:
+        first, second = [store.show(one["request_id"]) for one in kept(file)]
+    assert first is not None
+    assert second is not None
+    [channel] = first["trace"]["channels"]
+    assert channel["text"] == f"canary-answer {'*' * 13} {'*' * 20}"
+    assert first["trace"]["prompt"] == [{"role": "user", "content": f"canary-prompt, password: {'*' * 14}"}]
+    assert "canary" not in json.dumps(second)
+
+
 async def test_what_is_kept_holds_no_content_and_no_key(tmp_path: Path) -> None:
     file = tmp_path / "records.db"
     upstream = ScriptedUpstream(answer(["canary", "-answer", " and", " more"]))
-    async with weir(upstream, ScriptedGuard(labels("SSSUU")), records__file=str(file)) as server:
+    guard = ScriptedGuard(labels("SSSUU"))
+    async with weir(upstream, guard, records__file=str(file)) as server:
         await streamed(server)
         await until_kept(file, 1)
+        guard.prompt_level = UNSAFE
+        assert (await ask(server.url, http_request(json.dumps(ASK).encode()))).status == 400
+        found = await until_kept(file, 2)
+    with open_reader(RecordSettings(file=file)) as store:
+        assert "canary" not in json.dumps([store.show(one["request_id"]) for one in found])
     for one in files_in(tmp_path):
         assert b"canary" not in one.read_bytes()
 

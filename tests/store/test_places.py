@@ -7,6 +7,7 @@ import pytest
 
 from proxy.config_file import ConfigError
 from proxy.record_settings import RecordSettings
+from proxy.settings import Settings
 from proxy.store.filters import Filter
 from proxy.store.places import kept_records, open_reader, start_writer
 from tests.store.records import ids, record, store_with
@@ -20,7 +21,7 @@ def test_without_a_file_no_records_are_kept() -> None:
 
 async def test_what_the_writer_writes_the_reader_reads(tmp_path: Path) -> None:
     settings = RecordSettings(file=tmp_path / "r.db", keep_days=36_500)
-    async with kept_records(settings) as writer:
+    async with kept_records(Settings(records=settings)) as writer:
         assert writer is not None
         writer.put(record(1))
     with open_reader(settings) as store:

@@ -1,9 +1,11 @@
 """Records in a file: what is written is found again, and what is too old or too much goes."""
 
+import json
 import os
 import sqlite3
 import stat
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ import pytest
 from proxy.store.base import StoreCorrupt, StoreError, StoreUnusable
 from proxy.store.filters import Filter
 from proxy.store.row import row_of
-from proxy.store.schema import VERSION
-from proxy.store.sqlite import SqliteFile, SqliteStore
+from proxy.store.schema import STEPS, VERSION
+from proxy.store.sqlite import TYPES, SqliteFile, SqliteStore
 from tests.store.records import START, cut, ids, record, store_with
 
 
@@ -72,6 +74,24 @@ def test_a_reader_needs_a_database_of_this_version(file: Path) -> None:
     file.touch()
     with pytest.raises(StoreUnusable, match="older version"):
         SqliteStore(file, is_reader=True)
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(file: Path) -> None:
+    old = sqlite3.connect(file)
+    for statement in STEPS[0]:
+        old.execute(statement.format_map(TYPES))
+    row = astuple(row_of(record(1)))[:-1]
+    old.execute(f"INSERT INTO records VALUES ({', '.join('?' * len(row))})", row)
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    with pytest.raises(StoreUnusable, match="older version"):
+        SqliteStore(file, is_reader=True)
+    store = SqliteStore(file)
+    store.write([row_of(record(2))])
+    assert ids(store.find(Filter())) == [2, 1]
+    assert store.show(f"weir-{1:032x}") == json.loads(row[-1])
+    store.close()
 
 
 def test_a_database_of_a_newer_weir_is_left_alone(file: Path) -> None:
