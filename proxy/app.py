@@ -15,7 +15,7 @@ from proxy import __version__
 from proxy.admin import administered
 from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
-from proxy.connections import Connection, Room, allow_all_files, most_connections
+from proxy.connections import Connection, Room, allow_all_files, most_connections, stop_listening
 from proxy.doors import DOORS
 from proxy.exchange import Service
 from proxy.exposure import is_loopback, require_identity
@@ -30,6 +30,7 @@ from proxy.handlers import (
     alive,
     errors_as_json,
     moderated,
+    part_while_draining,
     ready,
     stored_response,
 )
@@ -48,6 +49,9 @@ from proxy.token_handlers import COUNT_TOKENS, count_tokens
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
 
+# From a connection to its request: a client sends it as soon as it is connected.
+LAST_ASK_SECONDS = 0.25
+
 
 def build_app(settings: Settings, guard: Guard) -> web.Application:
     """The application around a guard that is ready. The caller closes the guard."""
@@ -62,6 +66,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
             yield
 
     app.cleanup_ctx.append(upstream_sessions)
+    app.on_response_prepare.append(part_while_draining)
     for path in DOORS:
         app.router.add_post(path, moderated)
     allowed = [route for route in ROUTES if route.family in settings.passthrough.allow]
@@ -78,7 +83,9 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
 @asynccontextmanager
 async def running(settings: Settings, guard: Guard, reloader: Reloader | None = None) -> AsyncIterator[int]:
-    """Serve until left; yields the port. Leaving lets running answers finish within `drain_seconds`."""
+    """Serve until left; yields the port. Leaving it takes requests for `pre_stop_seconds` more, and lets
+    running answers finish within `drain_seconds`.
+    """
     app = build_app(settings, guard)
     # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
@@ -92,13 +99,21 @@ async def running(settings: Settings, guard: Guard, reloader: Reloader | None = 
         assert server is not None  # made by setup()
         room = Room(most_connections(settings.server), app[METRICS].refused)
         listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(server, settings.server, room), settings.server.host, settings.server.port, backlog=1024
+            lambda: Connection(server, settings.server, room),
+            settings.server.host,
+            settings.server.port,
+            backlog=1024,
+            reuse_port=settings.server.reuse_port or None,
         )
         async with administered(settings.admin, app):
             try:
                 yield listener.sockets[0].getsockname()[1]
             finally:
-                listener.close()
+                app[ADMISSION].is_draining = True
+                await asyncio.sleep(settings.server.pre_stop_seconds)
+                await stop_listening(listener)
+                # Whoever connected last has not asked yet.
+                await asyncio.sleep(min(settings.server.pre_stop_seconds, LAST_ASK_SECONDS))
                 await app[ADMISSION].drain(settings.server.drain_seconds)
     finally:
         lag.close()

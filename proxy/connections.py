@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import selectors
 import socket
 import sys
 import time
@@ -33,6 +34,11 @@ HTTP_LINES_A_SECOND = 5
 OTHER_FILES = 64
 # A connection may need one to the upstream.
 FILES_OF_A_CONNECTION = 2
+
+# Turns of the event loop in which a listener that is to be closed may still let in who has connected.
+MOST_TURNS = 100
+# Turns without a new one until the last is in the server's hands.
+QUIET_TURNS = 3
 
 
 class Room:
@@ -70,6 +76,20 @@ def allow_all_files() -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         with suppress(ValueError, OSError):  # some systems give an upper limit that they then refuse
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def stop_listening(listener: asyncio.Server) -> None:
+    """Close, once those are let in that the system has already connected: a close would cut them off."""
+    with selectors.DefaultSelector() as selector:
+        for found in listener.sockets:
+            selector.register(found.fileno(), selectors.EVENT_READ)
+        quiet = 0
+        for _ in range(MOST_TURNS):
+            quiet = 0 if selector.select(0) else quiet + 1
+            if quiet > QUIET_TURNS:
+                break
+            await asyncio.sleep(0)
+        listener.close()
 
 
 class Connection(web.RequestHandler):

@@ -165,6 +165,13 @@ async def ready_of(app: web.Application) -> web.StreamResponse:
     return web.json_response({"ready": is_ready}, status=200 if is_ready else 503)
 
 
+async def part_while_draining(request: web.Request, response: web.StreamResponse) -> None:
+    """A client that keeps its connection would come back to a server that is about to go."""
+    if request.app[ADMISSION].is_draining:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
+
+
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
     """Whatever goes wrong outside an endpoint is told in the shape that clients of the API read."""

@@ -59,6 +59,10 @@ class ServerSettings(Section):
     """Longest wait for a client that does not read."""
     heartbeat_seconds: Annotated[Seconds, Field(le=50)] = 15.0
     """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
+    reuse_port: bool = False
+    """Share the port with other servers of the same user (SO_REUSEPORT): a new one takes over from an old one."""
+    pre_stop_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
+    """After a stop signal: how long new requests are still taken while /readyz says that others should be asked."""
     drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
     """How long running answers may finish after a stop signal."""
     max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 10_000

@@ -2,10 +2,17 @@
 
 import asyncio
 import signal
+import socket
 import sys
+from contextlib import AsyncExitStack
 
+import pytest
+
+from proxy.app import running
+from proxy.config import load_settings
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
+from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
 from tests.reliability.upstreams import ByUser
 from tests.sockets import Reply, ask, connected, http_request
@@ -17,6 +24,64 @@ async def asked(url: str, user: str) -> Reply:
     async with connected(url) as client:
         await client.send(http_request(stream=True, user=user))
         return await client.reply()
+
+
+async def test_k1_before_it_stops_it_is_not_ready_and_still_takes_requests() -> None:
+    upstream = ScriptedUpstream(answer(WORDS))
+    async with upstream.running(), AsyncExitStack() as stack:
+        values = {"server.port": 0, "upstream.base_url": upstream.url, "server.pre_stop_seconds": 0.5}
+        settings = load_settings(overrides=values, environ={})
+        port = await stack.enter_async_context(running(settings, ScriptedGuard()))
+        url = f"http://127.0.0.1:{port}"
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(stack.aclose())
+            await asyncio.sleep(0.1)
+            ready = await ask(url, http_request(b"", method="GET", path="/readyz"))
+            assert (ready.status, ready.headers["connection"]) == (503, "close")
+            reply = await ask(url, stream=True)
+            assert events(reply).content == TEXT
+            assert reply.headers["connection"] == "close"
+            assert not stopping.done()
+        with pytest.raises(ConnectionRefusedError):
+            await ask(url)
+
+
+async def test_k2_a_rolling_restart_loses_no_request() -> None:
+    """Ten times a new server takes the port over from the old one, while clients ask without a pause."""
+    guard, upstream = ScriptedGuard(), ScriptedUpstream(answer(WORDS))
+    given = {"server.reuse_port": True, "server.pre_stop_seconds": 0.1, "server.drain_seconds": 5}
+    async with upstream.running():
+        values = {"upstream.base_url": upstream.url, "server.port": free_port(), **given}
+        settings = load_settings(overrides=values, environ={})
+        url = f"http://127.0.0.1:{settings.server.port}"
+        is_over = asyncio.Event()
+        replies: list[Reply] = []
+
+        async def client() -> None:
+            while not is_over.is_set():
+                replies.append(await ask(url, stream=True))
+
+        async with AsyncExitStack() as last, asyncio.TaskGroup() as group:
+            old = AsyncExitStack()
+            await old.enter_async_context(running(settings, guard))
+            for _ in range(4):
+                group.create_task(client())
+            for _ in range(10):
+                new = AsyncExitStack()
+                await new.enter_async_context(running(settings, guard))
+                await old.aclose()
+                old = new
+            is_over.set()
+            last.push_async_callback(old.aclose)
+    assert len(replies) > 40
+    assert all(reply.is_complete and events(reply).content == TEXT for reply in replies)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
