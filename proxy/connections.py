@@ -137,6 +137,8 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if isinstance(exc, ConnectionError):
             raise exc  # the client is gone, which is nothing to tell anyone
+        if isinstance(exc, UnicodeEncodeError) and "Expect" in request.headers:
+            status = 417  # aiohttp quotes an expectation that it does not know, and fails where that is no text
         now, lines = time.monotonic(), self._log_seconds
         if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
             lines.append(now)

@@ -100,14 +100,14 @@ def check_stream(data: bytes) -> None:
 
 
 def check_sent(stream: ModeratedStream, sent: bytes, *, is_body: bool) -> None:
-    """The canary is nowhere but in the names of members, which no model writes."""
+    """The canary is nowhere but in names of members and in ids, which are no text: they hold no blank."""
     assert stream.outcome is not Outcome.OPEN
     said = [sent.decode()] if is_body and sent else [event.data for event in oracle(sent)]
     for text in said:
         found = {} if text == "[DONE]" else strictly(text)
         assert isinstance(found, dict)
         found.pop("weir", None)
-        assert not any("canary" in value for value in texts_in(found))
+        assert not any(" canary" in value for value in texts_in(found))
 
 
 def texts_in(value: Any) -> Iterator[str]:

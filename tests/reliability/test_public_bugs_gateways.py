@@ -82,7 +82,7 @@ async def test_aisix_466_text_is_judged_before_it_leaves_not_after() -> None:
     """api7/aisix#466: each chunk was forwarded at once, and the check followed at the end."""
     upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
     guard = ScriptedGuard(labels(""))
-    guard.delay = 0.3
+    guard.delay = 0.6
     async with weir(upstream, guard) as server, connected(server.url) as client, asyncio.timeout(10):
         await client.send(http_request(stream=True))
         await guard.judging.wait()
@@ -115,11 +115,11 @@ async def test_aisix_558_a_flagged_call_of_a_message_is_none_that_can_be_run() -
 async def test_aisix_760_a_monitor_neither_holds_nor_fails() -> None:
     """api7/aisix#760: in monitor mode streams were held whole, and refused where they were long."""
     guard = ScriptedGuard(labels("SSUUUU"))
-    guard.delay = 0.4
+    guard.delay = 30
     upstream = ScriptedUpstream(answer(WORDS), stall_at=11)
     async with weir(upstream, guard, policy__on_flag="monitor") as server, connected(server.url) as client:
         await client.send(http_request(stream=True))
-        with timed(0.39):
+        with timed(5):
             await client.read_until(b"one")
     long = " ".join(["word"] * 1_000)
     told = await tell(chunks=answer([long]), guard=ScriptedGuard(prompt_level=CONTROVERSIAL), policy__on_flag="monitor")
@@ -149,9 +149,9 @@ async def test_agentgateway_2387_a_guard_that_never_answers_is_a_failure() -> No
 
 async def test_agentgateway_3477_text_that_is_held_is_no_silence() -> None:
     """agentgateway/agentgateway#3477: held text counted as an idle stream: 200, and an empty body."""
-    upstream = ScriptedUpstream(answer(WORDS), pause=0.05)
+    upstream = ScriptedUpstream(answer(WORDS), pause=0.1)
     guard = ScriptedGuard(labels("US" * 5))
-    async with weir(upstream, guard, upstream__idle_seconds=0.3, server__heartbeat_seconds=0.1) as server:
+    async with weir(upstream, guard, upstream__idle_seconds=1.0, server__heartbeat_seconds=0.1) as server:
         reply = await ask(server.url, stream=True)
     assert events(reply).content == "".join(WORDS)
     assert reply.is_complete
@@ -288,14 +288,14 @@ async def test_defenseclaw_99_a_verdict_that_comes_late_is_not_taken_for_none() 
     assert is_cut(await tell(guard=guard))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.6])
+@pytest.mark.parametrize("seconds", [0.2, 1.5])
 async def test_akto_and_open_appsec_slowness_never_opens(seconds: float) -> None:
     """akto (a breaker after 8 s), open-appsec (3 s, then "transparency"), openai-agents-go#103: slow meant open."""
     guard = ScriptedGuard(CANARY)
     guard.delay = seconds
-    told = await tell(guard=guard, guard__verdict_seconds=0.45)
+    told = await tell(guard=guard, guard__verdict_seconds=1.0)
     assert b"canary" not in told.reply.raw
-    assert told.record["outcome"] == ("cut" if seconds < 0.45 else "error")
+    assert told.record["outcome"] == ("cut" if seconds < 1.0 else "error")
 
 
 async def test_tale_1596_what_is_flagged_today_is_not_served_from_yesterday() -> None:

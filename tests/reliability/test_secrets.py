@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from tests.driver import answer, body
 from tests.fakes import UNSAFE, RawUpstream, ScriptedGuard, ScriptedUpstream, labels
 from tests.reliability.bugs import JSON
 from tests.servers import weir
-from tests.sockets import ASK, CHAT_PATH, connected, http_request, read_reply
+from tests.sockets import ASK, CHAT_PATH, ask, connected, http_request, read_reply
 
 KEY, OWN, PROMPT, REPLY = "weir-canarykey", "sk-canaryown", "canaryprompt", "canaryreply"
 MESSAGES = [{"role": "user", "content": f"{PROMPT} and more"}]
@@ -97,11 +98,19 @@ OF_REQUESTS: dict[str, Way] = {
 }  # fmt: skip
 WAYS = {f"{name}, {how}": way for how, is_streamed in (("streamed", True), ("whole", False))
         for name, way in of_answers(is_streamed=is_streamed).items()} | OF_REQUESTS  # fmt: skip
+METRICS = http_request(b"", method="GET", path="/metrics", headers={"Host": "127.0.0.1", "Content-Type": ""})
 SECRETS = (KEY, OWN, PROMPT, REPLY)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @pytest.mark.parametrize("name", WAYS)
-async def test_no_key_and_no_text_is_told_to_a_log_a_record_or_a_stranger(
+async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_or_a_stranger(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     way = WAYS[name]
@@ -110,7 +119,7 @@ async def test_no_key_and_no_text_is_told_to_a_log_a_record_or_a_stranger(
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     keys = {"auth__keys": f"app:{digest_of(KEY)}", "upstream__api_key": OWN, "policy__notice": ""}
-    async with weir(way.upstream, way.guard, **keys, **way.settings) as server:
+    async with weir(way.upstream, way.guard, **keys, **way.settings, admin__port=(port := free_port())) as server:
         async with asyncio.timeout(10), connected(server.url) as client:
             await client.send(way.request)
             if way.leaves:
@@ -120,8 +129,10 @@ async def test_no_key_and_no_text_is_told_to_a_log_a_record_or_a_stranger(
                 await client.reply()
             raw = client.received
         await asyncio.sleep(0.02)
+        numbers = await ask(f"http://127.0.0.1:{port}", METRICS)
+    assert numbers.status == 200
     out, err = capfd.readouterr()
-    told = caplog.text + out + err + repr(contexts)
+    told = caplog.text + out + err + repr(contexts) + numbers.body.decode()
     assert not [secret for secret in SECRETS if secret in told]
     assert not [secret for secret in (KEY, OWN) if secret.encode() in raw]
     assert contexts == []
