@@ -11,7 +11,7 @@ from proxy.redaction import Redactor
 # Clients choose some of the names. What a flood of long ones could cost is bounded here.
 MAX_NAME_CHARACTERS = 256
 MAX_ERROR_CHARACTERS = 1000
-MAX_UNSCANNED_PARTS = 64
+MAX_NAMES = 64  # in a list of them
 NOTHING_ELSE = Redactor()
 
 
@@ -57,8 +57,8 @@ def category_of(values: Mapping[str, Any]) -> str:
 def _bounded(values: dict[str, Any]) -> dict[str, Any]:
     found = {name: clean(value) if isinstance(value, str) else value for name, value in values.items()}
     found["error"] = clean(values["error"], MAX_ERROR_CHARACTERS) if values["error"] is not None else None
-    parts = sorted(set(values["unscanned_parts"]))[:MAX_UNSCANNED_PARTS]
-    return found | {"unscanned_parts": [clean(part) for part in parts]}
+    named = {name: value for name, value in values.items() if isinstance(value, list | tuple) and name != "channels"}
+    return found | {name: [clean(str(part)) for part in value[:MAX_NAMES]] for name, value in named.items()}
 
 
 def clean(text: str, most: int = MAX_NAME_CHARACTERS) -> str:

@@ -52,7 +52,7 @@ def as_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     """All but the channels, each as one value."""
     found = {name: value for name, value in record.items() if name not in ("channels", "trace")}
     found["started"] = when(record["started"])
-    found["unscanned_parts"] = " ".join(record["unscanned_parts"])
+    found |= {name: " ".join(map(str, value)) for name, value in found.items() if isinstance(value, list | tuple)}
     found["prompt"] = _note(record["prompt"])
     return found | {"tokens": _tokens(record)}
 

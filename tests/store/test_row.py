@@ -5,7 +5,7 @@ import json
 import pytest
 
 from adapters.base import Note
-from proxy.store.row import COLUMNS, MAX_NAME_CHARACTERS, MAX_UNSCANNED_PARTS, category_of, clean, row_of
+from proxy.store.row import COLUMNS, MAX_NAME_CHARACTERS, MAX_NAMES, category_of, clean, row_of
 from tests.store.records import START, cut, record
 
 
@@ -30,10 +30,11 @@ def test_the_category_is_of_what_was_flagged_prompt_before_answer() -> None:
 
 def test_what_clients_choose_is_bounded() -> None:
     parts = tuple(f"part{number}" for number in range(10_000))
-    row = row_of(record(model="m" * 10_000_000, unscanned_parts=parts, error="e" * 100_000))
+    row = row_of(record(model="m" * 10_000_000, unscanned_parts=parts, error="e" * 100_000, dropped_parameters=parts))
     assert row.model == "m" * MAX_NAME_CHARACTERS
     assert len(row.body) < 5000
-    assert len(json.loads(row.body)["unscanned_parts"]) == MAX_UNSCANNED_PARTS
+    assert len(json.loads(row.body)["unscanned_parts"]) == MAX_NAMES
+    assert len(json.loads(row.body)["dropped_parameters"]) == MAX_NAMES
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\x00b", "\udfff\x00"])
