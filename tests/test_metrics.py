@@ -45,6 +45,7 @@ def test_a_request_is_counted_by_what_came_of_it() -> None:
     assert states == {"received": 11, "scanned": 9, "delivered": 10}
     assert found["weir_characters_total", "unscanned"] == 1
     assert found["weir_tokens_total",] == 9
+    assert not [key for key in found if key[0].endswith("_created")]
     assert found["weir_first_byte_seconds_count",] == 1
     assert found["weir_upstream_first_byte_seconds_bucket", "0.025"] == 1
 
@@ -84,7 +85,7 @@ def test_a_guard_that_keeps_no_numbers_tells_none() -> None:
 
 async def test_a_loop_that_is_held_up_is_late() -> None:
     metrics = Metrics(ScriptedGuard())
-    lag = LoopLag(metrics)
+    lag = LoopLag(metrics, after=0.0)
     await asyncio.sleep(0.06)
     time.sleep(0.2)  # noqa: ASYNC251
     await asyncio.sleep(0.06)
