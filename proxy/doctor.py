@@ -26,7 +26,7 @@ from proxy.model_list import read_models
 from proxy.moderate import moderate
 from proxy.neighbours import answering
 from proxy.policies import policy_of
-from proxy.settings import Settings, UpstreamSettings
+from proxy.settings import GuardSettings, Settings, UpstreamSettings
 from proxy.upstream import Upstream, open_session
 
 # Where each dialect's own tools look for a key.
@@ -231,9 +231,22 @@ async def about_guard(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(
             Status.OK, "guard", f"{info.model}@{info.revision}, window {info.window}, ready in {seconds:.1f} s"
         )
+        yield about_pins(settings.guard)
         yield await about_canaries(guard, settings)
     finally:
         await guard.close()
+
+
+def about_pins(guard: GuardSettings) -> Finding:
+    """Of a guard that is loaded: it would not be, were a file not the one that is pinned."""
+    if guard.address is not None:
+        return Finding(Status.OK, "files", "the guard's files are with whoever serves it: pin them there")
+    if guard.sha256:
+        return Finding(Status.OK, "files", f"{len(guard.sha256)} of the guard's have the SHA-256 that pins them")
+    if guard.model == "embedded":
+        return Finding(Status.OK, "files", "the embedded guard's come with the package; there is nothing to pin")
+    todo = "`sha256sum config.json *.safetensors` in its folder prints what [guard.sha256] wants."
+    return Finding(Status.WARN, "files", "the guard's are not pinned: others in their place would be taken", todo)
 
 
 async def about_canaries(guard: Guard, settings: Settings) -> Finding:

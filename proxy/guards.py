@@ -28,7 +28,12 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
     if wanted.process and may_fork and CAN_FORK:
         return await start_process_guard(config_of(wanted))
     return await start_guard(
-        wanted.model, revision=wanted.revision, device=wanted.device, dtype=wanted.dtype, settings=engine
+        wanted.model,
+        revision=wanted.revision,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        sha256=wanted.sha256,
+        settings=engine,
     )
 
 
@@ -55,7 +60,9 @@ def serve_guard(settings: Settings) -> int:
 
 
 def config_of(wanted: GuardSettings) -> Config:
-    return Config(wanted.model, engine_settings(wanted), wanted.revision, wanted.dtype, wanted.device)
+    return Config(
+        wanted.model, engine_settings(wanted), wanted.revision, wanted.dtype, wanted.device, sha256=wanted.sha256
+    )
 
 
 def engine_settings(wanted: GuardSettings) -> EngineSettings:

@@ -48,6 +48,8 @@ Line = Annotated[str, spelled(r"[^\x00-\x1f\x7f]{1,1024}", "must be one line of 
 SHORT_NAME = r"[A-Za-z0-9._-]{1,64}"
 SHORT_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"
 ShortName = Annotated[str, spelled(SHORT_NAME, SHORT_NAMES)]
+FileName = Annotated[str, spelled(r"[^/\\\x00-\x1f\x7f]{1,255}", "must be the name of a file, without a folder")]
+Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "must be 64 digits, 0 to 9 and a to f: what `sha256sum` prints")]
 Some = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 

@@ -17,9 +17,11 @@ from proxy.setting_types import (
     Bytes,
     Count,
     FileBytes,
+    FileName,
     Line,
     Seconds,
     Section,
+    Sha256,
     ShortName,
     not_bool,
     spelled,
@@ -134,6 +136,8 @@ class GuardSettings(Section):
     """A hub id, a folder, or "embedded" (demo grade)."""
     revision: Line | None = None
     """Branch, tag or commit of a hub model."""
+    sha256: dict[FileName, Sha256] = Field(default_factory=dict)
+    """SHA-256 of each file that is read, such as "model.safetensors" = "..."; any other file stops the start."""
     device: Annotated[str, spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"

@@ -164,6 +164,10 @@ TYPOS = [
         "[guard]\ndtype = 'bf16'",
         '[guard] dtype must be "auto", "float32", "bfloat16", "float16" or "int8", not "bf16"; did you',
     ),
+    ("[guard.sha256]\n'../x' = '" + "0" * 64 + "'", "[guard] sha256.../x must be the name of a file, without a folder"),
+    ("[guard.sha256]\n'config.json' = 'abc'", "[guard] sha256.config.json must be 64 digits, 0 to 9 and a to f"),
+    ("[guard.sha256]\nconfig.json = 'abc'", "there is no setting [guard] sha256.config.json"),
+    ("[guard]\nsha256 = 'abc'", "line 2: [guard] sha256 must be a table"),
     ("[guard]\non_failure = 'opne'", 'must be "closed" or "open", not "opne"; did you mean "open"?'),
     (
         "[policy]\nmode = 'Strict'",

@@ -18,6 +18,7 @@ from proxy.doctor import (
     Status,
     about_canaries,
     about_guard,
+    about_pins,
     about_settings,
     about_upstream,
     examine,
@@ -215,10 +216,26 @@ def test_the_unsafe_canary_ends_with_an_answer() -> None:
 async def test_a_guard_is_loaded_and_closed(tmp_path: Path) -> None:
     checkpoint = small_checkpoint(tmp_path / "small", vocab_size=QWEN_VOCABULARY)
     settings = Settings(guard=GuardSettings(model=str(checkpoint), device="cpu", threads=1))
-    loaded, canaries = [finding async for finding in about_guard(settings)]
+    loaded, files, canaries = [finding async for finding in about_guard(settings)]
     assert loaded.status is Status.OK
     assert "small@" in loaded.said
+    assert (files.status, files.subject) == (Status.WARN, "files")
+    assert "sha256sum config.json" in files.todo
     assert canaries.subject == "verdicts"
+
+
+@pytest.mark.parametrize(
+    ("guard", "said"),
+    [
+        (GuardSettings(), "nothing to pin"),
+        (GuardSettings(model="folder", sha256={"config.json": "0" * 64}), "1 of the guard's have the SHA-256"),
+        (GuardSettings(model="folder", address="unix:/run/guard.sock"), "pin them there"),
+    ],
+)
+def test_a_guard_is_said_to_be_pinned_or_to_have_nothing_to_pin(guard: GuardSettings, said: str) -> None:
+    finding = about_pins(guard)
+    assert (finding.status, finding.todo) == (Status.OK, "")
+    assert said in finding.said
 
 
 async def test_a_guard_that_cannot_be_loaded_is_a_failure(tmp_path: Path) -> None:

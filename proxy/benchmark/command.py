@@ -38,7 +38,7 @@ def run(wanted: Wanted, settings: GuardSettings) -> int:
         kv_dtype=settings.kv_dtype,
         cuda_graphs=settings.cuda_graphs,
     )
-    config = Config(settings.model, running, settings.revision, settings.dtype, settings.device)
+    config = Config(settings.model, running, settings.revision, settings.dtype, settings.device, sha256=settings.sha256)
     try:
         loaded = load(config)
         if sizes.longest > loaded.info.window:

@@ -23,7 +23,9 @@ def load(config: Config) -> LoadedGuard:
     """Raises CheckpointError."""
     if config.model.startswith(RANDOM):
         return random_guard(config.model.removeprefix(RANDOM), device=config.device, dtype=config.dtype)
-    return load_guard(config.model, revision=config.revision, device=config.device, dtype=config.dtype)
+    return load_guard(
+        config.model, revision=config.revision, device=config.device, dtype=config.dtype, sha256=config.sha256
+    )
 
 
 class BenchSupervisor(Supervisor):

@@ -153,7 +153,12 @@ async def open_guard(settings: GuardSettings) -> Guard:
         limits=LIMITS,
     )
     return await start_guard(
-        settings.model, revision=settings.revision, device=settings.device, dtype=settings.dtype, settings=running
+        settings.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        sha256=settings.sha256,
+        settings=running,
     )
 
 

@@ -22,12 +22,12 @@ from torch import Tensor
 from proxy.guard import embedded
 from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
 from proxy.guard.model import GuardModel, Heads, Layer, foldable
+from proxy.guard.pins import HASH_BLOCK_BYTES, pin_fault, sha256_of
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
 
 EMBEDDED = "embedded"
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
-HASH_BLOCK_BYTES = 1 << 20
 # Tensors that other programs need and this one does not.
 IGNORED = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 FLOATS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,7 +56,12 @@ class Checkpoint:
 
 
 def load_guard(
-    model: str = EMBEDDED, *, revision: str | None = None, dtype: str = "auto", device: str = "cpu"
+    model: str = EMBEDDED,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    sha256: Mapping[str, str] | None = None,
 ) -> LoadedGuard:
     """Load "embedded", a folder, or a hub id.
 
@@ -64,10 +69,11 @@ def load_guard(
     `dtype` is "auto" (bfloat16 where the device computes it natively and the checkpoint is in it, else
     float32), "float32", "bfloat16", "float16", or "int8": float32 with 8-bit matrices, on a CPU.
     `device` is "cpu", "cuda", "cuda:1", or "auto".
+    `sha256` pins the files that are read, by name: see `pins.pin_fault`.
     Raises CheckpointError.
     """
     with ExitStack() as files:
-        return build_guard(_open(model, revision, files), dtype, find_device(device))
+        return build_guard(_open(model, revision, sha256 or {}, files), dtype, find_device(device))
 
 
 def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> LoadedGuard:
@@ -90,15 +96,19 @@ def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Loa
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
 
 
-def _open(model: str, revision: str | None, files: ExitStack) -> Checkpoint:
+def _open(model: str, revision: str | None, pins: Mapping[str, str], files: ExitStack) -> Checkpoint:
     if model == EMBEDDED:
+        if pins:
+            raise CheckpointError("guard.sha256 pins the files of a folder or a hub model; the embedded guard has none")
         return _open_embedded()
     folder = Path(model).expanduser()
     if folder.is_dir():
+        _check_pins(folder, folder.resolve().name, pins)
         return _open_folder(folder, folder.resolve().name, None, revision, files)
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         raise CheckpointError(f"guard {model!r}: no such folder, and not a hub id like Qwen/Qwen3Guard-Stream-0.6B")
     snapshot = _download(model, revision)
+    _check_pins(snapshot, model, pins)
     # The hub's cache names a snapshot's folder after its commit.
     return _open_folder(snapshot, model.rpartition("/")[2], snapshot.name, None, files)
 
@@ -112,6 +122,12 @@ def _download(model: str, revision: str | None) -> Path:
             f"guard {model}{at} is not in the local cache and could not be downloaded ({type(exc).__name__}). "
             f"With a connection, run `hf download {model}`; without one, copy the folder here and name it instead."
         ) from exc
+
+
+def _check_pins(folder: Path, name: str, pins: Mapping[str, str]) -> None:
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if pins and (fault := pin_fault(folder, pins, (CONFIG, INDEX, *weights))):
+        raise CheckpointError(f"{name}: {fault}")
 
 
 def _open_embedded() -> Checkpoint:
@@ -131,7 +147,7 @@ def _open_embedded() -> Checkpoint:
 def _open_folder(folder: Path, name: str, commit: str | None, pinned: str | None, files: ExitStack) -> Checkpoint:
     config = _read_json(folder / CONFIG, name)
     paths = _weight_files(folder, name)
-    revision = commit or _hash(paths)
+    revision = commit or sha256_of(paths)[:12]
     if pinned is not None and not revision.startswith(pinned.removeprefix("sha256:")[: len(revision)]):
         raise CheckpointError(f"{name}: the weights' SHA-256 starts with {revision}, but {pinned} was asked for")
     handles: dict[str, Any] = {}
@@ -180,15 +196,6 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{name}: {path.name} must hold an object")
     return value
-
-
-def _hash(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(HASH_BLOCK_BYTES):
-                digest.update(block)
-    return digest.hexdigest()[:12]
 
 
 def _check(checkpoint: Checkpoint, expected: Shapes) -> None:

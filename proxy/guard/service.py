@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from proxy.guard.devices import make_runner
@@ -20,6 +20,7 @@ async def start_guard(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "cpu",
+    sha256: Mapping[str, str] | None = None,
     settings: GuardSettings | None = None,
 ) -> "LocalGuard":
     """Load a guard off the event loop, start its engine, and let it judge its canaries once.
@@ -27,7 +28,7 @@ async def start_guard(
     `model` is "embedded", a folder, or a hub id; see `loader.load_guard` for the rest.
     The caller closes it. Raises GuardUnavailable (CheckpointError is one) with the reason.
     """
-    loaded = await asyncio.to_thread(load_guard, model, revision=revision, dtype=dtype, device=device)
+    loaded = await asyncio.to_thread(load_guard, model, revision=revision, dtype=dtype, device=device, sha256=sha256)
     guard = LocalGuard(loaded, settings)
     await check_guard(guard)
     return guard

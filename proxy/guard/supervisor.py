@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Config(msgspec.Struct, frozen=True):
     host: str = ""  # or a TCP address, and the token that its peers must know
     port: int = 0
     token: str = ""
+    sha256: Mapping[str, str] = {}  # of the model's files, by name
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -110,7 +111,9 @@ class Supervisor:
         """Raises CheckpointError."""
         config = self._config
         Runner.use_one_thread()  # a pool of threads would not survive the fork
-        return load_guard(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
+        return load_guard(
+            config.model, revision=config.revision, dtype=config.dtype, device=config.device, sha256=config.sha256
+        )
 
     def _listen(self) -> None:
         config = self._config
