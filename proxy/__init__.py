@@ -11,7 +11,7 @@ admission        how many requests may run, and how they end when the server sto
 identity, key_limits, exposure
                  whose key a request shows, how much that one may ask, and whether others can reach us at all
 handlers         one coroutine an endpoint
-metrics, admin   numbers, and the operator's own listener that tells them
+metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
 request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict

@@ -1,6 +1,7 @@
-"""The operator's listener: metrics and health on an address of its own, with a key of its own."""
+"""The operator's listener: metrics, health and the console on an address of its own, with a key of its own."""
 
 import hmac
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,11 +11,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.admin_settings import AdminSettings
 from proxy.admission import STOP_SECONDS
-from proxy.errors import ApiError
+from proxy.console.page import FILES, HEADERS
+from proxy.console.routes import Console
+from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exposure import is_loopback
 from proxy.handlers import ADMISSION, METRICS, alive, ready_of
 from proxy.identity import digest_of
 from proxy.replies import error_response
+
+LOGGER = logging.getLogger("weir.admin")
 
 ADMIN = web.AppKey("admin", AdminSettings)
 PUBLIC_APP = web.AppKey("public_app", web.Application)
@@ -28,6 +33,7 @@ def build_admin(settings: AdminSettings, public: web.Application) -> web.Applica
     app.router.add_get("/metrics", metrics, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", readiness, allow_head=False)
+    app.router.add_routes(Console(public).routes())
     return app
 
 
@@ -44,29 +50,50 @@ async def readiness(request: web.Request) -> web.StreamResponse:
 
 @web.middleware
 async def for_operators(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Nobody else gets further, whatever they ask for."""
+    """Nobody else gets further, whatever they ask for. The page's own files hold no secret."""
+    settings = request.app[ADMIN]
     try:
-        check_operator(request.app[ADMIN], request.headers.getall(hdrs.AUTHORIZATION, []), request.headers.get("host"))
+        if settings.key is None:
+            check_neighbour(request.headers.get("host"), request.headers.get("origin"))
+        elif not _is_file_of_page(request):
+            check_key(settings.key.get_secret_value(), request.headers.getall(hdrs.AUTHORIZATION, []))
         response: web.StreamResponse = await handler(request)
     except ApiError as exc:
-        return error_response(exc, {})
+        response = error_response(exc, {})
     except web.HTTPException as exc:
-        return error_response(ApiError(exc.status, "There is no such endpoint here.", code="not_found"), {})
+        response = error_response(ApiError(exc.status, "There is no such endpoint here.", code="not_found"), {})
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception as exc:  # what it says may quote a conversation
+        LOGGER.error("internal error: %s", place_of(exc))
+        response = error_response(Fault(INTERNAL, 500).api_error(), {})
+    response.headers.update({name: text for name, text in HEADERS.items() if name not in response.headers})
     return response
 
 
-def check_operator(settings: AdminSettings, credentials: Sequence[str], host: str | None) -> None:
+def _is_file_of_page(request: web.Request) -> bool:
+    resource = request.match_info.route.resource
+    return request.method == "GET" and resource is not None and resource.canonical in FILES
+
+
+def check_neighbour(host: str | None, origin: str | None) -> None:
+    """Without a key the listener is on loopback. Raises ApiError.
+
+    A page in a browser here could reach it by a name of its own that leads to 127.0.0.1, and the browser then tells
+    that name; or send a request from elsewhere, and the browser then tells from where.
+    """
+    name = (host or "").rpartition(":")[0] or (host or "")
+    if not is_loopback(name.strip("[]")):
+        raise ApiError(403, "Ask by a loopback address.", code="wrong_host")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise ApiError(403, "Another page asked for it.", code="wrong_origin")
+
+
+def check_key(key: str, credentials: Sequence[str]) -> None:
     """Raises ApiError."""
-    if settings.key is None:
-        # Without a key the listener is on loopback. A page in a browser here could reach it by a name of its own
-        # that leads to 127.0.0.1; the browser then tells that name.
-        name = (host or "").rpartition(":")[0] or (host or "")
-        if not is_loopback(name.strip("[]")):
-            raise ApiError(403, "Ask by a loopback address.", code="wrong_host")
-        return
     given = [text.partition(" ") for text in credentials]
     token = given[0][2] if len(given) == 1 and given[0][0].lower() == "bearer" else ""
-    if not hmac.compare_digest(digest_of(token), digest_of(settings.key.get_secret_value())):
+    if not hmac.compare_digest(digest_of(token), digest_of(key)):
         headers = {"www-authenticate": "Bearer"}
         raise ApiError(401, "The operator's key is missing or not valid.", code="invalid_api_key", headers=headers)
 
@@ -77,7 +104,9 @@ async def administered(settings: AdminSettings, public: web.Application) -> Asyn
     if settings.port is None:
         yield None
         return
-    runner = web.AppRunner(build_admin(settings, public), access_log=None, shutdown_timeout=STOP_SECONDS)
+    app = build_admin(settings, public)
+    # Who leaves the page frees the guard at once.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()

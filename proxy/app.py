@@ -174,7 +174,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
         f"{settings.policy.on_flag}, {settings.policy.release}{named_policies(settings)}",
     ]
     if settings.admin.port is not None:
-        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/metrics")
+        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/ (console), /metrics")
     if guard.info.model == "embedded":
         lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
         if not is_loopback(host):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.admin import administered, check_operator
+from proxy.admin import administered, check_neighbour
 from proxy.admin_settings import AdminSettings
 from proxy.app import build_app
 from proxy.config import load_settings
@@ -43,7 +43,7 @@ async def test_metrics_and_health_are_there_and_nothing_else() -> None:
         assert b"\nweir_streams 0.0\n" in reply.body
         assert (await ask(url, get("/healthz"))).json == {"status": "ok"}
         assert (await ask(url, get("/readyz"))).json == {"ready": True}
-        for path in ("/v1/chat/completions", "/", "/metrics/"):
+        for path in ("/v1/chat/completions", "/metrics/"):
             assert (await ask(url, get(path))).status == 404
         assert (await ask(url, http_request(path="/metrics", headers={"Host": "localhost"}))).status == 405
 
@@ -72,10 +72,11 @@ async def test_with_a_key_nothing_is_told_without_it() -> None:
 )
 def test_without_a_key_only_loopback_names_are_answered(host: str | None, is_let_in: bool) -> None:
     if is_let_in:
-        check_operator(AdminSettings(), [], host)
+        check_neighbour(host, None)
+        check_neighbour(host, f"http://{host}")
         return
     with pytest.raises(ApiError) as caught:
-        check_operator(AdminSettings(), [], host)
+        check_neighbour(host, None)
     assert caught.value.status == 403
 
 

@@ -1,0 +1,138 @@
+// A conversation, judged for real: its tokens, the curve, and what a client would have got.
+
+import { ask, byId, el, pairs, say } from "./dom.js";
+import { curve } from "./chart.js";
+
+const ROLES = ["system", "user", "assistant"];
+const REPLAY_SECONDS = 3;
+let number = 0;
+
+export function showAbout(about) {
+  byId("policy").replaceChildren(...about.policies.map((one) => el("option", { value: one.name }, `${one.name} (${one.mode}, ${one.on_flag}, ${one.release})`)));
+}
+
+export function start() {
+  addTurn("user", "");
+  addTurn("assistant", "");
+  byId("add-turn").addEventListener("click", () => addTurn("user", "").querySelector("textarea").focus());
+  byId("ask").addEventListener("submit", (event) => { event.preventDefault(); judge(); });
+}
+
+function addTurn(role, text) {
+  number += 1;
+  const options = ROLES.map((name) => el("option", { selected: name === role }, name));
+  const turn = el("div", { class: "turn", role: "group", "aria-label": `Turn ${number}` },
+    el("select", { "aria-label": `Role of turn ${number}` }, options),
+    el("textarea", { "aria-label": `Text of turn ${number}`, rows: 3, spellcheck: "false" }, text),
+    el("button", { type: "button", "aria-label": `Remove turn ${number}`, onclick: () => { turn.remove(); byId("add-turn").focus(); } }, "Remove"));
+  byId("turns").append(turn);
+  return turn;
+}
+
+async function judge() {
+  const turns = [...byId("turns").children].map((turn) => ({ role: turn.querySelector("select").value, content: turn.querySelector("textarea").value }));
+  const messages = turns.filter((turn) => turn.content);
+  if (!messages.length) { say("Write something first.", "bad"); return; }
+  const button = byId("judge");
+  button.disabled = true;
+  say("The guard reads.");
+  try {
+    const mode = byId("mode").value;
+    const found = await ask("/console/judge", { messages, policy: byId("policy").value, ...(mode ? { mode } : {}) });
+    byId("verdict").hidden = false;
+    byId("verdict").replaceChildren(judged(found), received(found));
+    say(summary(found));
+  } catch (error) {
+    say(error.message, "bad");
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function summary(found) {
+  const tokens = found.texts.reduce((sum, text) => sum + text.tokens.length, 0);
+  const prompt = found.prompt?.flagged ? `The prompt is flagged: ${found.prompt.category}. ` : "";
+  const texts = found.texts.filter((text) => text.flagged_at !== null).map((text) => `${text.channel} is flagged from character ${text.flagged_at} of ${text.length}. `);
+  return `${prompt}${texts.join("")}${found.flagged ? "" : "Nothing is flagged. "}${tokens} tokens of the answer were judged.`;
+}
+
+function judged(found) {
+  const prompt = found.prompt
+    ? el("p", {}, "Prompt: ", level(found.prompt), ` ${found.prompt.risk_prob.toFixed(2)}${found.prompt.category ? `, ${found.prompt.category}` : ""}${found.prompt.flagged ? ", flagged" : ""}`)
+    : el("p", {}, "There is no question; the answer was judged behind an empty one.");
+  const legend = el("p", { class: "hint" }, "Tokens: ", keyOf("Safe"), " ", keyOf("Controversial"), " ", keyOf("Unsafe"), "; struck through is what is withheld.");
+  return el("div", { class: "panel" }, el("h3", {}, `Verdict of ${found.guard}, policy ${found.policy.name}, ${found.policy.mode}`), prompt, legend, found.texts.map(textOf));
+}
+
+const level = (risk) => el("span", { class: "level", "data-level": risk.risk_level }, risk.risk_level);
+const keyOf = (name) => el("span", { class: "key-of", "data-level": name }, name);
+
+function textOf(text) {
+  const cut = text.flagged_at === null ? -1 : text.tokens.findIndex((token) => token.end > text.flagged_at);
+  const detail = el("div", { class: "detail", "aria-live": "polite" }, "Point at a token, or reach the tokens by Tab and move with the arrow keys.");
+  const tokens = text.tokens.map((token, n) => el("span", {
+    role: "option", id: `token-${text.channel}-${n}`, "aria-selected": "false", "data-level": token.risk_level, "data-withheld": cut >= 0 && n >= cut,
+    "aria-label": spoken(token), "data-n": n,
+  }, token.text));
+  const list = el("div", { class: "tokens", role: "listbox", tabindex: 0, "aria-label": `Tokens of ${text.channel}`, "aria-orientation": "horizontal" }, tokens);
+  if (cut >= 0) tokens[cut].before(el("span", { class: "cut", role: "presentation", "aria-hidden": "true" }, "cut here"));
+  let at = -1;
+  const drawn = curve(text.tokens.map((token) => token.harm), cut, (n) => select(n));
+  function select(n) {
+    if (n < 0 || n >= tokens.length || n === at) return;
+    tokens[at]?.setAttribute("aria-selected", "false");
+    at = n;
+    tokens[n].setAttribute("aria-selected", "true");
+    list.setAttribute("aria-activedescendant", tokens[n].id);
+    drawn.move(n);
+    detail.replaceChildren(...described(text.tokens[n], n));
+  }
+  list.addEventListener("mouseover", (event) => { if (event.target.dataset.n) select(Number(event.target.dataset.n)); });
+  list.addEventListener("focus", () => select(Math.max(at, 0)));
+  list.addEventListener("keydown", (event) => {
+    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: tokens.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    select(Math.min(Math.max(to, 0), tokens.length - 1));
+    tokens[at].scrollIntoView({ block: "nearest" });
+  });
+  const replay = el("button", { type: "button", onclick: () => play(tokens, select, replay) }, "Replay");
+  return el("div", {}, el("h4", {}, `${text.channel}: ${text.tokens.length} tokens, ${text.length} characters`), list, detail,
+    el("h4", {}, "Probability of harm, token by token"), drawn.element, el("p", { class: "row" }, replay));
+}
+
+/** Shows the tokens one after the other, as they were judged. */
+async function play(tokens, select, button) {
+  button.disabled = true;
+  for (const token of tokens) token.hidden = true;
+  const each = Math.max(1, Math.ceil(tokens.length / (REPLAY_SECONDS * 60)));
+  for (let n = 0; n < tokens.length; n += each) {
+    for (const token of tokens.slice(n, n + each)) token.hidden = false;
+    select(Math.min(n + each, tokens.length) - 1);
+    await new Promise((done) => setTimeout(done, Math.max(16, (REPLAY_SECONDS * 1000 * each) / tokens.length / 2)));
+  }
+  button.disabled = false;
+}
+
+const spoken = (token) => `${token.text.trim() || "space"}: ${token.risk_level}, ${token.risk_prob.toFixed(2)}${token.category ? `, ${token.category}` : ""}`;
+
+function described(token, n) {
+  const category = token.category ? `, ${token.category} (${token.category_prob.toFixed(2)})` : "";
+  return [
+    el("div", {}, `Token ${n + 1}, characters ${token.start} to ${token.end}: `, el("strong", {}, JSON.stringify(token.text))),
+    el("div", {}, level(token), ` with probability ${token.risk_prob.toFixed(4)}${category}; harm ${token.harm.toFixed(4)}`),
+  ];
+}
+
+function received(found) {
+  const panel = el("div", { class: "panel" }, el("h3", {}, "What a client would have received"));
+  const client = found.client;
+  if (!client) { panel.append(el("p", { class: "none" }, "The prompt passes. Add an answer to see what becomes of it.")); return panel; }
+  if (client.reasoning_content) panel.append(el("h4", {}, "Reasoning"), el("div", { class: "received" }, client.reasoning_content));
+  const text = client.content ?? client.message ?? "";
+  panel.append(el("div", { class: "received" }, text || "(no text)"));
+  const list = el("dl", { class: "pairs" });
+  pairs(list, [["HTTP status", client.status], ["Outcome", client.outcome], ["finish_reason", client.finish_reason ?? "none"], ...(client.error ? [["Error", client.error]] : [])]);
+  panel.append(list);
+  return panel;
+}

@@ -1,0 +1,99 @@
+// What the store keeps of requests: no texts, only counts, verdicts and times.
+
+import { ask, byId, el, milliseconds, pairs, say, short } from "./dom.js";
+import { bar } from "./chart.js";
+
+const PAGE = 50;
+let keeps = false;
+
+export function showAbout(about) {
+  keeps = about.keeps_records;
+  byId("search").hidden = !keeps;
+  byId("no-records").hidden = keeps;
+  byId("no-records").textContent = "No records are kept: set [records] file in weir.toml, or WEIR_RECORDS__FILE, and start Weir again.";
+}
+
+export function start() {
+  byId("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
+}
+
+export function show() {
+  if (keeps && byId("found").hidden) search();
+}
+
+async function search(until) {
+  const wanted = new URLSearchParams([...new FormData(byId("search"))].filter(([, text]) => text));
+  wanted.set("limit", PAGE);
+  if (until) wanted.set("until", until);
+  try {
+    const { records } = await ask(`/console/records?${wanted}`);
+    list(records);
+    say(records.length ? `${records.length} records.` : "No record fits.");
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}
+
+function list(records) {
+  const found = byId("found");
+  found.hidden = false;
+  if (!records.length) { found.replaceChildren(el("p", { class: "none" }, "No record fits.")); return; }
+  const heads = ["Request", "When", "Outcome", "Flagged", "Model", "Key", "Seconds"];
+  const rows = records.map((record) => el("tr", {},
+    el("td", {}, el("button", { type: "button", title: "Open this record", onclick: (event) => open(record.request_id, event.currentTarget) }, record.request_id.slice(5, 13))),
+    el("td", {}, when(record.started)), el("td", {}, record.outcome), el("td", {}, flaggedOf(record) ?? ""), el("td", {}, record.model),
+    el("td", {}, record.key), el("td", { class: "number" }, record.seconds.toFixed(2))));
+  const older = records.length === PAGE ? el("p", { class: "row" }, el("button", { type: "button", onclick: () => search(records.at(-1).started) }, "Older")) : null;
+  found.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: name === "Seconds" ? "number" : null }, name)))), el("tbody", {}, rows)), ...(older ? [older] : []));
+}
+
+const when = (seconds) => new Date(seconds * 1000).toLocaleString();
+
+function flaggedOf(record) {
+  if (record.prompt_flagged && record.prompt) return `prompt: ${record.prompt.category}`;
+  const channel = record.channels.find((one) => one.flagged);
+  return channel ? `${channel.channel}: ${channel.flagged.category}` : null;
+}
+
+async function open(id, button) {
+  try {
+    const record = await ask(`/console/records/${encodeURIComponent(id)}`);
+    for (const row of byId("found").querySelectorAll("tr")) row.removeAttribute("aria-current");
+    button.closest("tr").setAttribute("aria-current", "true");
+    detail(record);
+    say(`Record ${id} is open.`);
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}
+
+function detail(record) {
+  const facts = el("dl", { class: "pairs" });
+  pairs(facts, [
+    ["Began", when(record.started)], ["Outcome", `${record.outcome}, status ${record.status}`], ["Endpoint", `${record.endpoint}${record.stream ? ", streamed" : ""}`],
+    ["Model", record.model || "–"], ["Upstream", record.upstream || "–"], ["Key", record.key || "–"], ["Policy", record.policy], ["Guard", record.guard],
+    ["Scanned", record.scanned], ...(record.error ? [["Error", record.error]] : []),
+    ["Prompt", record.prompt ? `${risk(record.prompt)}${record.prompt_flagged ? ", flagged" : ""}, ${record.prompt_tokens} tokens` : "–"],
+    ["Our first byte", milliseconds(record.first_byte_seconds)], ["The upstream's", milliseconds(record.upstream_first_byte_seconds)],
+    ["Guard lag", `median ${milliseconds(record.guard_lag_p50_seconds)}, longest ${milliseconds(record.guard_lag_max_seconds)}`], ["Whole", `${record.seconds.toFixed(3)} s`],
+  ]);
+  const box = byId("record");
+  box.hidden = false;
+  box.replaceChildren(el("h3", {}, record.request_id), facts, ...record.channels.flatMap(channelOf),
+    el("p", { class: "hint" }, "Records hold no text and no curve: offsets count characters of what the upstream sent."));
+}
+
+const risk = (note) => `${note.risk_level} ${note.probability.toFixed(2)}${note.category ? `, ${note.category}` : ""}`;
+const place = (note) => `${risk(note)}, characters ${note.start} to ${note.end}`;
+
+function channelOf(channel) {
+  const length = Math.max(channel.received, 1);
+  const parts = [["rest", 0, 1], ["fill", 0, channel.delivered / length]];
+  if (channel.flagged) parts.push(["flag", channel.flagged.start / length, Math.max(channel.flagged.end, channel.flagged.start + length / 100) / length]);
+  const facts = el("dl", { class: "pairs" });
+  pairs(facts, [
+    ["Received", `${short(channel.received)} characters, ${short(channel.tokens)} tokens judged`], ["Judged", short(channel.scanned)], ["Delivered", short(channel.delivered)],
+    ["Worst", channel.worst ? place(channel.worst) : "–"], ...(channel.flagged ? [["Flagged", place(channel.flagged)]] : []),
+  ]);
+  return [el("h4", {}, `${channel.channel}, choice ${channel.choice}`), el("div", { class: "bar" }, bar(parts)), facts];
+}
