@@ -10,7 +10,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients long faults fuzz soak clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long faults fuzz soak clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -81,6 +81,15 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
 	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --ignore-scripts --silent && touch node_modules/.installed; \
 		else echo "node and npm are not installed: their clients are left out"; fi
 
+# In an environment of its own as well; the browser is the system's.
+CONSOLE := tests/console
+console-pictures: setup ## Drive the console in chromium: accessibility by axe, and pictures of each view into docs/
+	@test -x $(CONSOLE)/.venv-console/bin/python || $(PYTHON) -m venv $(CONSOLE)/.venv-console
+	$(CONSOLE)/.venv-console/bin/python -m pip install --quiet --requirement $(CONSOLE)/requirements.txt
+	@if command -v npm >/dev/null; then cd $(CONSOLE) && npm ci --ignore-scripts --silent; \
+		else echo "node and npm are not installed: axe is left out"; fi
+	WEIR_CONSOLE=docs $(BIN)/python -m pytest $(CONSOLE)/test_browser.py $(ARGS)
+
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
 
@@ -94,5 +103,5 @@ soak: setup ## A mixed load for MINUTES=30: slopes of memory, descriptors, tasks
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ import { Chart, bars } from "./chart.js";
 const EVERY = 1000; // milliseconds
 const HEALTH_EVERY = 5; // polls: a verdict on a canary costs the guard something
 const WINDOW = 10; // polls that percentiles are taken of
+const SMOOTH = 5; // polls that rates are taken over
 const MINUTE = 60;
 const UPSTREAM_ERRORS = ["upstream_ended", "upstream_error", "upstream_timeout", "upstream_unreachable", "upstream_unreadable"];
 
@@ -67,7 +68,7 @@ function setState(id, state, text) {
 }
 
 function draw(now) {
-  const before = polls.at(-2);
+  const before = polls.length > 1 ? polls.at(-Math.min(polls.length, SMOOTH + 1)) : null;
   const rate = (read) => (before ? Math.max(0, read(now) - read(before)) / (now.time - before.time) : null);
   const of = (name) => (found) => found.requests[name] ?? 0;
   const earlier = polls.at(-Math.min(polls.length, WINDOW + 1));
@@ -100,9 +101,10 @@ function drawEngine(now) {
   const engine = now.engine;
   const shown = [["streams", "Streams"], ["queue_depth", "Questions waiting"], ["last_batch", "Streams in the last step"], ["evictions", "Evictions"], ["faults", "Faults"], ["restarts", "Restarts"]];
   const memory = engine.kv_budget_bytes ? [["Memory of streams", `${short(engine.kv_held_bytes / 2 ** 20)} of ${short(engine.kv_budget_bytes / 2 ** 20)} MiB`]] : [];
-  const upstreams = (about?.upstreams ?? []).map((one) => [`Upstream ${one.name}`, `${one.host}, ${one.dialect}`]);
+  const upstreams = about.upstreams.map((one) => [`Upstream ${one.name}`, `${one.host}, ${one.dialect}`]);
   pairs(byId("engine"), [
-    ["Guard", about ? `${about.guard.model}@${about.guard.revision}` : "–"],
+    ["Guard", about.guard.model],
+    ["Revision", about.guard.revision],
     ...shown.filter(([name]) => name in engine).map(([name, title]) => [title, short(engine[name])]),
     ...memory,
     ["Event loop, latest ever", milliseconds(now.loop_lag_worst)],
