@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GEMMA := .venv-gemma
+SUPPLY := .venv-supply
 STAMP := $(VENV)/.installed
 ARGS ?=
 TIMES ?= 20
@@ -10,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long faults fuzz soak clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -102,6 +103,24 @@ fuzz: setup ## Mutate the corpus for SECONDS=600; keeps what breaks something. A
 soak: setup ## A mixed load for MINUTES=30: slopes of memory, descriptors, tasks and streams, lost streams, leak
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
+# In an environment of its own, as no tool of it is a dependency of Weir. The second lock is of what an image runs, without
+# torch, whose builds differ from index to index.
+LOCK := $(SUPPLY)/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header
+lock: ## Write the hashes of every version in constraints.txt: requirements.lock and docker/requirements.lock
+	@test -x $(SUPPLY)/bin/python || $(PYTHON) -m venv $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install --quiet --requirement tests/supply/requirements.txt
+	$(LOCK) constraints.txt --no-deps --universal --python-version 3.11 --output-file requirements.lock
+	echo "torch ; sys_platform == 'none'" | $(LOCK) pyproject.toml docker/torch-needs.in --constraint constraints.txt --override - \
+		--python-version 3.12 --python-platform linux --no-emit-package torch --output-file docker/requirements.lock
+
+verify-lock: ## Install docker/requirements.lock into an empty environment, each file checked by its hash
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+		&& "$$folder/bin/python" -m pip install --quiet --no-deps --require-hashes --requirement docker/requirements.lock \
+		&& echo "every file has a hash of docker/requirements.lock"
+
+audit: setup ## Known holes of the locked versions, or why nobody could be asked
+	@$(BIN)/python -m tests.supply.audit $(SUPPLY) requirements.lock
+
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) $(GEMMA) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

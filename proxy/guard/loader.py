@@ -32,6 +32,8 @@ INDEX = "model.safetensors.index.json"
 IGNORED = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 FLOATS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INT8 = "int8"
+WEIGHTS = "*.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
 
 class CheckpointError(GuardUnavailable):
@@ -115,7 +117,7 @@ def _open(model: str, revision: str | None, pins: Mapping[str, str], files: Exit
 
 def _download(model: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", WEIGHTS]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
@@ -125,7 +127,7 @@ def _download(model: str, revision: str | None) -> Path:
 
 
 def _check_pins(folder: Path, name: str, pins: Mapping[str, str]) -> None:
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    weights = sorted(path.name for path in folder.glob(WEIGHTS))
     if pins and (fault := pin_fault(folder, pins, (CONFIG, INDEX, *weights))):
         raise CheckpointError(f"{name}: {fault}")
 
@@ -170,18 +172,18 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{name}: {INDEX} has no weight_map")
         shards = sorted({str(shard) for shard in weight_map.values()})
-        # A shard is a file beside the index; anything else would read outside the checkpoint.
-        missing = [shard for shard in shards if Path(shard).name != shard or not (folder / shard).is_file()]
-        if missing:
-            raise CheckpointError(f"{name}: {INDEX} names {', '.join(missing)}, which is not in the folder")
+        # A shard is a file beside the index; anything else would read outside the checkpoint, or past its pins.
+        there = {path.name for path in folder.glob(WEIGHTS) if path.is_file()}
+        if missing := [shard for shard in shards if shard not in there]:
+            raise CheckpointError(f"{name}: {INDEX} names {', '.join(missing)}, not in the folder as {WEIGHTS}")
         return [folder / shard for shard in shards]
     single = folder / "model.safetensors"
     if single.is_file():
         return [single]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+    if any(path.suffix in PICKLES for path in folder.iterdir()):
         raise CheckpointError(
-            f"{name}: only pickled weights (.bin, .pt) are there. Loading a pickle runs its code, so it is refused; "
-            "convert them to safetensors"
+            f"{name}: only pickled weights ({', '.join(PICKLES)}) are there. Loading a pickle runs its code, "
+            "so it is refused; convert them to safetensors"
         )
     raise CheckpointError(f"{name}: no model.safetensors and no {INDEX} in the folder")
 

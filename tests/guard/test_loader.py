@@ -84,11 +84,24 @@ def test_damaged_weights_are_an_error_and_not_a_crash(tmp_path: Path, damage: ob
         load_guard(str(tmp_path))
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.pkl"])
+def test_pickled_weights_are_refused(tmp_path: Path, name: str) -> None:
     small_checkpoint(tmp_path)
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pickle"):
+    (tmp_path / "model.safetensors").unlink()
+    ran = tmp_path / "ran"
+    (tmp_path / name).write_bytes(f"cposix\nsystem\n(S'touch {ran}'\ntR.".encode())
+    with pytest.raises(CheckpointError, match=r"only pickled weights .* refused; convert them to safetensors"):
         load_guard(str(tmp_path))
+    assert not ran.exists()
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_refused(tmp_path: Path) -> None:
+    small_checkpoint(tmp_path)
+    ran = tmp_path / "ran"
+    (tmp_path / "model.safetensors").write_bytes(f"cposix\nsystem\n(S'touch {ran}'\ntR.".encode())
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_guard(str(tmp_path))
+    assert not ran.exists()
 
 
 def test_code_in_the_folder_is_never_run(tmp_path: Path) -> None:
@@ -103,6 +116,10 @@ def test_an_index_may_not_point_outside_its_folder(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "secret.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../secret.safetensors"}}))
     with pytest.raises(CheckpointError, match="not in the folder"):
+        load_guard(str(folder))
+    (folder / "weights.bin").touch()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "weights.bin"}}))
+    with pytest.raises(CheckpointError, match=r"names weights\.bin, not in the folder as \*\.safetensors"):
         load_guard(str(folder))
 
 
