@@ -53,8 +53,8 @@ def ask(folder: Path, lock: Path) -> Any:
         return json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return f"no answer within {SECONDS} s"
-    except subprocess.CalledProcessError:
-        return "pip-audit cannot be installed"
+    except (subprocess.CalledProcessError, OSError):
+        return "pip-audit cannot be installed or started"
     except ValueError:  # a failed connection ends it without a report
         return "pip-audit could not ask for advisories"
 

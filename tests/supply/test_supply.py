@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.supply.audit import verdict
+from tests.supply.audit import main, verdict
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "supply-chain.md"
@@ -122,6 +122,42 @@ HOLE = {"id": "CVE-1", "fix_versions": ["2"]}
 )
 def test_an_audit_that_asked_nobody_says_so(report: Any, status: int, said: list[str]) -> None:
     assert verdict(report, 2) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ("echo no route >&2; exit 1", 0, "audit: skipped: pip-audit could not ask for advisories; nothing was audited"),
+        (
+            f"echo '{json.dumps({'dependencies': [entry('a', vulns=[HOLE])]})}'; exit 1",
+            1,
+            "audit: a 1: CVE-1, mended in 2",
+        ),
+        (
+            f"echo '{json.dumps({'dependencies': [entry('a', vulns=[])]})}'",
+            0,
+            "audit: 1 of 1 packages audited, 0 known",
+        ),
+    ],
+)
+def test_the_audit_fails_for_a_hole_and_for_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], program: str, status: int, said: str
+) -> None:
+    lock, tool = tmp_path / "lock", tmp_path / "bin" / "pip-audit"
+    lock.write_text("a==1\n")
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\n{program}\n")
+    tool.chmod(0o755)
+    assert main(str(tmp_path), str(lock)) == status
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_tool_that_does_not_start_leaves_the_audit_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pip-audit").write_text("no program")
+    (tmp_path / "lock").write_text("a==1\n")
+    assert main(str(tmp_path), str(tmp_path / "lock")) == 0
+    assert "skipped: pip-audit cannot be installed or started" in capsys.readouterr().out
 
 
 def has_namespaces() -> bool:
