@@ -33,7 +33,9 @@ def build_admin(settings: AdminSettings, public: web.Application) -> web.Applica
     app.router.add_get("/metrics", metrics, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", readiness, allow_head=False)
-    app.router.add_routes(Console(public).routes())
+    console = Console(public)
+    app.router.add_routes(console.routes())
+    app.on_cleanup.append(console.close)
     return app
 
 

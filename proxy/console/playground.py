@@ -30,7 +30,7 @@ from proxy.sse import EventDecoder
 from proxy.stream import Expected, ModeratedStream
 
 # A request: what the guard works on for a moment, at most, beside those who are served.
-MAX_BODY_BYTES = 64 << 10
+MAX_BODY_BYTES = 32 << 10
 # The answer is played in pieces like a model's tokens; a long one in larger ones.
 PIECE_CHARACTERS, MAX_PIECES = 4, 400
 MAX_EVENT_BYTES = 1 << 20
@@ -151,7 +151,13 @@ async def _received(asked: Asked, risk: Risk, guard: Guard, settings: GuardSetti
         classifier, _ = await judge_prompt(prompt, guard, settings, stack, OWNER, prompt_policy)
         await pump(read, stream, classifier.classify, write, fails_open=False)
     read_back = _read_back(b"".join(sent))
-    return read_back | {"status": 200, "outcome": stream.outcome.value, "error": stream.error}
+    delivered = {key.channel: stream.delivered(key) for key in stream.channels}
+    return read_back | {
+        "status": 200,
+        "outcome": stream.outcome.value,
+        "error": stream.error,
+        "delivered": delivered,  # characters of each channel's own text, without a notice
+    }
 
 
 async def _chunks(answer: Mapping[str, str]) -> AsyncIterator[bytes]:
@@ -176,12 +182,13 @@ def _blocked(chosen: Chosen, prompt: Assessment) -> dict[str, Any]:
     """A blocked prompt, as `policy.prompt_block` answers it."""
     if chosen.settings.prompt_block == "error":
         notice = chosen.settings.prompt_notice or "The request was stopped by a safety policy."
-        return {"status": 400, "outcome": "refused", "error": "content_filter", "message": notice}
+        return {"status": 400, "outcome": "refused", "error": "content_filter", "message": notice, "delivered": {}}
     assert prompt.worst is not None  # it is flagged
     block = Block(0, prompt.worst, 1, chosen.settings.prompt_notice)
     adapter, framing = ChatStream(Options("-")), EventFraming(MAX_EVENT_BYTES)
     events = [*adapter.encode_block(block, Report((), prompt, None)), *adapter.encode_end()]
-    return _read_back(b"".join(map(framing.encode, events))) | {"status": 200, "outcome": "cut", "error": None}
+    read_back = _read_back(b"".join(map(framing.encode, events)))
+    return read_back | {"status": 200, "outcome": "cut", "error": None, "delivered": {}}
 
 
 def _read_back(sent: bytes) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Where the console is served. The operator's listener has checked who asks before anything here runs."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -24,18 +26,23 @@ from proxy.store.base import StoreError
 from proxy.store.places import open_reader
 
 # What runs at once: the guard is there for those who are served, and each search reads a disk.
-MAX_JUDGED, MAX_SEARCHES = 4, 4
+MAX_JUDGED, MAX_SEARCHES = 2, 2
 # A conversation's verdict. Long before it a person has given up.
 JUDGE_SECONDS = 60.0
 NO_STORE = "No records are kept: set [records] file in weir.toml, or WEIR_RECORDS__FILE."
+
+T = TypeVar("T")
 
 
 class Console:
     """About what one application serves."""
 
-    def __init__(self, public: web.Application) -> None:
+    def __init__(self, public: web.Application, judge_seconds: float = JUDGE_SECONDS) -> None:
         self._public = public
+        self._judge_seconds = judge_seconds
         self._judging = self._searching = 0
+        # Of its own: a slow disk must not hold up what requests do in threads.
+        self._threads = ThreadPoolExecutor(MAX_SEARCHES, "weir-console")
 
     def routes(self) -> list[web.RouteDef]:
         asked = {
@@ -48,6 +55,9 @@ class Console:
         files = [web.get(path, page, allow_head=False) for path in FILES]
         data = [web.get(path, handler, allow_head=False) for path, handler in asked.items()]
         return [*files, *data, web.post("/console/judge", self.judge)]
+
+    async def close(self, _: web.Application) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _service(self) -> Service:
@@ -86,7 +96,7 @@ class Console:
         try:
             limits = service.settings.server.model_copy(update={"max_body_bytes": MAX_BODY_BYTES})
             asked = await read_request(request, limits, lambda body: read_asked(body, service.policies.all, limits))
-            async with asyncio.timeout(JUDGE_SECONDS):
+            async with asyncio.timeout(self._judge_seconds):
                 return web.json_response(await judge(asked, service))
         except BadConversation as exc:
             raise ApiError(400, str(exc), code="invalid_value") from exc
@@ -119,21 +129,24 @@ class Console:
             raise ApiError(404, "There is no such record.", code="not_found")
         return web.json_response(found)
 
-    async def _from_store(self, read: Any) -> Any:
-        """Off the event loop: a disk may be slow. Raises ApiError."""
+    async def _from_store(self, read: Callable[[], T]) -> T:
+        """Off the event loop. Raises ApiError."""
         if self._service.records is None:
             raise ApiError(404, NO_STORE, code="no_records")
         if self._searching >= MAX_SEARCHES:
             raise ApiError(429, "Other searches are running.", code="overloaded")
         self._searching += 1
+        reading = asyncio.get_running_loop().run_in_executor(self._threads, read)
+        reading.add_done_callback(self._searched)
         try:
-            return await asyncio.to_thread(read)
+            return await asyncio.shield(reading)  # a thread goes on, and counts, when its page has left
         except ConfigError as exc:
             raise ApiError(404, str(exc), code="no_records") from exc
         except StoreError as exc:
             raise ApiError(503, f"The records cannot be read: {exc}.", code="records_unreadable") from exc
-        finally:
-            self._searching -= 1
+
+    def _searched(self, _: asyncio.Future[T]) -> None:
+        self._searching -= 1
 
 
 async def page(request: web.Request) -> web.StreamResponse:

@@ -48,6 +48,9 @@ def playground(page: Page) -> None:
     page.get_by_role("button", name="Judge").focus()
     page.keyboard.press("Enter")
     page.locator(".tokens [role=option]").first.wait_for()
+    page.get_by_role("button", name="Replay").click()
+    page.locator(".detail", has_text="Token 41").wait_for()
+    page.locator(".tokens [role=option]").last.wait_for()
     page.locator(".tokens").focus()
     for _ in range(30):
         page.keyboard.press("ArrowRight")

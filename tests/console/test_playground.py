@@ -58,7 +58,15 @@ async def test_a_flagged_answer_shows_what_lies_behind_the_cut_and_delivers_noth
     assert client["content"].startswith("one two\n\n[")
     assert "bad" not in client["content"]
     assert (client["outcome"], client["finish_reason"], client["status"]) == ("cut", "content_filter", 200)
+    assert client["delivered"] == {"content": len("one two")}
     assert guard.slots == 0
+
+
+async def test_what_is_only_watched_is_flagged_and_delivered() -> None:
+    found = await judged(ScriptedGuard(words("bad")), [USER, answer("one two bad three")], policy__on_flag="monitor")
+    assert found["texts"][0]["flagged_at"] == len("one two")
+    assert (found["client"]["content"], found["client"]["outcome"]) == ("one two bad three", "complete")
+    assert found["client"]["delivered"] == {"content": len("one two bad three")}
 
 
 async def test_reasoning_is_judged_and_delivered_beside_the_answer() -> None:
@@ -72,6 +80,7 @@ async def test_a_blocked_prompt_is_answered_as_the_policy_says() -> None:
     assert found["prompt"]["flagged"]
     assert (found["client"]["status"], found["client"]["error"]) == (400, "content_filter")
     assert "content" not in found["client"]
+    assert found["client"]["delivered"] == {}
     found = await judged(ScriptedGuard(prompt_level=UNSAFE), [USER], policy__prompt_block="answer")
     assert found["client"]["content"] == "This request was stopped by a safety policy."
     assert found["client"]["finish_reason"] == "content_filter"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.admin import administered
+from proxy.admin import ADMIN, administered, for_operators
 from proxy.admin_settings import AdminSettings
 from proxy.app import build_app
 from proxy.config import load_settings
 from proxy.console.page import FILES, POLICY, body_of
 from proxy.console.playground import MAX_BODY_BYTES
-from proxy.console.routes import MAX_JUDGED
+from proxy.console.routes import MAX_JUDGED, MAX_SEARCHES, Console
 from proxy.handlers import SERVICE
 from proxy.records import ChannelRecord, RequestOutcome
+from proxy.store.sqlite import SqliteFile
+from proxy.store.writer import RecordWriter
 from tests.fakes import UNSAFE, ScriptedGuard, words
 from tests.sockets import Reply, ask, connected, http_request
 from tests.test_metrics import record
@@ -26,6 +29,17 @@ from tests.test_metrics import record
 KEY = "operators-key-0123456789"
 DATA = ("/console/about", "/console/live", "/console/health", "/console/records", "/console/records/weir-1")
 CONVERSATION = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "one two bad three"}]}
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -137,6 +151,18 @@ async def test_a_guard_that_fails_is_a_503() -> None:
         assert (await post(url, CONVERSATION)).status == 503
 
 
+async def test_a_guard_that_hangs_is_given_up() -> None:
+    guard = ScriptedGuard(delay=3600.0)
+    async with console(guard) as (_, public):
+        app = web.Application(middlewares=[for_operators])
+        app[ADMIN] = AdminSettings()
+        app.router.add_routes(Console(public, judge_seconds=0.1).routes())
+        async with serving(app) as url:
+            reply = await post(url, CONVERSATION)
+        assert (reply.status, reply.error["code"]) == (503, "guard_unavailable")
+        assert guard.slots == 0
+
+
 async def test_few_are_judged_at_once_and_who_leaves_frees_the_guard() -> None:
     guard = ScriptedGuard(delay=3600.0)
     async with console(guard) as (url, _):
@@ -206,3 +232,21 @@ async def test_live_numbers_follow_what_is_served() -> None:
         found = (await get(url, "/console/live")).json
         assert found["streams"] == 0
         assert found["draining"] is False
+
+
+async def test_few_searches_run_at_once_and_no_slow_disk_holds_up_the_loop(tmp_path: Path) -> None:
+    file = tmp_path / "records.db"
+    os.mkfifo(file)  # opening it waits for somebody who writes
+    async with console() as (url, app):
+        app[SERVICE].records = RecordWriter(SqliteFile(tmp_path / "other.db"), keep_days=1, max_bytes=1 << 20)
+        settings = app[SERVICE].settings.records.model_copy(update={"file": file})
+        app[SERVICE].settings = app[SERVICE].settings.model_copy(update={"records": settings})
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            asked = [group.create_task(get(url, "/console/records")) for _ in range(MAX_SEARCHES + 1)]
+            [first], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            assert (first.result().status, first.result().error["code"]) == (429, "overloaded")
+            assert (await get(url, "/console/live")).status == 200
+            assert not any(one.done() for one in waiting)
+            writer = os.open(file, os.O_RDWR)
+        os.close(writer)
+        assert {one.result().status for one in waiting} == {503}

@@ -61,23 +61,27 @@ function judged(found) {
     ? el("p", {}, "Prompt: ", level(found.prompt), ` ${found.prompt.risk_prob.toFixed(2)}${found.prompt.category ? `, ${found.prompt.category}` : ""}${found.prompt.flagged ? ", flagged" : ""}`)
     : el("p", {}, "There is no question; the answer was judged behind an empty one.");
   const legend = el("p", { class: "hint" }, "Tokens: ", keyOf("Safe"), " ", keyOf("Controversial"), " ", keyOf("Unsafe"), "; struck through is what is withheld.");
-  return el("div", { class: "panel" }, el("h3", {}, `Verdict of ${found.guard}, policy ${found.policy.name}, ${found.policy.mode}`), prompt, legend, found.texts.map(textOf));
+  return el("div", { class: "panel" }, el("h3", {}, `Verdict of ${found.guard}, policy ${found.policy.name}, ${found.policy.mode}`), prompt, legend, found.texts.map((text) => textOf(text, found.client)));
 }
 
 const level = (risk) => el("span", { class: "level", "data-level": risk.risk_level }, risk.risk_level);
 const keyOf = (name) => el("span", { class: "key-of", "data-level": name }, name);
 
-function textOf(text) {
-  const cut = text.flagged_at === null ? -1 : text.tokens.findIndex((token) => token.end > text.flagged_at);
+function textOf(text, client) {
+  const delivered = client.delivered[text.channel] ?? 0;
+  const cut = text.tokens.findIndex((token) => token.end > delivered);
+  const flag = text.flagged_at === null ? -1 : text.tokens.findIndex((token) => token.end > text.flagged_at);
   const detail = el("div", { class: "detail", "aria-live": "polite" }, "Point at a token, or reach the tokens by Tab and move with the arrow keys.");
   const tokens = text.tokens.map((token, n) => el("span", {
     role: "option", id: `token-${text.channel}-${n}`, "aria-selected": "false", "data-level": token.risk_level, "data-withheld": cut >= 0 && n >= cut,
     "aria-label": spoken(token), "data-n": n,
   }, token.text));
   const list = el("div", { class: "tokens", role: "listbox", tabindex: 0, "aria-label": `Tokens of ${text.channel}`, "aria-orientation": "horizontal" }, tokens);
-  if (cut >= 0) tokens[cut].before(el("span", { class: "cut", role: "presentation", "aria-hidden": "true" }, "cut here"));
+  const sign = (n, text) => tokens[n]?.before(el("span", { class: "cut", role: "presentation", "aria-hidden": "true" }, text));
+  sign(cut, "cut here");
+  if (flag !== cut) sign(flag, "flagged here");
   let at = -1;
-  const drawn = curve(text.tokens.map((token) => token.harm), cut, (n) => select(n));
+  const drawn = curve(text.tokens.map((token) => token.harm), cut >= 0 ? cut : flag, (n) => select(n));
   function select(n) {
     if (n < 0 || n >= tokens.length || n === at) return;
     tokens[at]?.setAttribute("aria-selected", "false");
