@@ -7,6 +7,8 @@ cli, __main__    the `weir` command and its manual; init, completion, doctor, mo
 config, config_file, settings, policy_settings, setting_names, setting_types
                  what can be set, refused with a sentence; reload reads it again
 app              routes, start and stop
+workers, crew, worker, joint_metrics
+                 several processes that serve on one port: their parent, and one of them; their numbers as one
 admission        how many requests may run, and how they end when the server stops
 identity, key_limits, exposure
                  whose key a request shows, how much that one may ask, and whether others can reach us at all

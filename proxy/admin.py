@@ -4,7 +4,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,39 +15,64 @@ from proxy.console.page import FILES, HEADERS
 from proxy.console.routes import Console
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exposure import is_loopback
-from proxy.handlers import ADMISSION, METRICS, alive, ready_of
+from proxy.handlers import alive, is_ready, metrics_of, told_ready
 from proxy.identity import digest_of
 from proxy.replies import error_response
 
 LOGGER = logging.getLogger("weir.admin")
 
 ADMIN = web.AppKey("admin", AdminSettings)
-PUBLIC_APP = web.AppKey("public_app", web.Application)
 
 
-def build_admin(settings: AdminSettings, public: web.Application) -> web.Application:
+class Teller(Protocol):
+    """Who knows what operators ask."""
+
+    @property
+    def public(self) -> web.Application | None:
+        """The application that the console shows; None where several processes serve, which it cannot show."""
+
+    async def metrics(self) -> bytes: ...
+
+    async def is_ready(self) -> bool: ...
+
+
+TELLER = web.AppKey("teller", Teller)
+
+
+class OneServer:
+    """A `Teller` of one application."""
+
+    def __init__(self, public: web.Application) -> None:
+        self.public = public
+
+    async def metrics(self) -> bytes:
+        return metrics_of(self.public).text()
+
+    async def is_ready(self) -> bool:
+        return await is_ready(self.public)
+
+
+def build_admin(settings: AdminSettings, teller: Teller) -> web.Application:
     """The operator's application, about what the clients' one does."""
     app = web.Application(middlewares=[for_operators])
     app[ADMIN] = settings
-    app[PUBLIC_APP] = public
+    app[TELLER] = teller
     app.router.add_get("/metrics", metrics, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", readiness, allow_head=False)
-    console = Console(public)
-    app.router.add_routes(console.routes())
-    app.on_cleanup.append(console.close)
+    if teller.public is not None:
+        console = Console(teller.public)
+        app.router.add_routes(console.routes())
+        app.on_cleanup.append(console.close)
     return app
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    public = request.app[PUBLIC_APP]
-    found = public[METRICS]
-    found.streams.set(public[ADMISSION].running)
-    return web.Response(body=found.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+    return web.Response(body=await request.app[TELLER].metrics(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 async def readiness(request: web.Request) -> web.StreamResponse:
-    return await ready_of(request.app[PUBLIC_APP])
+    return told_ready(await request.app[TELLER].is_ready())
 
 
 @web.middleware
@@ -101,12 +126,12 @@ def check_key(key: str, credentials: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def administered(settings: AdminSettings, public: web.Application) -> AsyncIterator[int | None]:
+async def administered(settings: AdminSettings, teller: Teller) -> AsyncIterator[int | None]:
     """Serve operators until left; yields the port, None where no such listener is wanted. Raises OSError."""
     if settings.port is None:
         yield None
         return
-    app = build_admin(settings, public)
+    app = build_admin(settings, teller)
     # Who leaves the page frees the guard at once.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await runner.setup()

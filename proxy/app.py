@@ -6,13 +6,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import http_parser, web
 
 from proxy import __version__
-from proxy.admin import administered
+from proxy.admin import OneServer, administered
 from proxy.admission import STOP_SECONDS, Admission
 from proxy.config import ConfigError, require_upstream
 from proxy.connections import Connection, Room, allow_all_files, most_connections, stop_listening
@@ -82,17 +83,21 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
 
 @asynccontextmanager
-async def running(settings: Settings, guard: Guard, reloader: Reloader | None = None) -> AsyncIterator[int]:
+async def running(
+    settings: Settings,
+    guard: Guard,
+    on_built: Callable[[web.Application], None] = lambda _: None,
+    is_hopeless: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[int]:
     """Serve until left; yields the port. Leaving it takes requests for `pre_stop_seconds` more, and lets
-    running answers finish within `drain_seconds`.
+    running answers finish within `drain_seconds`; neither where that is hopeless, since the guard is gone for good.
     """
     app = build_app(settings, guard)
     # A client that leaves, or closes its sending side alone, frees the upstream and the guard at once.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await asyncio.to_thread(_warm)
     await runner.setup()
-    if reloader is not None:
-        reloader.attach(app[SERVICE])
+    on_built(app)
     lag = LoopLag(app[METRICS])
     try:
         server = runner.server
@@ -105,16 +110,17 @@ async def running(settings: Settings, guard: Guard, reloader: Reloader | None = 
             backlog=1024,
             reuse_port=settings.server.reuse_port or None,
         )
-        async with administered(settings.admin, app):
+        async with administered(settings.admin, OneServer(app)):
             try:
                 yield listener.sockets[0].getsockname()[1]
             finally:
                 app[ADMISSION].is_draining = True
-                await asyncio.sleep(settings.server.pre_stop_seconds)
+                pre_stop = 0.0 if is_hopeless() else settings.server.pre_stop_seconds
+                await asyncio.sleep(pre_stop)
                 await stop_listening(listener)
                 # Whoever connected last has not asked yet.
-                await asyncio.sleep(min(settings.server.pre_stop_seconds, LAST_ASK_SECONDS))
-                await app[ADMISSION].drain(settings.server.drain_seconds)
+                await asyncio.sleep(min(pre_stop, LAST_ASK_SECONDS))
+                await app[ADMISSION].drain(0.0 if is_hopeless() else settings.server.drain_seconds)
     finally:
         lag.close()
         await runner.cleanup()
@@ -134,6 +140,24 @@ def keep_what_is_loaded() -> None:
 async def serve_until_stopped(settings: Settings, read: Read) -> None:
     """On SIGHUP the settings are read again. Raises GuardError, OSError."""
     stopped, reloader = asyncio.Event(), Reloader(read, settings)
+    heed_signals(stopped, reloader)
+    guard = await open_guard(settings)
+    try:
+        async with (
+            running(settings, guard, lambda app: reloader.attach(app[SERVICE])) as port,
+            asyncio.TaskGroup() as group,
+        ):
+            reloading = group.create_task(reloader.run())
+            keep_what_is_loaded()
+            print(started(settings, guard, port), file=sys.stderr, flush=True)
+            await stopped.wait()
+            reloading.cancel()
+    finally:
+        await guard.close()
+
+
+def heed_signals(stopped: asyncio.Event, reloader: Reloader) -> None:
+    """SIGINT and SIGTERM stop; SIGHUP has the settings read again, unless a terminal has gone away."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
@@ -144,16 +168,6 @@ async def serve_until_stopped(settings: Settings, read: Read) -> None:
             (stopped if ends_with_terminal and not has_terminal() else reloader.asked).set()
 
         loop.add_signal_handler(signal.SIGHUP, hang_up)
-    guard = await open_guard(settings)
-    try:
-        async with running(settings, guard, reloader) as port, asyncio.TaskGroup() as group:
-            reloading = group.create_task(reloader.run())
-            keep_what_is_loaded()
-            print(started(settings, guard, port), file=sys.stderr, flush=True)
-            await stopped.wait()
-            reloading.cancel()
-    finally:
-        await guard.close()
 
 
 def has_terminal() -> bool:
@@ -174,7 +188,8 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
         f"{settings.policy.on_flag}, {settings.policy.release}{named_policies(settings)}",
     ]
     if settings.admin.port is not None:
-        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/ (console), /metrics")
+        page = "/ (console), " if settings.server.workers == 1 else ""
+        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}{page}/metrics")
     if guard.info.model == "embedded":
         lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
         if not is_loopback(host):
@@ -211,10 +226,21 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def serve(settings: Settings, read: Read) -> int:
+class CannotStart(Exception):
+    """A part of the server has said why not: a sentence, and the exit status that goes with it."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+Serving = Callable[[Settings, Read], Coroutine[Any, Any, None]]
+
+
+def serve(settings: Settings, read: Read, run: Serving | None = None) -> int:
     """Run until SIGINT or SIGTERM; returns the exit status. Problems are sentences on stderr.
 
-    `read` reads the settings again.
+    `read` reads the settings again. `run` takes the place of `serve_until_stopped`.
     """
     try:
         require_upstream(settings)
@@ -223,17 +249,26 @@ def serve(settings: Settings, read: Read) -> int:
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
         with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-            runner.run(serve_until_stopped(settings, read))
-    except ConfigError as exc:
-        print(exc, file=sys.stderr)
-        return 2
-    except GuardError as exc:
-        print(f"The guard cannot be started: {exc}", file=sys.stderr)
-        return 1
-    except OSError as exc:
-        print(_os_error(settings, exc), file=sys.stderr)
-        return 1
+            runner.run((run or serve_until_stopped)(settings, read))
+    except PROBLEMS as exc:
+        problem = problem_of(settings, exc)
+        print(problem, file=sys.stderr)
+        return problem.status
     return 0
+
+
+PROBLEMS = (CannotStart, ConfigError, GuardError, OSError)
+
+
+def problem_of(settings: Settings, exc: BaseException) -> CannotStart:
+    """One of PROBLEMS in a sentence for whoever has started us."""
+    if isinstance(exc, CannotStart):
+        return exc
+    if isinstance(exc, ConfigError):
+        return CannotStart(str(exc), 2)
+    if isinstance(exc, OSError):
+        return CannotStart(_os_error(settings, exc), 1)
+    return CannotStart(f"The guard cannot be started: {exc}", 1)
 
 
 def _os_error(settings: Settings, exc: OSError) -> str:

@@ -56,8 +56,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     require_upstream(settings)
     from proxy.app import serve
+    from proxy.workers import serve_with_workers
 
-    return serve(settings, lambda: _settings(arguments))
+    several = serve_with_workers if settings.server.workers > 1 else None
+    return serve(settings, lambda: _settings(arguments), several)
 
 
 def _moderate(arguments: argparse.Namespace) -> int:

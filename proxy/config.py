@@ -70,6 +70,7 @@ PREFIX = "WEIR_"
 FLAGS: dict[str, str] = {
     "server.host": "--host",
     "server.port": "--port",
+    "server.workers": "--workers",
     "upstream.base_url": "--upstream",
     "upstream.api_key": "--upstream-key",
     "guard.model": "--guard",
@@ -93,7 +94,6 @@ FLAGS: dict[str, str] = {
 
 # Their values are never repeated in a message.
 SECRETS = frozenset({("upstream", "api_key"), ("upstream", "base_url"), ("guard", "token"), ("admin", "key")})
-
 SECTION_KINDS = {*SECTIONS.values(), JudgingSettings, RuleSettings}
 
 # pydantic's error types in words for people; what is not here keeps pydantic's own words.

@@ -155,14 +155,24 @@ async def alive(_: web.Request) -> web.StreamResponse:
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
-    return await ready_of(request.app)
+    return told_ready(await is_ready(request.app))
 
 
-async def ready_of(app: web.Application) -> web.StreamResponse:
+async def is_ready(app: web.Application) -> bool:
     """A real verdict on a canary text: red while the guard hangs, whatever its process says."""
     health = await app[SERVICE].guard.health()
-    is_ready = health.is_ready and not app[ADMISSION].is_draining
-    return web.json_response({"ready": is_ready}, status=200 if is_ready else 503)
+    return health.is_ready and not app[ADMISSION].is_draining
+
+
+def told_ready(found: bool) -> web.StreamResponse:
+    return web.json_response({"ready": found}, status=200 if found else 503)
+
+
+def metrics_of(app: web.Application) -> Metrics:
+    """As they are now."""
+    found = app[METRICS]
+    found.streams.set(app[ADMISSION].running)
+    return found
 
 
 async def part_while_draining(request: web.Request, response: web.StreamResponse) -> None:

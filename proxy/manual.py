@@ -30,7 +30,7 @@ EXAMPLES = {
 examples:
   weir serve --upstream https://api.openai.com/v1
   weir serve --upstream http://127.0.0.1:8000/v1 --guard Qwen/Qwen3Guard-Stream-0.6B --mode strict
-  WEIR_UPSTREAM__API_KEY="$OPENAI_API_KEY" weir serve --upstream https://api.openai.com/v1 --port 9000
+  WEIR_UPSTREAM__API_KEY="$OPENAI_API_KEY" weir serve --upstream https://api.openai.com/v1 --port 9000 --workers 4
 
 Then point an app at it: OPENAI_BASE_URL=http://127.0.0.1:8080/v1
 Keep keys out of flags, which other users of the machine can see: WEIR_UPSTREAM__API_KEY is the place.

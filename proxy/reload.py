@@ -3,12 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.config import ConfigError
 from proxy.config_file import UPSTREAM, Name
 from proxy.errors import place_of
-from proxy.exchange import Service
 from proxy.setting_names import SEVERAL, written
 from proxy.settings import Settings, cross_faults
 
@@ -21,6 +20,12 @@ LOG_LEVEL = ("log", "level")
 Read = Callable[[], Settings]
 
 
+class Adopting(Protocol):
+    """What goes by the settings that may change."""
+
+    def adopt(self, settings: Settings) -> None: ...
+
+
 class Reloader:
     """Reads the settings when it is asked to, and hands what may change to the service.
 
@@ -30,10 +35,10 @@ class Reloader:
     def __init__(self, read: Read, settings: Settings) -> None:
         self._read = read
         self._settings = settings
-        self._service: Service | None = None
+        self._service: Adopting | None = None
         self.asked = asyncio.Event()
 
-    def attach(self, service: Service) -> None:
+    def attach(self, service: Adopting) -> None:
         self._service = service
 
     async def run(self) -> None:
@@ -55,6 +60,10 @@ class Reloader:
         if faults := [f"{written(name)} {reason}." for name, reason in cross_faults(live)]:
             raise ConfigError("\n".join(faults))
         LOGGER.warning("settings reloaded: %s", told(self._settings, live, found))
+        self.take(live)
+
+    def take(self, live: Settings) -> None:
+        """Go by settings that have been checked."""
         self._settings = live
         if self._service is not None:
             self._service.adopt(live)

@@ -63,6 +63,8 @@ class ServerSettings(Section):
     """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
     reuse_port: bool = False
     """Share the port with other servers of the same user (SO_REUSEPORT): a new one takes over from an old one."""
+    workers: Annotated[Count, Field(ge=1, le=256)] = 1
+    """Processes that serve, with one guard's engine among them; limits of keys, streams and connections are of each."""
     pre_stop_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
     """After a stop signal: how long new requests are still taken while /readyz says that others should be asked."""
     drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
@@ -241,6 +243,7 @@ class Settings(Section):
 
 def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """What is wrong between settings that are each right: the path of one of them, and why it cannot stand."""
+    yield from _lonely_workers(settings)
     for name in settings.policies:
         if name == settings.policy.name:
             yield ("policies", name), "has the name that [policy] has"
@@ -257,6 +260,11 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("rules", str(number), "upstreams"), f'names no upstream, "{name}"; there are {", ".join(upstreams)}'
         for name in set(rule.keys or ()) - {*keys}:
             yield ("rules", str(number), "keys"), f'names no key, "{name}"; there are {", ".join(keys) or "none"}'
+
+
+def _lonely_workers(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    if settings.server.workers > 1 and not settings.guard.process and settings.guard.address is None:
+        yield ("server", "workers"), "is more than 1, and needs the guard in a process of its own, [guard] process"
 
 
 def _policies_of_upstreams(settings: Settings, policies: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

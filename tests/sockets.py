@@ -80,6 +80,12 @@ class Client:
         self._reader, self._writer = reader, writer
         self.received = b""
 
+    @property
+    def port(self) -> int:
+        """Our own."""
+        port: int = self._writer.get_extra_info("sockname")[1]
+        return port
+
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()

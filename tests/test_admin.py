@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.admin import administered, check_neighbour
+from proxy.admin import OneServer, administered, check_neighbour
 from proxy.admin_settings import AdminSettings
 from proxy.app import build_app
 from proxy.config import load_settings
@@ -25,7 +25,7 @@ async def operated(**given: Any) -> AsyncIterator[str]:
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        async with administered(AdminSettings.model_validate({"port": 0, **given}), app) as port:
+        async with administered(AdminSettings.model_validate({"port": 0, **given}), OneServer(app)) as port:
             yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
@@ -89,5 +89,5 @@ async def test_a_port_in_use_is_an_error_of_the_start() -> None:
 
 
 async def test_without_a_port_there_is_no_listener() -> None:
-    async with administered(AdminSettings(), web.Application()) as port:
+    async with administered(AdminSettings(), OneServer(web.Application())) as port:
         assert port is None

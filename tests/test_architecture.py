@@ -46,6 +46,7 @@ AIOHTTP = {
         "upload",
         "replies",
         "upstream",
+        "worker",
     )
 }
 TORCH = {
@@ -72,6 +73,7 @@ LATE = {
     "uvloop",
     "proxy.moderations",
     "proxy.policy_check",
+    "proxy.workers",
 }
 # Files in which there is nothing to test.
 UNTESTED = {

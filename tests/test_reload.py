@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from proxy.app import has_terminal, running
 from proxy.config import ConfigError, load_settings
+from proxy.handlers import SERVICE
 from proxy.reload import Reloader, differences, live_settings, told
 from proxy.settings import Settings, UpstreamSettings
 from tests.driver import WORDS, answer, read
@@ -109,7 +110,11 @@ async def test_a_running_answer_keeps_the_policy_with_which_it_began(caplog: pyt
         values = {"server.port": 0, "upstream.base_url": upstream.url, "policy.name": "first"}
         strict = load_settings(None, values | {"policy.mode": "strict", "policy.name": "second"}, {})
         reloader = Reloader(lambda: strict, load_settings(None, values, {}))
-        async with running(load_settings(None, values, {}), guard, reloader) as port, reloading(reloader):
+        settings = load_settings(None, values, {})
+        async with (
+            running(settings, guard, lambda app: reloader.attach(app[SERVICE])) as port,
+            reloading(reloader),
+        ):
             url = f"http://127.0.0.1:{port}"
             async with connected(url) as client:
                 await client.send(http_request(stream=True))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.admin import ADMIN, administered, for_operators
+from proxy.admin import ADMIN, OneServer, administered, for_operators
 from proxy.admin_settings import AdminSettings
 from proxy.app import build_app
 from proxy.config import load_settings
@@ -52,7 +52,7 @@ async def console(
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        async with administered(AdminSettings.model_validate({"port": 0, "key": key}), app) as port:
+        async with administered(AdminSettings.model_validate({"port": 0, "key": key}), OneServer(app)) as port:
             yield f"http://127.0.0.1:{port}", app
     finally:
         await runner.cleanup()

@@ -1,0 +1,96 @@
+"""One worker, as its parent meets it: over pipes."""
+
+import asyncio
+import pickle
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from proxy.config import load_settings
+from proxy.settings import Settings
+from proxy.worker import READY, Said
+from tests.driver import WORDS, answer
+from tests.e2e.test_streams import events
+from tests.fakes import ScriptedUpstream
+from tests.reliability.environment import ROOT, environment
+from tests.sockets import connected, http_request
+from tests.test_workers import free_port
+
+
+def settings_of(url: str, **more: Any) -> Settings:
+    values = {"upstream.base_url": url, "server.port": free_port(), "guard.process": False, "guard.threads": 1}
+    return load_settings(
+        overrides=values | {name.replace("__", "."): value for name, value in more.items()}, environ={}
+    )
+
+
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy.worker"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 22,
+        env=environment(),
+        cwd=ROOT,
+    )
+    try:
+        tell(process, settings)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def tell(process: asyncio.subprocess.Process, order: Settings | int) -> None:
+    assert process.stdin is not None
+    process.stdin.write(pickle.dumps(order))
+
+
+async def heard(process: asyncio.subprocess.Process) -> Said:
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        return msgspec.json.decode(await process.stdout.readline(), type=Said)
+
+
+async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() -> None:
+    upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
+    async with upstream.running(), started(settings := settings_of(upstream.url)) as process:
+        assert await heard(process) == Said(READY)
+        url = f"http://127.0.0.1:{settings.server.port}"
+        tell(process, settings.model_copy(update={"policy": settings.policy.model_copy(update={"name": "other"})}))
+        tell(process, 7)
+        assert (await heard(process)).number == 7
+        async with connected(url) as client:
+            await client.send(http_request(stream=True))
+            await client.read_until(b" two")
+            tell(process, 8)
+            families = {family.name: family for family in (await heard(process)).families}
+            assert families["weir_streams"].samples[0].value == 1
+            assert process.stdin is not None
+            process.stdin.close()
+            reply = await client.reply()
+        assert reply.headers["x-weir-policy"] == "other"
+        assert not reply.is_complete
+        assert (events(reply).error or {})["code"] == "shutting_down"
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+
+
+async def test_why_it_cannot_start_is_told() -> None:
+    async with started(settings_of("http://127.0.0.1:1", records__file="/no/such/folder/r.db")) as process:
+        said = await heard(process)
+        assert (said.status, await process.wait()) == (2, 2)
+        assert "there is no folder /no/such/folder" in said.error
+
+
+async def test_without_an_order_it_ends() -> None:
+    async with started(settings_of("http://127.0.0.1:1")) as process:
+        assert process.stdin is not None
+        process.stdin.transport.abort()
+        async with asyncio.timeout(30):
+            await process.wait()
