@@ -64,8 +64,11 @@ class Metrics:
         )
         self.key_requests = Counter("weir_key_requests", "The same by key.", ["key", "outcome"], registry=registry)
         self.errors = Counter("weir_errors", "Refused requests and broken answers.", ["code"], registry=registry)
-        self.cuts = Counter(
-            "weir_cuts", "Texts that were flagged.", ["channel", "category", "policy"], registry=registry
+        self.flags = Counter(
+            "weir_flags",
+            "Texts that were flagged: cut, or told of, as the policy says.",
+            ["channel", "category", "policy"],
+            registry=registry,
         )
         self.characters = Counter(
             "weir_characters", "Characters of answers.", ["state"], registry=registry
@@ -108,7 +111,7 @@ class Metrics:
                 histogram.observe(value)
         self.tokens.inc(record.tokens)
         if record.prompt is not None and record.prompt_flagged:
-            self.cuts.labels("prompt", record.prompt.category or OTHER, record.policy).inc()
+            self.flags.labels("prompt", record.prompt.category or OTHER, record.policy).inc()
         for channel in record.channels:
             for state in ("received", "scanned", "delivered"):
                 self.characters.labels(state).inc(getattr(channel, state))
@@ -116,7 +119,7 @@ class Metrics:
             if channel.flagged is not None:
                 name = channel.channel.partition(".")[0]
                 known = name if name in CHANNELS else OTHER
-                self.cuts.labels(known, channel.flagged.category or OTHER, record.policy).inc()
+                self.flags.labels(known, channel.flagged.category or OTHER, record.policy).inc()
 
     def refused(self, error: ApiError) -> None:
         """A request that got an error, before its answer or within it."""

@@ -39,8 +39,8 @@ def test_a_request_is_counted_by_what_came_of_it() -> None:
     found = samples(metrics)
     assert found["weir_requests_total", "/v1/chat/completions", "cut", "full"] == 1
     assert found["weir_key_requests_total", "alice", "cut"] == 1
-    assert found["weir_cuts_total", "Violent", "content", "default"] == 1
-    assert found["weir_cuts_total", "Violent", "other", "default"] == 1
+    assert found["weir_flags_total", "Violent", "content", "default"] == 1
+    assert found["weir_flags_total", "Violent", "other", "default"] == 1
     states = {state: found["weir_characters_total", state] for state in ("received", "scanned", "delivered")}
     assert states == {"received": 11, "scanned": 9, "delivered": 10}
     assert found["weir_characters_total", "unscanned"] == 1

@@ -11,7 +11,7 @@ from proxy.metrics import Metrics
 # A counter's name in the object -> the family, and the label that it is told by; the other labels are summed up.
 BY_LABEL = {
     "requests": ("weir_requests", "outcome"),
-    "cuts": ("weir_cuts", "category"),
+    "cuts": ("weir_flags", "category"),
     "errors": ("weir_errors", "code"),
     "characters": ("weir_characters", "state"),
 }
