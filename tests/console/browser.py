@@ -52,9 +52,11 @@ def playground(page: Page) -> None:
     page.locator(".detail", has_text="Token 41").wait_for()
     page.locator(".tokens [role=option]").last.wait_for()
     page.locator(".tokens").focus()
+    page.keyboard.press("Home")
     for _ in range(30):
         page.keyboard.press("ArrowRight")
     page.locator(".detail", has_text="Token 31").wait_for()
+    page.evaluate("scrollTo(0, 0)")
 
 
 def records(page: Page) -> None:

@@ -41,13 +41,14 @@ function list(records) {
   const heads = ["Request", "When", "Outcome", "Flagged", "Model", "Key", "Seconds"];
   const rows = records.map((record) => el("tr", {},
     el("td", {}, el("button", { type: "button", title: "Open this record", onclick: (event) => open(record.request_id, event.currentTarget) }, record.request_id.slice(5, 13))),
-    el("td", {}, when(record.started)), el("td", {}, record.outcome), el("td", {}, flaggedOf(record) ?? ""), el("td", {}, record.model),
-    el("td", {}, record.key), el("td", { class: "number" }, record.seconds.toFixed(2))));
+    el("td", {}, when(record.started)), el("td", {}, record.outcome), el("td", { class: "name" }, flaggedOf(record) ?? ""),
+    el("td", { class: "name" }, record.model), el("td", { class: "name" }, record.key), el("td", { class: "number" }, record.seconds.toFixed(2))));
   const older = records.length === PAGE ? el("p", { class: "row" }, el("button", { type: "button", onclick: () => search(records.at(-1).started) }, "Older")) : null;
   found.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: name === "Seconds" ? "number" : null }, name)))), el("tbody", {}, rows)), ...(older ? [older] : []));
 }
 
-const when = (seconds) => new Date(seconds * 1000).toLocaleString();
+// Local time, as 2026-01-31 12:00:00 whatever the language.
+const when = (seconds) => new Date(seconds * 1000).toLocaleString("sv-SE");
 
 function flaggedOf(record) {
   if (record.prompt_flagged && record.prompt) return `prompt: ${record.prompt.category}`;
