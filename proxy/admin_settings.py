@@ -14,7 +14,7 @@ class AdminSettings(Section):
     host: Line = "127.0.0.1"
     """Address to listen on; one that others can reach needs a key."""
     port: Annotated[Count, Field(ge=0, le=65535)] | None = None
-    """Port of /metrics, /healthz and /readyz for operators, such as 9464; without it there is no such listener."""
+    """Port of the console, /metrics and health for operators, such as 9464; without it there is no such listener."""
     key: SecretStr | None = None
     """What an operator shows as a bearer token; no client's key opens this door."""
 
