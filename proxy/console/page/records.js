@@ -81,7 +81,7 @@ function detail(record) {
   const box = byId("record");
   box.hidden = false;
   box.replaceChildren(el("h3", {}, record.request_id), facts, ...record.channels.flatMap(channelOf),
-    el("p", { class: "hint" }, "Records hold no text and no curve: offsets count characters of what the upstream sent."));
+    el("p", { class: "hint" }, "Offsets count characters of what the upstream sent. weir records show ID --json tells the risk of every token."));
 }
 
 const risk = (note) => `${note.risk_level} ${note.probability.toFixed(2)}${note.category ? `, ${note.category}` : ""}`;
