@@ -147,10 +147,8 @@ def _number(value: Any) -> int:
 
 
 class AnthropicChatStream(TranslatedStream):
-    def _translator(self, options: Options) -> AnthropicTranslator:
-        return AnthropicTranslator(options)
+    translator = AnthropicTranslator
 
 
 class AnthropicChatBody(TranslatedBody):
-    def _translator(self, options: Options) -> AnthropicTranslator:
-        return AnthropicTranslator(options)
+    translator = AnthropicTranslator

@@ -202,10 +202,8 @@ def _number(value: Any) -> int:
 
 
 class GeminiChatStream(TranslatedStream):
-    def _translator(self, options: Options) -> GeminiTranslator:
-        return GeminiTranslator(options)
+    translator = GeminiTranslator
 
 
 class GeminiChatBody(TranslatedBody):
-    def _translator(self, options: Options) -> GeminiTranslator:
-        return GeminiTranslator(options)
+    translator = GeminiTranslator

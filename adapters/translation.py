@@ -6,7 +6,7 @@ judged. So what the other dialect calls its fields cannot open a way around the 
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from adapters.base import AdapterError, Event, Opaque, Options, Piece
 from adapters.openai_chat import DONE, ChatStream
@@ -22,6 +22,8 @@ Chunk = dict[str, Any]
 
 class Translator(Protocol):
     """The events of one response in another dialect."""
+
+    def __init__(self, options: Options) -> None: ...
 
     @property
     def dropped(self) -> int: ...
@@ -65,11 +67,10 @@ class TranslatedReader(ChatReader):
 class TranslatedStream(ChatStream):
     """One streamed response."""
 
-    def _translator(self, options: Options) -> Translator:
-        raise NotImplementedError
+    translator: ClassVar[type[Translator]]  # of the dialect
 
     def _open_reader(self, options: Options) -> ChatReader:
-        return TranslatedReader(options, CHUNK, self._translator(options))
+        return TranslatedReader(options, CHUNK, self.translator(options))
 
     def decode(self, event: Event) -> list[Piece]:
         pieces = self._reader.read(event)
@@ -80,8 +81,7 @@ class TranslatedStream(ChatStream):
 class TranslatedBody(ChatBody):
     """One response in one body."""
 
-    def _translator(self, options: Options) -> Translator:
-        raise NotImplementedError
+    translator: ClassVar[type[Translator]]  # of the dialect
 
     def _open_reader(self, options: Options) -> ChatReader:
-        return TranslatedReader(options, BODY, self._translator(options))
+        return TranslatedReader(options, BODY, self.translator(options))

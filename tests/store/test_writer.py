@@ -49,10 +49,10 @@ class Scripted:
         return 0
 
     def find(self, wanted: Filter, *, newest_first: bool = True, most: int | None = None) -> Iterator[dict[str, Any]]:
-        raise NotImplementedError
+        raise NotImplementedError  # a writer never reads
 
     def show(self, name: str) -> dict[str, Any] | None:
-        raise NotImplementedError
+        raise NotImplementedError  # nor does it show
 
     def close(self) -> None:
         self.closed += 1
