@@ -12,7 +12,7 @@ workers, crew, worker, joint_metrics
 admission        how many requests may run, and how they end when the server stops
 identity, key_limits, exposure
                  whose key a request shows, how much that one may ask, and whether others can reach us at all
-handlers         one coroutine an endpoint
+handlers         one coroutine an endpoint; replies and client_writer, what its client gets
 metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
 request_body     a request's JSON, read strictly
 messages, conversation, prompts

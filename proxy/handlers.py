@@ -10,6 +10,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from proxy.admission import Admission
 from proxy.annotations import ANNOTATIONS_HEADER, asked_notations
+from proxy.client_writer import SlowClient
 from proxy.dialects import call_of, stored_call
 from proxy.dialects.call import UpstreamCall
 from proxy.doors import DOORS, RESPONSES, terms_of
@@ -23,7 +24,7 @@ from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
-from proxy.replies import STREAM_HEADERS, Reply, SlowClient, error_response, weir_headers
+from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
 from proxy.request_fields import ModeratedRequest, model_of
 from proxy.stored_request import read_stored_request
 from proxy.upstream import Upstream
@@ -62,12 +63,13 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
     record = Record(
         f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policies.default.policy.name, _guard_name(service)
     )
-    reply = Reply(request, record, service.settings.server.send_seconds)
+    admission = request.app[ADMISSION]
+    reply = Reply(request, record, service.settings.server.send_seconds, admission)
     caller = request[CALLER]
     record.key = caller.name
     try:
         with caller.limits.enter():
-            async with request.app[ADMISSION].enter():
+            async with admission.enter():
                 return await answer(request, service, record, reply)
     except ApiError as exc:
         request.app[METRICS].refused(exc)

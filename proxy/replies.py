@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 
 from aiohttp import web
 
 from adapters.base import Failure
+from proxy.admission import Admission
+from proxy.client_writer import ClientWriter
 from proxy.deadline import Deadline
 from proxy.doors import error_body
 from proxy.errors import GUARD_FAILED, SHUTTING_DOWN, ApiError, Fault, status_of
@@ -21,20 +24,16 @@ STREAM_HEADERS = {
 }
 
 
-class SlowClient(ConnectionAbortedError):
-    """A client that did not take what was sent within `server.send_seconds`."""
-
-
 class Reply:
     """What the client of one request gets. Headers go out with the first byte, so an early failure has a status."""
 
-    def __init__(self, request: web.Request, record: Record, send_seconds: float) -> None:
+    def __init__(self, request: web.Request, record: Record, send_seconds: float, admission: Admission) -> None:
         self._request = request
         self._record = record
         self._send_seconds = send_seconds
-        self._deadline = Deadline()
-        self._exchange: Exchange | None = None
-        self._head: Callable[[], tuple[int, Mapping[str, str]]] | None = None  # status and headers, when they are due
+        self._admission = admission
+        self._writer = ClientWriter(request, send_seconds)
+        self._exchange: Exchange | None = None  # of an answer that is streamed
         self._response: web.StreamResponse | None = None  # once its headers are out
         self.is_told = False  # the whole answer has been written
 
@@ -53,10 +52,6 @@ class Reply:
     async def stream(self, exchange: Exchange) -> web.StreamResponse:
         """An answer as server-sent events."""
         self._exchange = exchange
-        self._head = lambda: (
-            200,
-            exchange.passed_headers | STREAM_HEADERS | weir_headers(self._record, exchange.scanned),
-        )
         try:
             check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
             self.is_told = True
@@ -65,24 +60,31 @@ class Reply:
             # The server stops. If it is the client that left, this reaches nobody.
             await self._break(SHUTTING_DOWN)
             raise
-        return await self._prepared()
+        return self._begun()
 
     async def relay(
         self, status: int, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]
     ) -> web.StreamResponse:
         """An answer as it comes, which nobody judges. What `read` raises comes out."""
-        self._head = lambda: (status, dict(headers) | weir_headers(self._record, Scanned.NONE))
-        response = await self._prepared()
-        while chunk := await read():
-            await self._write(chunk)
+        headers = dict(headers) | weir_headers(self._record, Scanned.NONE)
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(self._request)
+        self._response, self._record.status = response, status
+        with closing(Deadline()) as deadline:
+            while chunk := await read():
+                try:
+                    with deadline.within(self._send_seconds):
+                        await response.write(chunk)
+                except TimeoutError as exc:
+                    raise self._writer.hang_up() from exc
         self.is_told = True
         self._record.outcome = RequestOutcome.COMPLETE
         return response
 
     def close(self) -> None:
         """Stop the timer, and break the circle of references: else each answer waits for the garbage collector."""
-        self._deadline.close()
-        self._head = self._exchange = None
+        self._writer.close()
+        self._exchange = None
 
     async def fail(self, error: ApiError) -> web.StreamResponse:
         """An error status where nothing was sent, else the last words of a broken answer."""
@@ -98,23 +100,20 @@ class Reply:
         return self._response
 
     async def _write(self, data: bytes) -> None:
-        response = await self._prepared()
-        try:
-            with self._deadline.within(self._send_seconds):
-                await response.write(data)
-        except TimeoutError as exc:
-            # A client that does not read would hold the upstream and the guard for ever.
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise SlowClient("the client does not read") from exc
-
-    async def _prepared(self) -> web.StreamResponse:
         if self._response is None:
-            assert self._head is not None  # set by stream() and relay()
-            status, headers = self._head()
-            response = web.StreamResponse(status=status, headers=headers)
-            await response.prepare(self._request)
-            self._response, self._record.status = response, status
+            self._begun()
+        self._writer.write(data)
+        if self._writer.is_full:
+            await self._writer.drain()
+
+    def _begun(self) -> web.StreamResponse:
+        """The streamed answer, whose head goes out with its first byte."""
+        if self._response is None:
+            exchange = self._exchange
+            assert exchange is not None  # set by stream()
+            headers = exchange.passed_headers | STREAM_HEADERS | weir_headers(self._record, exchange.scanned)
+            self._response = self._writer.begin(headers, keeps_open=not self._admission.is_draining)
+            self._record.status = 200
         return self._response
 
     async def _hang_up(self, response: web.Response) -> None:

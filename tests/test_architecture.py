@@ -33,6 +33,7 @@ AIOHTTP = {
     for name in (
         "admin",
         "app",
+        "client_writer",
         "connections",
         "console.routes",
         "demo",
