@@ -63,7 +63,7 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
         async with open_upstreams(settings) as upstreams, kept_records(settings) as records:
-            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams, records)
+            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams, records, app[METRICS].hold_times)
             yield
 
     app.cleanup_ctx.append(upstream_sessions)

@@ -19,6 +19,7 @@ from proxy.dialects.call import UpstreamCall
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
+from proxy.hold_times import HoldTimes
 from proxy.policies import Chosen, Policies
 from proxy.policy import Action, Part, Policy
 from proxy.prompts import (
@@ -54,6 +55,7 @@ class Service:
     guard: Guard
     upstreams: Upstreams
     records: RecordWriter | None = None  # none are kept
+    times: HoldTimes | None = None  # of what is streamed
 
     def adopt(self, settings: Settings) -> None:
         """For the requests that come; those that are there go on by what they found."""
@@ -149,6 +151,7 @@ class Exchange:
         self._record.prompt = self._assessment.worst
         self._record.prompt_flagged = self._assessment.is_flagged
         if is_blocked(risk, self._prompt_policy):
+            self._record.prompt_blocked = True
             assert self._record.prompt is not None
             raise PromptBlocked(self._record.prompt)
 
@@ -183,6 +186,7 @@ class Exchange:
             prompt=self._assessment if self._prompt_policy.holds else None,
             folded_view=self._settings.guard.folded_view,
             traces=self._record.traces,
+            times=self._service.times if request.stream else None,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:

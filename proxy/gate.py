@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
+from proxy.hold_times import HoldTimes
 
 
 class HeldTooMuch(Exception):
@@ -21,6 +22,7 @@ class HeldTooMuch(Exception):
 class _Held:
     serial: int
     piece: Piece
+    arrived: float  # of a delta, where that is measured
 
 
 @dataclass(slots=True)
@@ -54,8 +56,9 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gate:
-    def __init__(self, max_held: int, *, whole_calls: bool = False) -> None:
+    def __init__(self, max_held: int, *, whole_calls: bool = False, times: HoldTimes | None = None) -> None:
         self._max_held = max_held
+        self._times = times
         self._whole_calls = whole_calls
         self._calls: dict[tuple[int, str], _Call] = {}
         self._open_calls: dict[int, _Call] = {}  # the newest of a choice
@@ -71,7 +74,7 @@ class Gate:
         queue = self._queues.get(choice)
         if queue is None:
             queue = self._queues[choice] = deque()
-        queue.append(_Held(self._serial, piece))
+        queue.append(_Held(self._serial, piece, 0.0 if self._times is None else self._times.clock()))
         if isinstance(piece, Delta):
             self._receive(piece)
             self.held += len(piece.text)
@@ -174,6 +177,7 @@ class Gate:
             return None
         start = text.released
         allowed = text.cleared - start
+        arrived = queue[0].arrived
         if allowed >= len(delta.text):
             queue.popleft()
         elif allowed <= 0 or delta.kind in WHOLE_KINDS:
@@ -182,4 +186,6 @@ class Gate:
             delta, queue[0].piece = delta.split(allowed)
         text.released = start + len(delta.text)
         self.held -= len(delta.text)
+        if self._times is not None:
+            self._times.released(arrived)
         return Released(delta, start)

@@ -1,6 +1,7 @@
 """Numbers for monitoring, in Prometheus' text format. Labels take values from lists of ours, never from a request."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import (
@@ -14,10 +15,12 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from adapters.base import Note
 from proxy.errors import ApiError
 from proxy.guard.metrics import Histogram as EngineHistogram
 from proxy.guard.metrics import Metrics as EngineMetrics
 from proxy.guard.protocol import Guard
+from proxy.hold_times import HoldTimes
 from proxy.records import Record
 
 # What errors are counted by; any other code is an upstream's own word, and counted as "other".
@@ -64,12 +67,11 @@ class Metrics:
         )
         self.key_requests = Counter("weir_key_requests", "The same by key.", ["key", "outcome"], registry=registry)
         self.errors = Counter("weir_errors", "Refused requests and broken answers.", ["code"], registry=registry)
+        what = ["channel", "category", "policy"]
         self.flags = Counter(
-            "weir_flags",
-            "Texts that were flagged: cut, or told of, as the policy says.",
-            ["channel", "category", "policy"],
-            registry=registry,
+            "weir_flags", "Texts that were flagged: cut, or told of, as the policy says.", what, registry=registry
         )
+        self.cuts = Counter("weir_cuts", "Of them those that were cut, or refused: prompts.", what, registry=registry)
         self.characters = Counter(
             "weir_characters", "Characters of answers.", ["state"], registry=registry
         )  # received, scanned, delivered, unscanned: delivered without a verdict
@@ -79,6 +81,10 @@ class Metrics:
         )
         self.upstream_first_byte = Histogram(
             "weir_upstream_first_byte_seconds", "From a request to the upstream's head.",
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self.first_byte_added = Histogram(
+            "weir_first_byte_added_seconds", "From the upstream's head to our first byte.",
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.seconds = Histogram("weir_request_seconds", "Whole requests.", buckets=SECONDS, registry=registry)
@@ -93,6 +99,8 @@ class Metrics:
             "weir_loop_lag_worst_seconds", "The latest that the event loop ever was.", registry=registry
         )
         self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
+        self.hold_times = HoldTimes(time.monotonic)
+        registry.register(_Holds(self.hold_times))
         registry.register(_Engine(guard))
 
     def served(self, record: Record) -> None:
@@ -104,6 +112,7 @@ class Metrics:
         waits = (
             (self.first_byte, record.first_byte_seconds),
             (self.upstream_first_byte, record.upstream_first_byte_seconds),
+            (self.first_byte_added, record.first_byte_added_seconds),
             (self.guard_lag, record.guard_lag_max_seconds),
         )
         for histogram, value in waits:
@@ -111,7 +120,7 @@ class Metrics:
                 histogram.observe(value)
         self.tokens.inc(record.tokens)
         if record.prompt is not None and record.prompt_flagged:
-            self.flags.labels("prompt", record.prompt.category or OTHER, record.policy).inc()
+            self._flagged("prompt", record.prompt, record.policy, is_cut=record.prompt_blocked)
         for channel in record.channels:
             for state in ("received", "scanned", "delivered"):
                 self.characters.labels(state).inc(getattr(channel, state))
@@ -119,7 +128,11 @@ class Metrics:
             if channel.flagged is not None:
                 name = channel.channel.partition(".")[0]
                 known = name if name in CHANNELS else OTHER
-                self.flags.labels(known, channel.flagged.category or OTHER, record.policy).inc()
+                self._flagged(known, channel.flagged, record.policy, is_cut=channel.is_cut)
+
+    def _flagged(self, channel: str, note: Note, policy: str, *, is_cut: bool) -> None:
+        for counter in (self.flags, self.cuts) if is_cut else (self.flags,):
+            counter.labels(channel, note.category or OTHER, policy).inc()
 
     def refused(self, error: ApiError) -> None:
         """A request that got an error, before its answer or within it."""
@@ -179,18 +192,33 @@ class _Engine(Collector):
             value, shown, said = getattr(found, name), f"weir_engine_{name}", f"The engine's {name.replace('_', ' ')}."
             if isinstance(value, EngineHistogram):
                 if value.counts:
-                    yield _family(shown, said, value)
+                    yield _family(shown, said, value, ENGINE_BUCKET_STEP)
             elif name in self.TOTALS:
                 yield CounterMetricFamily(shown, said, value=value)
             else:
                 yield GaugeMetricFamily(shown, said, value=value)
 
 
-def _family(name: str, said: str, histogram: EngineHistogram) -> HistogramMetricFamily:
+class _Holds(Collector):
+    """How long streamed text was held, as it is when somebody asks: an answer under way counts."""
+
+    def __init__(self, times: HoldTimes) -> None:
+        self._times = times
+
+    def describe(self) -> Sequence[HistogramMetricFamily]:
+        return ()
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        said = "From the arrival of text to its release, for each part of a stream that left at once."
+        yield _family("weir_hold_seconds", said, self._times.read(), 1)
+
+
+def _family(name: str, said: str, histogram: EngineHistogram, step: int) -> HistogramMetricFamily:
+    """With each bucket whose number is a multiple of `step`."""
     below, buckets = 0, []
     for number, (bound, count) in enumerate(zip(histogram.bounds, histogram.counts, strict=False), 1):
         below += count
-        if number % ENGINE_BUCKET_STEP == 0:
+        if number % step == 0:
             buckets.append((f"{bound:.6g}", float(below)))
     buckets.append(("+Inf", float(histogram.count)))
     return HistogramMetricFamily(name, said, buckets=buckets, sum_value=histogram.total)

@@ -52,6 +52,7 @@ class ChannelRecord:
     tokens: int
     worst: Note | None = None
     flagged: Note | None = None
+    is_cut: bool = False  # where it was flagged, it ended
 
 
 def channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
@@ -65,6 +66,7 @@ def channel_record(key: Key, channel: Channel, delivered: int) -> ChannelRecord:
         tokens=channel.judged,
         worst=note_of(key.channel, worst.start, worst.end, worst.risk) if worst else None,
         flagged=note_of(key.channel, channel.flagged_start, flagged.end, flagged.risk) if flagged else None,
+        is_cut=channel.block_start is not None,
     )
 
 
@@ -103,6 +105,7 @@ class Record:
     unscanned_parts: tuple[str, ...] = ()
     prompt: Note | None = None
     prompt_flagged: bool = False
+    prompt_blocked: bool = False  # for which no answer was sent
     channels: list[ChannelRecord] = field(default_factory=list)
     dropped_fields: int = 0
     dropped_parameters: tuple[str, ...] = ()  # of the request: the upstream's dialect has no place for them
@@ -119,6 +122,13 @@ class Record:
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
+
+    @property
+    def first_byte_added_seconds(self) -> float | None:
+        """From the upstream's head to our first byte: for a verdict on the prompt, or on the first text."""
+        if self.first_byte_seconds is None or self.upstream_first_byte_seconds is None:
+            return None
+        return max(0.0, self.first_byte_seconds - self.upstream_first_byte_seconds)
 
     @property
     def tokens(self) -> int:

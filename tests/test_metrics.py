@@ -32,7 +32,7 @@ def record(**more: object) -> Record:
 def test_a_request_is_counted_by_what_came_of_it() -> None:
     metrics = Metrics(ScriptedGuard())
     note = Note("content", 0, 4, "Unsafe", "Violent", 0.9)
-    cut = ChannelRecord(0, "content", received=10, scanned=8, delivered=9, tokens=3, flagged=note)
+    cut = ChannelRecord(0, "content", received=10, scanned=8, delivered=9, tokens=3, flagged=note, is_cut=True)
     odd = ChannelRecord(0, "made.up.by.an.upstream", received=1, scanned=1, delivered=1, tokens=1, flagged=note)
     metrics.served(record(outcome=RequestOutcome.CUT, scanned=Scanned.FULL, key="alice", prompt_tokens=5,
                           channels=[cut, odd], first_byte_seconds=0.2, upstream_first_byte_seconds=0.02))  # fmt: skip
@@ -41,6 +41,9 @@ def test_a_request_is_counted_by_what_came_of_it() -> None:
     assert found["weir_key_requests_total", "alice", "cut"] == 1
     assert found["weir_flags_total", "Violent", "content", "default"] == 1
     assert found["weir_flags_total", "Violent", "other", "default"] == 1
+    assert {key: value for key, value in found.items() if key[0] == "weir_cuts_total"} == {
+        ("weir_cuts_total", "Violent", "content", "default"): 1
+    }
     states = {state: found["weir_characters_total", state] for state in ("received", "scanned", "delivered")}
     assert states == {"received": 11, "scanned": 9, "delivered": 10}
     assert found["weir_characters_total", "unscanned"] == 1
@@ -48,6 +51,27 @@ def test_a_request_is_counted_by_what_came_of_it() -> None:
     assert not [key for key in found if key[0].endswith("_created")]
     assert found["weir_first_byte_seconds_count",] == 1
     assert found["weir_upstream_first_byte_seconds_bucket", "0.025"] == 1
+    assert abs(found["weir_first_byte_added_seconds_sum",] - 0.18) < 1e-9
+
+
+def test_a_prompt_that_is_told_of_is_flagged_and_one_that_is_refused_is_cut_too() -> None:
+    metrics = Metrics(ScriptedGuard())
+    note = Note("prompt", 0, 0, "Unsafe", "Violent", 0.9)
+    metrics.served(record(prompt=note, prompt_flagged=True))
+    metrics.served(record(prompt=note, prompt_flagged=True, prompt_blocked=True))
+    found = samples(metrics)
+    assert found["weir_flags_total", "Violent", "prompt", "default"] == 2
+    assert found["weir_cuts_total", "Violent", "prompt", "default"] == 1
+
+
+def test_hold_times_are_told_while_an_answer_is_under_way() -> None:
+    metrics = Metrics(ScriptedGuard())
+    assert samples(metrics)["weir_hold_seconds_count",] == 0
+    metrics.hold_times.released(metrics.hold_times.clock() - 0.025)
+    found = samples(metrics)
+    assert found["weir_hold_seconds_bucket", "0.02"] == 0
+    assert found["weir_hold_seconds_count",] == 1
+    assert found["weir_hold_seconds_sum",] >= 0.025
 
 
 def test_errors_have_names_of_ours_alone() -> None:
