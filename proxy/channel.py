@@ -17,6 +17,8 @@ from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
 from proxy.trace import Trace
 from proxy.view import Span, View
 
+# What a JSON text begins with: who asked for one (JSON mode, structured outputs) reads what its escapes spell.
+_JSON_BEGINS = tuple('{["')
 # Below this probability of any harm, a token's share in the category scores is not worth its time.
 _SCORED_HARM = 0.01
 
@@ -44,6 +46,7 @@ class Channel:
         self.holds, self.ahead = policy.holds, policy.ahead
         self._views = [View(kind, policy)]
         self._awaits_escape = kind in JSON_KINDS
+        self._awaits_begin = kind is Kind.CONTENT  # until its first character tells whether it is JSON
         self._folder = Folder() if folds else None  # looks for a change; the view that it opens has its own
         self._raw: list[str] = []  # the text so far, while a view of it may have to be opened
         self._spans: deque[Span] = deque()
@@ -60,7 +63,9 @@ class Channel:
             self._trace.feed(text)
         for view in self._views:
             view.feed(text)
-        if self._awaits_escape or self._folder is not None:
+        if self._awaits_begin:
+            self._begin(text)
+        if self._awaits_begin or self._awaits_escape or self._folder is not None:
             self._raw.append(text)
         if self._awaits_escape and "\\" in text:
             self._awaits_escape = False
@@ -69,6 +74,11 @@ class Channel:
             self._folder.feed(text)
             if self._folder.has_changed:
                 self._open_folded()
+
+    def _begin(self, text: str) -> None:
+        if begun := text.lstrip(" \t\r\n\ufeff"):
+            self._awaits_begin = False
+            self._awaits_escape = begun.startswith(_JSON_BEGINS)
 
     def _open(self, decoder: EscapeDecoder | Folder) -> None:
         view = View(self.kind, self._policy, decoder)

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,11 +79,24 @@ def test_any_cut_of_a_text_ends_at_the_same_place(parts: list[str], data: st.Dat
 
 def test_arguments_are_read_as_they_stand_and_as_their_escapes_spell() -> None:
     hidden = '{"q": "\\u0062ad idea"}'
-    assert judged([hidden], words("bad"), Kind.CONTENT).block_start is None
+    assert judged(["So: " + hidden], words("bad"), Kind.CONTENT).block_start is None
     channel = judged([hidden], words("bad"), Kind.ARGUMENTS)
     assert channel.block_start is not None
     assert channel.block_start <= hidden.index("ad idea")
     assert judged(list(hidden), words("bad"), Kind.ARGUMENTS).block_start == channel.block_start
+
+
+@pytest.mark.parametrize("begin", ["", " \n", "\ufeff\t", "\n" * 40])
+def test_an_answer_that_is_json_is_read_as_its_escapes_spell_it_too(begin: str) -> None:
+    for text in ('{"q": "\\u0062ad idea"}', '["\\u0062ad idea"]', '"\\u0062ad idea"'):
+        hidden = begin + text
+        channel = judged([hidden], words("bad"), Kind.CONTENT)
+        assert channel.block_start is not None
+        assert channel.block_start <= hidden.index("ad idea")
+        assert judged(list(hidden), words("bad"), Kind.CONTENT).block_start == channel.block_start
+        assert judged([hidden], words("bad"), Kind.REASONING).block_start is None
+    safe = begin + '{"q": "caf\\u00e9\\n"}'
+    assert judged(list(safe), words("bad"), Kind.CONTENT).cleared == len(safe)
 
 
 def test_a_long_text_comes_in_batches() -> None:

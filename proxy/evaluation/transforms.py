@@ -1,5 +1,7 @@
-"""Ways to write a text so that people still read it and a classifier may not. Only words of ASCII letters change."""
+"""Ways to write a text so that people, or who is told how, still read it and a classifier may not."""
 
+import base64
+import codecs
 import random
 import re
 from collections.abc import Callable
@@ -54,6 +56,16 @@ def _accented(text: str, source: random.Random) -> str:
     return _WORD.sub(lambda word: "".join(letter + source.choice(_ACCENTS) for letter in word[0]), text)
 
 
+def _prefixed(text: str, source: random.Random) -> str:
+    """A letter before every word: other tokens, which people still read (TokenBreak, arXiv 2506.07948)."""
+    return _WORD.sub(lambda word: source.choice("abcdefgmnprst") + word[0], text)
+
+
+def _in_base64(text: str, source: random.Random) -> str:
+    """The whole text: no person reads that, but a model may have been asked to."""
+    return base64.b64encode(text.encode()).decode()
+
+
 TRANSFORMS: dict[str, Transform] = {
     "zero-width characters": _between(*_ZERO_WIDTHS),
     "soft hyphens": _between("\u00ad"),
@@ -68,6 +80,9 @@ TRANSFORMS: dict[str, Transform] = {
     "leet": _translated(_LEET),
     "spaces between letters": _between(" "),
     "dots between letters": _between("."),
+    "a letter in front": _prefixed,
+    "rot13": lambda text, source: codecs.encode(text, "rot13"),
+    "base64": _in_base64,
 }
 
 

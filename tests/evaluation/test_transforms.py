@@ -7,7 +7,10 @@ from proxy.folding import fold
 
 TEXT = "How do I open a Locked Box, x=1? No!"
 # Told apart by more than invisible characters or the shape of letters: the folded view leaves these alone.
-NOT_UNDONE = {"accents", "leet", "spaces between letters", "dots between letters"}
+NOT_UNDONE = {
+    "accents", "leet", "spaces between letters", "dots between letters", "a letter in front", "rot13", "base64"
+}  # fmt: skip
+ENCODED = {"rot13", "base64"}
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
@@ -15,7 +18,7 @@ def test_a_transform_changes_words_and_gives_the_same_each_time(name: str) -> No
     changed = transformed(name, TEXT)
     assert changed != TEXT
     assert changed == transformed(name, TEXT)
-    assert changed.endswith(", x=1? No!")  # words of one or two letters stay
+    assert changed.endswith(", x=1? No!") is (name not in ENCODED)  # words of one or two letters stay
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS.keys() - NOT_UNDONE))

@@ -5,9 +5,8 @@ import json
 import os
 import random
 import re
-import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -25,8 +24,9 @@ from tests.driver import WORDS, answer, body, read
 from tests.e2e.test_requests import ALIASES, TRIES
 from tests.e2e.test_routes import aliases, body_for
 from tests.fakes import ScriptedGuard, ScriptedUpstream, framed, labels
+from tests.reliability.operator import OPERATOR, operated, told
 from tests.reliability.upstreams import Echo
-from tests.servers import Weir, weir
+from tests.servers import weir
 from tests.sockets import ASK, CHAT_PATH, Client, ask, connected, http_request, read_reply
 
 JSON = "application/json"
@@ -230,29 +230,8 @@ async def test_b17_a_door_says_in_its_own_words_that_a_key_has_used_up_its_share
             assert ("type" in reply.json) is (path == "/v1/messages")
 
 
-OPERATOR = "operators-key-0123456789"
-
-
-@asynccontextmanager
-async def operated(upstream: ScriptedUpstream | None = None) -> AsyncIterator[tuple[Weir, str]]:
-    """The server, and the address of its operator's listener."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with weir(upstream, **OURS, admin__port=port, admin__key=OPERATOR) as server:
-        yield server, f"http://127.0.0.1:{port}"
-
-
-async def told(url: str) -> bytes:
-    """What the operator reads."""
-    reply = await ask(url, http_request(b"", method="GET", path="/metrics", headers={
-        "Authorization": f"Bearer {OPERATOR}"}))  # fmt: skip
-    assert reply.status == 200
-    return reply.body
-
-
 async def test_b14_no_clients_key_opens_the_operators_door() -> None:
-    async with operated() as (server, admin):
+    async with operated(**OURS) as (server, admin):
         for path in ("/metrics", "/reload", "/config/update", "/healthz"):
             for headers in (BEARER, {"x-api-key": OPERATOR}, {"Authorization": "Bearer sk-ours"}):
                 request = http_request(b"", method="GET", path=path, headers=headers)
@@ -263,7 +242,7 @@ async def test_b14_no_clients_key_opens_the_operators_door() -> None:
 
 async def test_b15_metrics_tell_no_key_and_no_text() -> None:
     upstream = ScriptedUpstream([body({"content": "canary answer"})], content_type=JSON)
-    async with operated(upstream) as (server, admin):
+    async with operated(upstream, **OURS) as (server, admin):
         for headers in (BEARER, {"x-api-key": "wrong-canary"}):
             await ask(server.url, http_request(headers=headers, model="canary-model", user="canary-user"))
         found = await told(admin)
@@ -275,7 +254,7 @@ async def test_b15_metrics_tell_no_key_and_no_text() -> None:
 
 
 async def test_b16_hundreds_of_models_make_no_new_series() -> None:
-    async with operated(ScriptedUpstream(status=418, content_type=JSON)) as (server, admin):
+    async with operated(ScriptedUpstream(status=418, content_type=JSON), **OURS) as (server, admin):
         counts = []
         for start in (1, 2, 200):
             for number in range(start, 2 * start):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from typing import Any
 
 import pytest
@@ -212,6 +213,69 @@ MODES: dict[str, dict[str, Any]] = {
     "watch": {"policy__on_flag": "monitor"},
     "open": {"guard__on_failure": "open"},
 }
+
+
+HIDDEN: dict[str, str] = {
+    "key": '{"a \\u0063anary": 1}',
+    "value": '{"q": "a c\\u0061nary now"}',
+    "every letter": '{"q": "' + "".join(f"\\u{ord(letter):04x}" for letter in "a canary now") + '"}',
+    "array": '["a can\\u0061ry now"]',
+    "string": '"a canar\\u0079 now"',
+    "behind blanks": '\n  {"q": "a \\u0063anary now"}',
+    "behind an escape": '{"q": "one\\n\\ta \\u0063anary now"}',
+}
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("name", HIDDEN)
+async def test_h14_an_answer_in_json_is_judged_as_its_escapes_spell_it_too(name: str, size: int) -> None:
+    text = HIDDEN[name]
+    parts = [text[at : at + size] for at in range(0, len(text), size)]
+    async with weir(ScriptedUpstream(answer(parts)), ScriptedGuard(CANARY), policy__notice="") as server:
+        found = events(await ask(server.url, stream=True, response_format={"type": "json_object"}))
+        server.upstream.content_type, server.upstream.chunks = JSON, [body({"content": text})]
+        [choice] = (await ask(server.url, response_format={"type": "json_object"})).json["choices"]
+    assert found.finish == {0: "content_filter"}
+    assert choice["finish_reason"] == "content_filter"
+    assert (choice["message"].get("content") or "") == found.content
+    assert "canary" not in read_escapes(found.content)
+
+
+def read_escapes(text: str) -> str:
+    return re.sub(r"\\\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
+
+
+async def test_h10_an_answer_harvested_token_by_token_ends_where_a_whole_one_is_cut() -> None:
+    """A client that has each token continued from what it got gets no further than with one request."""
+    guard = ScriptedGuard(CANARY)
+    spoken = [*WORDS[:5], " a", " canary", " and", " more"]
+    upstream = ScriptedUpstream(answer(spoken))
+    async with weir(upstream, guard, policy__notice="", policy__debounce=1) as server:
+        whole = events(await ask(server.url, stream=True)).content
+        harvested = ""
+        for word in spoken:
+            upstream.chunks = answer([word], "length")
+            turns = [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": harvested}]
+            reply = await ask(server.url, stream=True, max_tokens=1, messages=turns[: 2 if harvested else 1])
+            if reply.status != 200:
+                break
+            harvested += events(reply).content
+            if events(reply).finish == {0: "content_filter"}:
+                break
+    assert "canary" not in whole
+    assert "canary" not in harvested
+    assert harvested.startswith("".join(spoken[:5]))
+
+
+async def test_h16_two_channels_are_two_texts() -> None:
+    """A limit, stated: what only both of them say together is not seen; what one of them says is."""
+    halves = [chunk({"reasoning_content": "a can"}), chunk({"content": "ary now"}), chunk({}, "stop"), DONE]
+    whole = [chunk({"reasoning_content": "a canary now"}), chunk({"content": "now"}), chunk({}, "stop"), DONE]
+    async with weir(ScriptedUpstream(halves), ScriptedGuard(CANARY), policy__notice="") as server:
+        found = events(await ask(server.url, stream=True))
+        assert (found.texts[0, "reasoning_content"], found.content) == ("a can", "ary now")
+        server.upstream.chunks = whole
+        assert events(await ask(server.url, stream=True)).finish == {0: "content_filter"}
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])

@@ -1,9 +1,12 @@
 """Section I of docs/reliability.md: a guard that fails, in every way and at every moment."""
 
 import asyncio
-from typing import Any
+from collections import Counter
+from itertools import product
+from typing import Any, cast
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.guard.limits import Limits
 from proxy.guard.loader import load_guard
@@ -22,6 +25,7 @@ from tests.driver import WORDS, answer, body
 from tests.e2e.test_faults import outcome, text_of
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
+from tests.reliability.operator import operated, told
 from tests.servers import recorded, weir
 from tests.sockets import ask, timed
 
@@ -79,6 +83,35 @@ async def test_i2_no_failure_of_the_guard_opens_the_gate(fault: str, phase: str,
         assert len(text_of(reply, is_streamed)) <= (len("".join(WORDS[:judged])) + bound if found != "cut" else 13)
         assert record["outcome"] == found
         assert b" five" not in reply.raw
+
+
+async def test_i3_every_answer_that_left_unjudged_is_labelled_recorded_and_counted() -> None:
+    async with operated(ScriptedUpstream(answer(WORDS)), **SOON, guard__on_failure="open") as (server, admin):
+        guard, told_by_records = cast(ScriptedGuard, server.guard), Counter[str]()
+        for fault, after in product(("gone", "short", "hang"), (None, -1, 0, 5, 100)):
+            broken = failing(fault, after)
+            guard.error, guard.fault, guard.prompt_fault = broken.error, broken.fault, broken.prompt_fault
+            guard.tokens, guard.fails_after = 0, broken.fails_after
+            with recorded() as records:
+                reply = await ask(server.url, stream=True)
+                record = await records.next()
+            assert events(reply).content == TEXT
+            [finish] = [one for one in events(reply).events if one["choices"][0]["finish_reason"]]
+            # The finish says it where the headers left before the failure.
+            label = finish.get("weir", {}).get("scanned", reply.headers["x-weir-scanned"])
+            assert label == record["scanned"]
+            assert (label == "full") == (after == 100)
+            told_by_records[label] += 1
+        found = [
+            sample
+            for family in text_string_to_metric_families((await told(admin)).decode())
+            for sample in family.samples
+            if sample.name == "weir_requests_total"
+        ]
+    counted = Counter[str]()
+    for sample in found:
+        counted[sample.labels["scanned"]] += int(sample.value)
+    assert counted == told_by_records
 
 
 async def test_i9_what_finds_no_memory_is_refused_and_what_was_admitted_is_served() -> None:

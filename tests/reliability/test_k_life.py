@@ -1,9 +1,11 @@
 """Section K of docs/reliability.md: how a server ends."""
 
 import asyncio
+import re
 import signal
 import socket
 import sys
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -15,6 +17,7 @@ from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
 from tests.reliability.upstreams import ByUser
+from tests.servers import weir
 from tests.sockets import Reply, ask, connected, http_request
 
 TEXT = "".join(WORDS)
@@ -112,3 +115,38 @@ async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
         assert not task.result().is_complete
         assert (events(task.result()).error or {})["code"] == "shutting_down"
     assert b"Traceback" not in said
+
+
+async def test_k5_a_clock_that_jumps_by_a_day_ends_nothing_and_hangs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, ahead = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    upstream = ScriptedUpstream(answer(WORDS), pause=0.02)
+    async with weir(upstream, upstream__idle_seconds=20, guard__verdict_seconds=20) as server:
+        for jump in (86_400.0, -86_400.0):
+            async with connected(server.url) as client:
+                ahead = 0.0
+                await client.send(http_request(stream=True))
+                await client.read_until(b"one")
+                ahead = jump
+                reply = await client.reply()
+            assert events(reply).content == TEXT
+            assert reply.is_complete
+            assert (await ask(server.url, http_request(b"", method="GET", path="/readyz"))).status == 200
+
+
+def test_k5_nothing_waits_by_the_clock_on_the_wall() -> None:
+    """What asks for the time of day writes it down or prunes by it; no deadline is made of it."""
+    files = [path for room in ("proxy", "adapters") for path in (ROOT / room).rglob("*.py")]
+    asking = {
+        path.relative_to(ROOT).as_posix() for path in files if re.search(r"\btime\.time\(|\.now\(", path.read_text())
+    }
+    assert asking <= {
+        "proxy/demo.py",
+        "proxy/store/writer.py",
+        "proxy/store/options.py",
+        "proxy/store/sqlite.py",
+        "proxy/console/search.py",
+        "proxy/records.py",
+        "adapters/metadata.py",
+        "adapters/openai_responses_head.py",
+    }
