@@ -19,9 +19,11 @@ class ByUser(ScriptedUpstream):
     """The request's `user` field picks the chunks."""
 
     answers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = json.loads(await request.read())["user"]
+        self.started.append(user)
         one = ScriptedUpstream(self.answers[user], content_type=self.content_type, pause=self.pause)
         return await one._answer(request)
 
