@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -93,6 +93,10 @@ console-pictures: setup ## Drive the console in chromium: accessibility by axe, 
 
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
+
+# Of a server that is installed here, or the one that WEIR_POSTGRES_URL names; `make test` runs them too, where it can.
+postgres: setup ## The tests of records in PostgreSQL, none of them skipped
+	WEIR_POSTGRES=1 $(BIN)/python -m pytest tests/store tests/e2e/test_records_postgres.py $(ARGS)
 
 faults: setup ## The whole fault matrix, with progress; ARGS='--seeds 20' for more runs of each cell
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -10,6 +10,11 @@ if not torch.cuda.is_available():
     # The guard's kernels run in triton's interpreter then, which must be said before anything imports triton.
     os.environ["TRITON_INTERPRET"] = "1"
 
+# To Weir, and to servers that tests start, each WEIR_ variable is a setting: tests/postgres.py finds its own elsewhere.
+for name in ("WEIR_POSTGRES", "WEIR_POSTGRES_URL"):
+    if name in os.environ:
+        os.environ[f"TESTS_{name}"] = os.environ.pop(name)
+
 settings.register_profile("weir", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("weir")
 

@@ -72,6 +72,7 @@ LATE = {
     "proxy.guard.qwen3guard",
     "proxy.guards",
     "proxy.store.command",
+    "proxy.store.postgres",
     "uvloop",
     "proxy.moderations",
     "proxy.policy_check",

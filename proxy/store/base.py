@@ -22,12 +22,22 @@ class StoreUnusable(StoreError):
     """It will not work by trying again: a newer Weir made it, or a library is missing."""
 
 
+class StoreRefused(StoreError):
+    """Something in these rows is not taken, now or later."""
+
+
 class Store(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """All of them or none; one that is there already stays as it is. Raises StoreError."""
 
     def prune(self, oldest: float, max_bytes: int) -> int:
-        """Delete what began before `oldest`, then the oldest until the rest fits; how many went. Raises StoreError."""
+        """Delete what began before `oldest`, then the oldest until the rest fits; how many went. Raises StoreError.
+
+        A store may do it in parts: there is more to do until it says 0.
+        """
+
+    def used_bytes(self) -> int:
+        """Of what `max_bytes` limits. Raises StoreError."""
 
     def find(self, wanted: Filter, *, newest_first: bool = True, most: int | None = None) -> Iterator[dict[str, Any]]:
         """Records as the log has them. Raises StoreError."""
@@ -44,8 +54,8 @@ class Store(Protocol):
 class Place(Protocol):
     """Where a store is, open or not."""
 
-    def open(self) -> Store:
-        """Made or migrated if need be. Raises StoreError."""
+    def open(self, *, is_reader: bool = False) -> Store:
+        """Made or migrated if need be; for a reader it must be there, and nothing is changed. Raises StoreError."""
 
     def set_aside(self) -> str:
         """Out of the way with a store that is corrupt; returns where it is now. Raises OSError."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 from proxy.config_file import ConfigError
 from proxy.record_settings import RecordSettings
@@ -11,16 +10,20 @@ from proxy.redaction import Redactor
 from proxy.settings import Settings
 from proxy.store.base import Place, Store, StoreError, StoreUnusable
 from proxy.store.row import NOTHING_ELSE
-from proxy.store.sqlite import SqliteFile, SqliteStore
+from proxy.store.sqlite import SqliteFile
 from proxy.store.writer import RecordWriter
 
 NOT_SET = (
-    "No records are kept: set [records] file in weir.toml, WEIR_RECORDS__FILE or --records-file, for `weir serve` too."
+    "No records are kept: set [records] file in weir.toml, WEIR_RECORDS__FILE or --records-file, for `weir serve` too; "
+    "or [records] url, WEIR_RECORDS__URL, for PostgreSQL."
 )
+NO_DRIVER = '[records] url needs the driver of PostgreSQL: pip install "weir-proxy[postgres]"'
 
 
 def place_of(settings: RecordSettings) -> Place:
     """Raises ConfigError."""
+    if settings.url is not None:
+        return _postgres(settings.url.get_secret_value())
     if settings.file is None:
         raise ConfigError(NOT_SET)
     if not settings.file.absolute().parent.is_dir():
@@ -28,6 +31,14 @@ def place_of(settings: RecordSettings) -> Place:
     if settings.file.is_dir():
         raise ConfigError(f"[records] file: {settings.file} is a folder.")
     return SqliteFile(settings.file)
+
+
+def _postgres(url: str) -> Place:
+    try:
+        from proxy.store.postgres import PostgresPlace  # optional
+    except ImportError as exc:
+        raise ConfigError(f"{NO_DRIVER}.") from exc
+    return PostgresPlace(url)
 
 
 def start_writer(settings: RecordSettings, redactor: Redactor = NOTHING_ELSE) -> RecordWriter | None:
@@ -52,7 +63,7 @@ def start_writer(settings: RecordSettings, redactor: Redactor = NOTHING_ELSE) ->
 def secrets_of(settings: Settings) -> list[str]:
     """Keys of our own: whatever somebody says or quotes, they are not kept."""
     own = [*(upstream.api_key for upstream in settings.upstreams), settings.guard.token]
-    return [one.get_secret_value() for one in own if one is not None]
+    return [one.get_secret_value() for one in own if one is not None] + settings.records.passwords()
 
 
 @asynccontextmanager
@@ -69,12 +80,10 @@ async def kept_records(settings: Settings) -> AsyncIterator[RecordWriter | None]
 @contextmanager
 def open_reader(settings: RecordSettings) -> Iterator[Store]:
     """For `weir records`: changes nothing. Raises ConfigError, StoreError."""
-    place_of(settings)
-    file: Path | None = settings.file
-    assert file is not None  # place_of would have refused
-    if not file.exists():
-        raise ConfigError(f"There are no records yet: {file} is not there. `weir serve` makes it.")
-    store = SqliteStore(file, is_reader=True)
+    place = place_of(settings)
+    if settings.url is None and settings.file is not None and not settings.file.exists():
+        raise ConfigError(f"There are no records yet: {settings.file} is not there. `weir serve` makes it.")
+    store = place.open(is_reader=True)
     try:
         yield store
     finally:

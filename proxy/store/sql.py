@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from operator import attrgetter
 from typing import Any
 
 from proxy.store.base import PAGE_ROWS
@@ -11,10 +11,9 @@ from proxy.store.filters import Filter
 from proxy.store.row import COLUMNS, Row
 from proxy.trace import unpack
 
-INSERT = (
-    f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"
-)
+INSERT = f"INSERT INTO records ({', '.join(COLUMNS)}) {{}} ON CONFLICT (id) DO NOTHING"
 DELETE_OLDEST = "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE started < ? ORDER BY started LIMIT ?)"
+_values = attrgetter(*COLUMNS)
 # Deleted at a time: a moment's work, so that other writers get their turn, and few of a small store.
 PRUNE_ROWS = 100
 
@@ -53,4 +52,4 @@ class SqlStore(ABC):
 
 
 def values_of(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-    return [astuple(row) for row in rows]
+    return [_values(row) for row in rows]

@@ -8,16 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from proxy.store.base import StoreCorrupt, StoreError, StoreUnusable
-from proxy.store.row import Row
-from proxy.store.schema import TOO_NEW, VERSION, steps_from
+from proxy.store.base import StoreCorrupt, StoreError
+from proxy.store.row import COLUMNS, Row
+from proxy.store.schema import VERSION, check_version, steps_from
 from proxy.store.sql import DELETE_OLDEST, INSERT, PRUNE_ROWS, SqlStore, values_of
 
 # For another writer's transaction; the thread that waits is not one that serves.
 BUSY_SECONDS = 2.0
 # What the write-ahead log keeps of its size after a flood.
 MAX_IDLE_LOG_BYTES = 16 << 20
-TYPES = {"real": "REAL", "blob": "BLOB", "big": "INTEGER"}
+TYPES = {"id": "TEXT", "real": "REAL", "blob": "BLOB"}
+INSERT_ONE = INSERT.format(f"VALUES ({', '.join('?' * len(COLUMNS))})")
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -27,8 +28,8 @@ class SqliteFile:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def open(self) -> "SqliteStore":
-        return SqliteStore(self._file)
+    def open(self, *, is_reader: bool = False) -> "SqliteStore":
+        return SqliteStore(self._file, is_reader=is_reader)
 
     def set_aside(self) -> str:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -53,7 +54,9 @@ class SqliteStore(SqlStore):
             )
             self._inode = self._found()
         try:
-            self._check_version() if is_reader else self._prepare()
+            if not is_reader:
+                self._prepare()
+            check_version(self._version())
         except BaseException:
             self.close()
             raise
@@ -69,16 +72,9 @@ class SqliteStore(SqlStore):
                     for statement in statements:
                         self._ask(statement)
                     self._ask(f"PRAGMA user_version = {version}")
-            self._check_version()
 
     def _version(self) -> int:
         return int(self._number("PRAGMA user_version"))
-
-    def _check_version(self) -> None:
-        if (found := self._version()) > VERSION:
-            raise StoreUnusable(TOO_NEW.format(found=found, known=VERSION))
-        if found < VERSION:
-            raise StoreUnusable("its records are of an older version: `weir serve` brings them up to date")
 
     def _found(self) -> tuple[int, int]:
         status = self._file.stat()
@@ -89,11 +85,11 @@ class SqliteStore(SqlStore):
             if self._found() != self._inode:
                 raise StoreError("the file was replaced")
             with self._transaction():
-                self._connection.executemany(INSERT, values_of(rows))
+                self._connection.executemany(INSERT_ONE, values_of(rows))
 
     def prune(self, oldest: float, max_bytes: int) -> int:
         count = 0
-        while (deleted := self._delete(oldest)) or self._used_bytes() > max_bytes:
+        while (deleted := self._delete(oldest)) or self.used_bytes() > max_bytes:
             deleted = deleted or self._delete(float("inf"))
             if not deleted:
                 break
@@ -107,7 +103,7 @@ class SqliteStore(SqlStore):
         with _told():
             return self._connection.execute(DELETE_OLDEST, (before, PRUNE_ROWS)).rowcount
 
-    def _used_bytes(self) -> int:
+    def used_bytes(self) -> int:
         pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
         return int(pages * self._number("PRAGMA page_size"))
 

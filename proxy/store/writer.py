@@ -12,7 +12,7 @@ from collections import deque
 from proxy.errors import place_of
 from proxy.records import Record
 from proxy.redaction import Redactor
-from proxy.store.base import Place, Store, StoreCorrupt, StoreError
+from proxy.store.base import Place, Store, StoreCorrupt, StoreError, StoreRefused
 from proxy.store.row import NOTHING_ELSE, Row, row_of
 
 LOGGER = logging.getLogger("weir.store")
@@ -104,7 +104,8 @@ class RecordWriter:
             if self._is_failing:
                 self._change.wait_for(lambda: self._is_closing, self._retry_seconds)
             elif not self._rows:
-                self._change.wait_for(lambda: self._queue or self._is_closing, PRUNE_SECONDS)
+                idle = max(0.0, self._next_prune - time.monotonic())
+                self._change.wait_for(lambda: self._queue or self._is_closing, idle)
             return bool(self._queue or self._rows) or not self._is_closing
 
     def _work(self) -> None:
@@ -113,13 +114,30 @@ class RecordWriter:
         if not self._rows:
             self._rows = self._take()
         if self._rows:
-            self._store.write(self._rows)
-            self.written += len(self._rows)
-            self._rows = []
-        if time.monotonic() >= self._next_prune:
-            self._store.prune(time.time() - self._keep_seconds, self._max_bytes)
+            self._write(self._store)
+        is_due = time.monotonic() >= self._next_prune
+        if is_due and not self._store.prune(time.time() - self._keep_seconds, self._max_bytes):
             self._next_prune = time.monotonic() + PRUNE_SECONDS
         self._recover()
+
+    def _write(self, store: Store) -> None:
+        """The rows in one go; where that is refused, one by one without those that cannot be kept."""
+        try:
+            store.write(self._rows)
+            self.written += len(self._rows)
+            self._rows = []
+        except StoreRefused:
+            while self._rows:
+                self._write_one(store)
+
+    def _write_one(self, store: Store) -> None:
+        try:
+            store.write(self._rows[:1])
+            self.written += 1
+        except StoreRefused as exc:
+            LOGGER.error("records: one cannot be kept: %s", exc)
+            self.dropped += 1
+        del self._rows[0]
 
     def _take(self) -> list[Row]:
         with self._change:

@@ -1,14 +1,19 @@
-"""Builders of finished records, and of a store with some."""
+"""Builders of finished records, and of stores of either kind with some."""
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from adapters.base import Note
+from proxy.record_settings import RecordSettings
 from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned
+from proxy.store.base import Store
+from proxy.store.places import place_of
 from proxy.store.row import row_of
 from proxy.store.sqlite import SqliteStore
 
+KINDS = ("sqlite", "postgres")
 START = 1_750_000_000.0
 
 
@@ -37,3 +42,33 @@ def store_with(file: Path, records: Sequence[Record]) -> SqliteStore:
 def ids(found: Any) -> list[int]:
     """The numbers of the records, in their order."""
     return [int(one["request_id"].removeprefix("weir-"), 16) for one in found]
+
+
+def settings_for(kind: str, folder: Path, **more: Any) -> RecordSettings:
+    """A place that is empty; the test is skipped where there is no PostgreSQL."""
+    if kind == "sqlite":
+        return RecordSettings(file=folder / "records.db", **more)
+    from tests.postgres import url_of_schema
+
+    return RecordSettings.model_validate({"url": url_of_schema(), **more})
+
+
+def opened(settings: RecordSettings, records: Sequence[Record] = ()) -> Store:
+    store = place_of(settings).open()
+    store.write([row_of(one) for one in records])
+    return store
+
+
+def execute(settings: RecordSettings, *statements: str) -> None:
+    """As somebody else who has the database open."""
+    if settings.file is not None:
+        connection = sqlite3.connect(settings.file)
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        connection.close()
+        return
+    from tests.postgres import execute as run
+
+    assert settings.url is not None
+    run(settings.url.get_secret_value(), *statements)

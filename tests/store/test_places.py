@@ -1,6 +1,7 @@
 """The store that the settings name."""
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from proxy.config_file import ConfigError
 from proxy.record_settings import RecordSettings
 from proxy.settings import Settings
 from proxy.store.filters import Filter
-from proxy.store.places import kept_records, open_reader, start_writer
-from tests.store.records import ids, record, store_with
+from proxy.store.places import kept_records, open_reader, secrets_of, start_writer
+from tests.store.records import KINDS, ids, record, settings_for, store_with
 
 
 def test_without_a_file_no_records_are_kept() -> None:
@@ -19,8 +20,9 @@ def test_without_a_file_no_records_are_kept() -> None:
         pass
 
 
-async def test_what_the_writer_writes_the_reader_reads(tmp_path: Path) -> None:
-    settings = RecordSettings(file=tmp_path / "r.db", keep_days=36_500)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_the_writer_writes_the_reader_reads(tmp_path: Path, kind: str) -> None:
+    settings = settings_for(kind, tmp_path, keep_days=36_500)
     async with kept_records(Settings(records=settings)) as writer:
         assert writer is not None
         writer.put(record(1))
@@ -52,3 +54,21 @@ def test_a_reader_says_that_there_is_nothing_yet_and_makes_nothing(tmp_path: Pat
     with pytest.raises(ConfigError, match="no records yet"), open_reader(RecordSettings(file=tmp_path / "r.db")):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "proxy.store.postgres", raising=False)
+    with pytest.raises(ConfigError, match=r"weir-proxy\[postgres\]"):
+        start_writer(RecordSettings.model_validate({"url": "postgresql://h/db"}))
+
+
+def test_our_own_secrets_are_known_to_the_redactor() -> None:
+    urls = [
+        "postgresql://u:p%40ss@h1:5432,h2/db?sslpassword=other&x=y",
+        "postgresql:///db?password=p%40ss&sslpassword=other",
+    ]
+    for url in urls:
+        settings = Settings.model_validate({"records": {"url": url}, "guard": {"token": "t"}})
+        assert secrets_of(settings) == ["t", "p@ss", "other"]
+    assert secrets_of(Settings()) == []

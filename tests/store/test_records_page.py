@@ -9,6 +9,7 @@ import pytest
 
 from proxy.cli import main
 from proxy.config import load_settings
+from proxy.store import writer
 from tests.store.records import cut, record, store_with
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "records.md").read_text(encoding="utf-8")
@@ -33,8 +34,17 @@ def test_a_command_runs(
 
 def test_the_settings_are_settings(tmp_path: Path) -> None:
     assert len(COMMANDS) == 7
-    assert len(TABLES) == 2
+    assert len(TABLES) == 3
     for table in TABLES:
         file = tmp_path / "weir.toml"
         file.write_text(table)
         load_settings(file, environ={})
+
+
+def test_the_page_tells_the_limits_that_hold() -> None:
+    assert f"at most {writer.MAX_QUEUED:,} records or {writer.MAX_QUEUED_BYTES >> 20} MiB" in PAGE
+    postgres = pytest.importorskip("proxy.store.postgres", exc_type=ImportError)
+    assert f"given up after {postgres.STATEMENT_SECONDS} s" in PAGE
+    assert f"falls silent after {postgres.SILENCE_SECONDS} s" in PAGE
+    assert f"{postgres.PRUNE_ROWS:,} records a transaction" in PAGE
+    assert f"starts without it, {postgres.DEFAULTS['connect_timeout']} s later" in PAGE

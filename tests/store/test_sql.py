@@ -8,7 +8,7 @@ import pytest
 from proxy.records import RequestOutcome
 from proxy.store.filters import Filter
 from proxy.store.row import category_of
-from tests.store.records import START, cut, ids, record, store_with
+from tests.store.records import KINDS, START, cut, ids, opened, record, settings_for
 
 MODELS = ["gpt-4", "GPT-4o", "100%", "a_b", "axb"]
 RECORDS = [
@@ -42,12 +42,13 @@ def fits(wanted: Filter, number: int) -> bool:
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 7, 500])
 def test_every_filter_finds_what_a_slow_judge_finds_in_order_whatever_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, kind: str
 ) -> None:
     monkeypatch.setattr("proxy.store.sql.PAGE_ROWS", rows)
-    store = store_with(tmp_path / "r.db", RECORDS)
+    store = opened(settings_for(kind, tmp_path), RECORDS)
     for wanted in FILTERS:
         expected = [number for number in range(60) if fits(wanted, number)]
         assert ids(store.find(wanted, newest_first=False)) == expected
@@ -56,8 +57,13 @@ def test_every_filter_finds_what_a_slow_judge_finds_in_order_whatever_the_page(
     store.close()
 
 
-def test_one_is_shown_by_its_id_or_by_a_beginning_that_is_its_alone(tmp_path: Path) -> None:
-    store = store_with(tmp_path / "r.db", [record(0x10), record(0x11, outcome=RequestOutcome.ERROR)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_is_shown_by_its_id_or_by_a_beginning_that_is_its_alone(tmp_path: Path, kind: str) -> None:
+    settings = settings_for(kind, tmp_path)
+    store = opened(settings, [record(0x10)])
+    assert store.show("weir-0") is not None
+    store.close()
+    store = opened(settings, [record(0x11, outcome=RequestOutcome.ERROR)])
     found = store.show(f"weir-{0x11:032x}")
     assert found is not None
     assert found["outcome"] == "error"
@@ -66,6 +72,3 @@ def test_one_is_shown_by_its_id_or_by_a_beginning_that_is_its_alone(tmp_path: Pa
     assert store.show("weir-1") is None
     assert store.show("%") is None
     store.close()
-    one = store_with(tmp_path / "s.db", [record(0x10)])
-    assert one.show("weir-0") is not None
-    one.close()

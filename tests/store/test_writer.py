@@ -10,7 +10,7 @@ import pytest
 
 from proxy.records import Record
 from proxy.store import writer as writer_module
-from proxy.store.base import StoreCorrupt, StoreError
+from proxy.store.base import StoreCorrupt, StoreError, StoreRefused
 from proxy.store.filters import Filter
 from proxy.store.row import Row
 from proxy.store.writer import RecordWriter
@@ -29,8 +29,10 @@ class Scripted:
     closed: int = 0
     aside: int = 0
     pruned: list[tuple[float, int]] = field(default_factory=list)
+    to_prune: int = 0  # parts
+    refused: str = ""  # a row's id
 
-    def open(self) -> "Scripted":
+    def open(self, *, is_reader: bool = False) -> "Scripted":
         self.opened += 1
         if self.fault is not None:
             raise self.fault
@@ -41,12 +43,18 @@ class Scripted:
             self.hangs.wait(30)
         if self.fault is not None:
             raise self.fault
+        if any(row.id == self.refused for row in rows):
+            raise StoreRefused("no such row")
         self.rows += rows
         self.batches.append(len(rows))
 
     def prune(self, oldest: float, max_bytes: int) -> int:
         self.pruned.append((oldest, max_bytes))
-        return 0
+        self.to_prune -= 1
+        return max(0, self.to_prune)
+
+    def used_bytes(self) -> int:
+        raise NotImplementedError  # it prunes by it, and the writer does not ask
 
     def find(self, wanted: Filter, *, newest_first: bool = True, most: int | None = None) -> Iterator[dict[str, Any]]:
         raise NotImplementedError  # a writer never reads
@@ -190,3 +198,27 @@ def test_what_is_old_is_looked_for_from_the_start() -> None:
     [(oldest, most)] = place.pruned
     assert abs(time.time() - 7 * 86_400 - oldest) < 10
     assert most == 1000
+
+
+def test_what_goes_in_parts_goes_at_once_and_records_are_written_between() -> None:
+    place = Scripted(to_prune=5)
+    writer = writing(place)
+    writer.put(record(1))
+    until(lambda: len(place.pruned) == 5)
+    writer.put(record(2))
+    until(lambda: writer.written == 2)
+    writer.close()
+    assert len(place.pruned) == 5
+
+
+def test_a_row_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    place = Scripted(hangs=threading.Event(), refused=f"weir-{3:032x}")
+    writer = writing(place)
+    for number in range(6):
+        writer.put(record(number))
+    assert place.hangs is not None
+    place.hangs.set()
+    writer.close()
+    assert [row.id for row in place.rows] == [f"weir-{number:032x}" for number in (0, 1, 2, 4, 5)]
+    assert (writer.written, writer.dropped) == (5, 1)
+    assert "one cannot be kept: no such row" in caplog.text
