@@ -98,6 +98,14 @@ class Delta(msgspec.Struct, frozen=True):
         head = msgspec.structs.replace(self, text=self.text[:at], logprobs=self.logprobs[:kept])
         return head, msgspec.structs.replace(self, text=self.text[at:], extra={}, logprobs=self.logprobs[kept:])
 
+    def parts(self, size: int) -> "list[Delta]":
+        """In pieces of `size` characters; what clients can make nothing of in parts, and what has logprobs, is one."""
+        if len(self.text) <= size or self.kind in WHOLE_KINDS or self.logprobs:
+            return [self]
+        texts = [self.text[start : start + size] for start in range(0, len(self.text), size)]
+        first, *rest = (msgspec.structs.replace(self, text=text) for text in texts)
+        return [first, *(msgspec.structs.replace(part, extra=NOTHING) for part in rest)]
+
 
 class Opaque(msgspec.Struct, frozen=True):
     """Something without model text that keeps its place: a role, usage, an empty delta.

@@ -52,6 +52,8 @@ from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderation
 
 # From a connection to its request: a client sends it as soon as it is connected.
 LAST_ASK_SECONDS = 0.25
+# How long a thread may keep the interpreter from the event loop, which asks for it at every turn; Python's own is 5 ms.
+SWITCH_SECONDS = 0.0005
 
 
 def build_app(settings: Settings, guard: Guard) -> web.Application:
@@ -63,8 +65,10 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
         async with open_upstreams(settings) as upstreams, kept_records(settings) as records:
-            app[SERVICE] = Service(settings, Policies(settings), guard, upstreams, records, app[METRICS].hold_times)
+            times = app[METRICS].hold_times
+            app[SERVICE] = service = Service(settings, Policies(settings), guard, upstreams, records, times)
             yield
+            service.aside.close()
 
     app.cleanup_ctx.append(upstream_sessions)
     app.on_response_prepare.append(part_while_draining)
@@ -248,6 +252,7 @@ def serve(settings: Settings, read: Read, run: Serving | None = None) -> int:
         allow_all_files()
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")
+        sys.setswitchinterval(SWITCH_SECONDS)
         with record_log(settings.log), asyncio.Runner(loop_factory=event_loop_factory()) as runner:
             runner.run((run or serve_until_stopped)(settings, read))
     except PROBLEMS as exc:

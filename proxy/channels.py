@@ -1,15 +1,17 @@
 """All moderated texts of one response, each as a channel, opened by its first delta."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from adapters.base import AdapterError, Delta, Key, Kind
-from proxy.channel import Channel
+from proxy.channel import STEP, Batch, Channel, cost_of
 from proxy.policy import Policy, part_of
 from proxy.surrogates import DeltaJoiner
 from proxy.trace import Traces
 
 # Channels of one response: far above parallel tool calls in practice.
 MAX_CHANNELS = 512
+# Of all channels, for one call of the guard: with what is done for each token, 5 ms of the event loop.
+MAX_TURN_TOKENS = 512
 
 
 class Channels:
@@ -20,6 +22,9 @@ class Channels:
         self._joiners: dict[Key, DeltaJoiner] = {}
         self._last: dict[int, Key] = {}  # the channel of each choice that text last arrived for
         self.by_key: dict[Key, Channel] = {}
+        self._room = STEP  # what may be read in this turn, of all channels
+        self._is_stopped = False
+        self.has_read = False  # in the last turn, of what had come before it
 
     def feed(self, delta: Delta) -> Delta:
         """Add a delta to its channel; returns it as it can be delivered. Raises AdapterError."""
@@ -35,10 +40,42 @@ class Channels:
             self.by_key[last].pause()
         self._last[key.choice] = key
         delta = self._joiners[key].feed(delta)
-        self.by_key[key].feed(delta.text)
+        if self._is_stopped:
+            self.by_key[key].skip(delta.text)
+        else:
+            self._room -= cost_of(delta.text)
+            self.by_key[key].feed(delta.text, later=self._room < 0)
         if delta.kind is Kind.OBJECT:  # no more of it will come, so nothing behind it has to wait
             self.by_key[key].finish()
         return delta
+
+    def stop(self) -> None:
+        """Nobody will judge what comes from now on."""
+        self._is_stopped = True
+
+    def batches(self, is_cut: Callable[[int], bool]) -> list[Batch]:
+        """What to classify next, as much as a turn allows: whatever comes at once, others do not wait for it."""
+        self.has_read = False
+        channels = [channel for key, channel in self.by_key.items() if not is_cut(key.choice)]
+        while not (found := self._batches(channels)) and any(channel.is_behind for channel in channels):
+            self._room = STEP  # what was read had no tokens
+        self._room = STEP
+        return found
+
+    def _batches(self, channels: list[Channel]) -> list[Batch]:
+        found: list[Batch] = []
+        tokens = 0
+        for channel in channels:
+            batches = channel.batches()
+            while not batches and channel.is_behind and self._room > 0:
+                self._room -= channel.read()
+                self.has_read = True
+                batches = channel.batches()
+            found += batches
+            tokens += sum(len(batch.ids) for batch in batches)
+            if tokens >= MAX_TURN_TOKENS:
+                break
+        return found
 
     def goes_on(self, delta: Delta) -> bool:
         """Whether a delta is more of the text that its choice was at: it ends nothing, and frees no other text."""

@@ -56,6 +56,7 @@ UPSTREAM_ODD = Failure("The upstream answered in a form that cannot be judged.",
 TOO_LONG = Failure("The answer took longer than is allowed.", code="total_timeout")
 TOO_MUCH_HELD = Failure("The answer cannot be judged: too much of it waits.", code="held_too_much")
 GUARD_FAILED = Failure("The answer cannot be judged at the moment.", code="guard_unavailable")
+BUSY = Failure("The server has too much to do at the moment.", code="overloaded")
 SHUTTING_DOWN = Failure("The server is shutting down.", code="shutting_down")
 INTERNAL = Failure("An internal error ended the answer.", code="internal_error")
 
@@ -64,6 +65,7 @@ STATUS_OF_CODE: dict[str | None, int] = {
     "upstream_timeout": 504,
     "total_timeout": 504,
     "guard_unavailable": 503,
+    "overloaded": 503,
     "shutting_down": 503,
     "internal_error": 500,
 }

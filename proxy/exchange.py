@@ -7,10 +7,11 @@ async with Exchange(service, record, ask) as exchange:
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.base import Adapter, Assessment, Block, Failure, Options, Report, Usage
 from proxy.annotations import notations_of
+from proxy.aside import Aside
 from proxy.channel import Batch
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
@@ -34,7 +35,6 @@ from proxy.prompts import (
 from proxy.pump import pump
 from proxy.records import Record, Scanned, channel_records, scanned_of
 from proxy.refusals import refusal_of
-from proxy.request_body import dump
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import Risk
 from proxy.settings import Settings
@@ -56,6 +56,7 @@ class Service:
     upstreams: Upstreams
     records: RecordWriter | None = None  # none are kept
     times: HoldTimes | None = None  # of what is streamed
+    aside: Aside = field(default_factory=Aside)  # for what would hold the event loop up
 
     def adopt(self, settings: Settings) -> None:
         """For the requests that come; those that are there go on by what they found."""
@@ -74,14 +75,14 @@ class Ask:
     call: UpstreamCall  # what is sent there
     owner: str = ""  # who pays: states of the guard are shared within it, never across
     notations: frozenset[str] = frozenset()  # that the client asks for
+    body: bytes | None = None  # of the call, written
 
 
 class Exchange:
     """Use as an async context manager: leaving it frees the upstream's connection and the guard's streams."""
 
     def __init__(self, service: Service, record: Record, ask: Ask) -> None:
-        self._service = service
-        self._settings = service.settings
+        self._service, self._settings = service, service.settings
         self._record = record
         self._ask = ask
         self._policy = ask.chosen.settings
@@ -111,11 +112,11 @@ class Exchange:
 
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
-        folds = self._settings.guard.folded_view
+        aside, folds = self._service.aside.run, self._settings.guard.folded_view
         if self._service.records is not None:
             self._record.trace(self._ask.request.messages, self._ask.headers, keeps_text=self._keeps_text)
         self._prompts = prompts = await render_prompts(
-            self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds
+            self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds, aside=aside
         )
         self._record.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._record.dropped_turns = sum(prompt.dropped_turns for prompt in prompts)
@@ -156,13 +157,13 @@ class Exchange:
             raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
-        call = self._ask.call
+        call, body = self._ask.call, self._ask.body
         try:
             self._response = await self._ask.upstream.open(
-                "POST" if call.body is not None else "GET",
+                "GET" if body is None else "POST",
                 call.path,
                 self._ask.headers,
-                body=dump(call.body) if call.body is not None else None,
+                body=body,
                 query=call.query,
                 key_header=call.endpoint.key_header,
                 moves_key=call.moves_key,
@@ -195,7 +196,8 @@ class Exchange:
         pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
         with closing(Deadline()) as deadline:
             read = reader(self._response, self._ask.upstream.settings, pulse, deadline)
-            await pump(read, stream, self._classify, self._noted(write, pulse), fails_open=self._fails_open)
+            noted = self._noted(write, pulse)
+            await pump(read, stream, self._classify, noted, fails_open=self._fails_open, aside=self._service.aside.run)
         return stream
 
     async def finish(self) -> None:

@@ -9,8 +9,15 @@ from typing import Protocol
 from adapters.base import AdapterError, Event
 from proxy.sse import EventDecoder, EventTooLarge, encode_event
 
+# An event or a body of more takes a millisecond or more to read, and to write.
+LARGE_BYTES = 128 << 10
+
 
 class Framing(Protocol):
+    @property
+    def held(self) -> int:
+        """Bytes of what is not yet whole; of a body, all."""
+
     def feed(self, chunk: bytes) -> Iterable[Event]:
         """Raises AdapterError, after the last good event, for what cannot be framed."""
 
@@ -24,6 +31,10 @@ class EventFraming:
 
     def __init__(self, max_event_bytes: int) -> None:
         self._decoder = EventDecoder(max_event_bytes)
+
+    @property
+    def held(self) -> int:
+        return self._decoder.held
 
     def feed(self, chunk: bytes) -> Iterable[Event]:
         try:
@@ -50,11 +61,11 @@ class BodyFraming:
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
         self._chunks: list[bytes] = []
-        self._size = 0
+        self.held = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        self._size += len(chunk)
-        if self._size > self._max_body_bytes:
+        self.held += len(chunk)
+        if self.held > self._max_body_bytes:
             raise AdapterError(f"the upstream's body exceeds {self._max_body_bytes} bytes")
         self._chunks.append(chunk)
         return []

@@ -13,6 +13,12 @@ import msgspec
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
 from proxy.hold_times import HoldTimes
 
+# Held text is bounded by what arrives while one batch is judged; this is far above it and stops
+# an upstream that opens channels without end.
+MAX_HELD_CHARACTERS = 4 << 20
+# A longer text leaves as several, since a text is copied whenever more of it is cleared.
+MAX_PART_CHARACTERS = 8192
+
 
 class HeldTooMuch(Exception):
     """More text waits for verdicts than the gate may hold."""
@@ -70,11 +76,13 @@ class Gate:
     def hold(self, piece: Piece) -> None:
         """Raises HeldTooMuch."""
         choice = None if isinstance(piece, End) else piece.key.choice if isinstance(piece, Delta) else piece.choice
-        self._serial += 1
         queue = self._queues.get(choice)
         if queue is None:
             queue = self._queues[choice] = deque()
-        queue.append(_Held(self._serial, piece, 0.0 if self._times is None else self._times.clock()))
+        at = 0.0 if self._times is None else self._times.clock()
+        for part in piece.parts(MAX_PART_CHARACTERS) if isinstance(piece, Delta) else (piece,):
+            self._serial += 1
+            queue.append(_Held(self._serial, part, at))
         if isinstance(piece, Delta):
             self._receive(piece)
             self.held += len(piece.text)

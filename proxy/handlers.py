@@ -25,6 +25,7 @@ from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
 from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
+from proxy.request_body import dump
 from proxy.request_fields import ModeratedRequest, model_of
 from proxy.stored_request import read_stored_request
 from proxy.upstream import Upstream
@@ -95,15 +96,17 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
-    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream, UpstreamCall]:
+    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream, UpstreamCall, bytes]:
         upstream = service.upstreams.of_model(model_of(body))
         chosen = choose(request, service, record, model_of(body), upstream.name)
         terms = terms_of(service.settings.server, chosen)
         asked = DOORS[record.endpoint].read(body, terms)
-        return asked, chosen, upstream, call_of(asked, record.endpoint, query, upstream.settings)
+        call = call_of(asked, record.endpoint, query, upstream.settings)
+        return asked, chosen, upstream, call, dump(call.body or {})
 
     query = request.rel_url.raw_query_string
-    return await _exchange(request, service, record, reply, *await read_request(request, service.settings.server, read))
+    found = await read_request(request, service.settings.server, read, service.aside.run)
+    return await _exchange(request, service, record, reply, *found)
 
 
 async def _read_back(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
@@ -136,6 +139,7 @@ async def _exchange(
     chosen: Chosen,
     upstream: Upstream,
     call: UpstreamCall,
+    body: bytes | None = None,
 ) -> web.StreamResponse:
     record.model, record.stream = asked.model, asked.stream
     record.upstream, record.dropped_parameters = upstream.name, call.dropped
@@ -143,7 +147,7 @@ async def _exchange(
     headers = caller.forwarded(request.headers)
     wishes = request.headers.getall(ANNOTATIONS_HEADER, [])
     notations = asked_notations(wishes, wants_moderation=asked.moderation is not None)
-    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations)
+    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations, body)
     async with Exchange(service, record, ask) as exchange:
         try:
             await exchange.begin()

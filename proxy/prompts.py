@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from adapters.base import Assessment, Note
 from proxy.channel import badness, note_of
@@ -12,12 +13,15 @@ from proxy.conversation import ConversationError, Prompt, render
 from proxy.errors import GUARD_FAILED, ApiError, Fault
 from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, GuardUnavailable, SequenceTooLong
 from proxy.policy import Policy, Verdict
+from proxy.pump import Run, at_once
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
 from proxy.settings import GuardSettings
 
-# A prompt of more characters than this is tokenized in a thread: about 10 ms on the event loop.
-OFF_LOOP_CHARACTERS = 20_000
+# A prompt of more characters than this is tokenized in a thread: up to 10 ms on the event loop.
+OFF_LOOP_CHARACTERS = 4096
+# What a message or a part takes beside its text, in characters.
+PART_CHARACTERS = 16
 # Of the guard's window; the rest is for the answer that it judges behind the prompt.
 PROMPT_SHARE = 0.75
 DEFAULT_POLICY = Policy()
@@ -32,19 +36,36 @@ class PromptBlocked(Exception):
 
 
 async def render_prompts(
-    request: ModeratedRequest, guard: Guard, *, allow_unscanned: bool, folds: bool = False
+    request: ModeratedRequest, guard: Guard, *, allow_unscanned: bool, folds: bool = False, aside: Run = at_once
 ) -> list[Prompt]:
-    """One for each conversation of the request. Raises ApiError for one that cannot be judged."""
+    """One for each conversation of the request. Raises ApiError for one that cannot be judged.
+
+    `aside` is for long ones.
+    """
     window = int(guard.info.window * PROMPT_SHARE)
     read = functools.partial(render, window=window, allow_unscanned=allow_unscanned, folds=folds)
     prompts = []
     for messages in request.conversations:
-        size = sum(len(str(message.get("content"))) for message in messages)
+        run = aside if is_long(messages) else at_once
         try:
-            prompts.append(await asyncio.to_thread(read, messages) if size > OFF_LOOP_CHARACTERS else read(messages))
+            prompts.append(await run(functools.partial(read, messages)))
         except ConversationError as exc:
             raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
     return prompts
+
+
+def is_long(messages: Any) -> bool:
+    """Looked at no further than until it is: whatever is in a message can be text."""
+    left, waiting = OFF_LOOP_CHARACTERS, [messages]
+    while waiting:
+        value = waiting.pop()
+        left -= len(value) if isinstance(value, str) else PART_CHARACTERS * len(value)
+        if left < 0:
+            return True
+        if not isinstance(value, str):
+            found = value.values() if isinstance(value, dict) else value
+            waiting += [one for one in found if isinstance(one, str | list | dict)]
+    return False
 
 
 async def judge_prompts(

@@ -41,7 +41,7 @@ def check_headers(content_type: str | None, content_encoding: str | None) -> Non
             raise BadRequest(415, "Send the body in UTF-8.", code="unsupported_charset")
 
 
-def read_object(raw: bytes, *, max_depth: int) -> dict[str, Any]:
+def read_object(raw: bytes | bytearray, *, max_depth: int) -> dict[str, Any]:
     """The JSON object in `raw`. Raises BadRequest for all else, and for what JSON readers disagree about."""
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse("The body begins with a byte order mark; send plain UTF-8.")

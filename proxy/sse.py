@@ -43,6 +43,11 @@ class EventDecoder:
         self._is_first_line = True
         self._skip_lf = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of an event that is not yet whole."""
+        return self._data_bytes + len(self._rest)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that this chunk completes. Raises EventTooLarge; the decoder is of no use after it."""
         if (text := self._only_event(chunk)) is not None:
@@ -63,7 +68,7 @@ class EventDecoder:
             self._rest.clear()
             self._read(lines, events)
         self._rest += lines[-1]
-        if self._data_bytes + len(self._rest) > self._limit:
+        if self.held > self._limit:
             raise EventTooLarge(self._limit, events)
         return events
 

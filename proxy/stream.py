@@ -31,17 +31,13 @@ from proxy.channel import Batch, Channel
 from proxy.channels import Channels
 from proxy.choices import Choices
 from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
-from proxy.framing import Framing
-from proxy.gate import Gate, HeldTooMuch
+from proxy.framing import LARGE_BYTES, Framing
+from proxy.gate import MAX_HELD_CHARACTERS, Gate, HeldTooMuch
 from proxy.hold_times import HoldTimes
 from proxy.policy import Policy
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
 from proxy.trace import Traces
-
-# Held text is bounded by what arrives while one batch is judged; this is far above it and stops
-# an upstream that opens channels without end.
-MAX_HELD_CHARACTERS = 4 << 20
 
 
 class Outcome(Enum):
@@ -110,11 +106,9 @@ class ModeratedStream:
         """At most one batch a channel and view; ask again after `receive_risks` until none is left."""
         if self.outcome is not Outcome.OPEN or self._failure is not None or self._is_open:
             return []
-        found: list[Batch] = []
-        for key, channel in self._channels.by_key.items():
-            if not self._choices.is_cut(key.choice):
-                found += channel.batches()
-        return found
+        batches = self._channels.batches(self._choices.is_cut)
+        self._has_news = self._has_news or self._channels.has_read
+        return batches
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
         """One risk for each token of each batch, in order. Raises ValueError for any other count."""
@@ -152,6 +146,7 @@ class ModeratedStream:
     def open_gate(self, error: str | None = None) -> None:
         """Release what follows without verdicts. Only for `guard.on_failure = "open"`, and where nothing is held."""
         self._is_open = self._always_has_news = True
+        self._channels.stop()
         self.error = error
 
     @property
@@ -164,13 +159,17 @@ class ModeratedStream:
 
     @property
     def is_open(self) -> bool:
-        """Does text pass without verdicts?"""
-        return self._is_open
+        return self._is_open  # then text passes without verdicts
 
     @property
     def failure(self) -> Failure | None:
         """Why the answer failed, where it did."""
         return self._failure
+
+    @property
+    def is_large(self) -> bool:
+        """Would the next step keep an event loop from others? Then it belongs into a thread."""
+        return self._framing.held > LARGE_BYTES or self._gate.held > LARGE_BYTES
 
     def delivered(self, key: Key) -> int:
         """Characters of a channel that have left."""

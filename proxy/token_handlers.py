@@ -15,7 +15,7 @@ from proxy.passthrough import refusal
 from proxy.records import Record, RequestOutcome
 from proxy.replies import Reply, weir_headers
 from proxy.request_body import dump
-from proxy.request_fields import ModeratedRequest, Terms, model_of
+from proxy.request_fields import Terms, model_of
 from proxy.upstream import Upstream
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -29,19 +29,20 @@ async def count_tokens(request: web.Request) -> web.StreamResponse:
 
 
 async def _count(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
-    def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Upstream]:
+    def read(body: Mapping[str, Any]) -> tuple[str, bytes, Upstream]:
         upstream = service.upstreams.of_model(model_of(body))
         if upstream.settings.dialect != "anthropic":
             hint = refusal(request.method, request.path) or ""
             message = f"Tokens are counted by upstreams of the dialect anthropic, and the model's is none. {hint}"
             raise ApiError(404, message, code="unsupported_endpoint")
         # What cannot be judged may be counted.
-        return read_message_request(body, Terms(service.settings.server, allow_unscanned=True)), upstream
+        asked = read_message_request(body, Terms(service.settings.server, allow_unscanned=True))
+        return asked.model, dump(asked.forward), upstream
 
-    asked, upstream = await read_request(request, service.settings.server, read)
-    record.model, record.upstream = asked.model, upstream.name
+    model, body, upstream = await read_request(request, service.settings.server, read, service.aside.run)
+    record.model, record.upstream = model, upstream.name
     try:
-        tokens = await _ask(request, upstream, dump(asked.forward))
+        tokens = await _ask(request, upstream, body)
     except Fault as fault:
         record.error = str(fault)
         raise fault.api_error() from fault

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,8 @@ from proxy.upstream_headers import (
 PREFIXES: Mapping[Dialect, str] = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 # What one read returns at the most: the event loop reads, tokenizes and encodes it in a few milliseconds.
 MAX_READ_BYTES = 16 << 10
+# What one write takes at the most.
+MAX_WRITE_BYTES = 64 << 10
 # An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
 MAX_ERROR_BYTES = 64 << 10
 ERROR_SECONDS = 5.0
@@ -160,7 +162,7 @@ class Upstream:
                 response = await self._session.request(
                     method,
                     self.url(path, query),
-                    data=body.chunks(partial(_wait, deadline), seconds) if isinstance(body, Upload) else body,
+                    data=body.chunks(partial(_wait, deadline), seconds) if isinstance(body, Upload) else _sent(body),
                     headers=self._headers(headers, key_header, body, moves_key=moves_key),
                     allow_redirects=False,
                     proxy=self._proxy,
@@ -190,7 +192,8 @@ class Upstream:
     ) -> dict[str, str]:
         headers = request_headers(client, self.settings.dialect)
         if body is not None:
-            headers.update(body.headers if isinstance(body, Upload) else {"content-type": "application/json"})
+            json = {"content-type": "application/json"}
+            headers |= body.headers if isinstance(body, Upload) else json | {"content-length": str(len(body))}
         key_header = key_header or KEY_HEADERS[self.settings.dialect]
         if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
@@ -198,6 +201,16 @@ class Upstream:
         elif self._takes_client_key:
             headers |= moved_key(client, key_header) if moves_key else credentials(client)
         return headers
+
+
+def _sent(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
+    """A large body goes in parts: all at once it would be copied in one turn of the event loop."""
+    return body if body is None or len(body) <= MAX_WRITE_BYTES else _parts(body)
+
+
+async def _parts(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), MAX_WRITE_BYTES):
+        yield body[start : start + MAX_WRITE_BYTES]
 
 
 def _wait(deadline: asyncio.Timeout, seconds: float | None) -> None:

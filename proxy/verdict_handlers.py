@@ -1,5 +1,6 @@
 """The guard's own verdict for other programs: OpenAI's moderations, and LiteLLM's generic guardrail."""
 
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from proxy.incoming import read_request
 from proxy.moderation_request import Messages, read_guardrail_request, read_moderation_request
 from proxy.policies import Chosen
 from proxy.prompts import refusal_without_verdict
+from proxy.pump import at_once
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.replies import Reply, weir_headers
 from proxy.request_fields import Terms
@@ -22,6 +24,9 @@ from proxy.verdicts import Judged, judge_all
 
 MODERATIONS = "/v1/moderations"
 GUARDRAIL = "/beta/litellm_basic_guardrail_api"
+
+# More are written in a thread: a result takes 20 us.
+OFF_LOOP_RESULTS = 64
 
 Asked = TypeVar("Asked")
 
@@ -41,8 +46,12 @@ async def _moderations(request: web.Request, service: Service, record: Record, _
     record.model = asked.model
     judged = await _judged(request, service, record, chosen, asked.conversations, asked.unscanned)
     model = service.guard.info.model
-    results = [moderation_entry(model, one.assessment) for one in judged]
-    return _answer(record, {"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": results})
+
+    def write() -> str:
+        results = [moderation_entry(model, one.assessment) for one in judged]
+        return json.dumps({"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": results})
+
+    return _answer(record, await (service.aside.run if len(judged) > OFF_LOOP_RESULTS else at_once)(write))
 
 
 async def _guardrail(request: web.Request, service: Service, record: Record, _: Reply) -> web.StreamResponse:
@@ -69,7 +78,7 @@ async def _read(
         chosen = choose(request, service, record, model if isinstance(model, str) else "")
         return understand(body, terms_of(service.settings.server, chosen)), chosen
 
-    return await read_request(request, service.settings.server, read)
+    return await read_request(request, service.settings.server, read, service.aside.run)
 
 
 async def _judged(
@@ -82,8 +91,8 @@ async def _judged(
 ) -> list[Judged]:
     """Raises ApiError."""
     try:
-        owner = request[CALLER].owner
-        judged = await judge_all(conversations, service.guard, service.settings.guard, chosen, owner)
+        owner, aside = request[CALLER].owner, service.aside.run
+        judged = await judge_all(conversations, service.guard, service.settings.guard, chosen, owner, aside)
     except GuardError as exc:
         record.error = f"{type(exc).__name__}: {exc}"
         raise refusal_without_verdict(exc) from exc
@@ -96,6 +105,7 @@ async def _judged(
     return judged
 
 
-def _answer(record: Record, body: Mapping[str, Any], *, is_blocked: bool = False) -> web.Response:
+def _answer(record: Record, body: Mapping[str, Any] | str, *, is_blocked: bool = False) -> web.Response:
     record.outcome, record.status = (RequestOutcome.CUT if is_blocked else RequestOutcome.COMPLETE), 200
-    return web.json_response(body, headers=weir_headers(record))
+    text = body if isinstance(body, str) else json.dumps(body)
+    return web.json_response(text=text, headers=weir_headers(record))

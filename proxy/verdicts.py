@@ -16,7 +16,8 @@ from proxy.errors import ApiError
 from proxy.guard.protocol import Guard
 from proxy.policies import Chosen
 from proxy.policy import Part, Policy, part_of
-from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompts
+from proxy.prompts import assess_prompt, is_blocked, is_long, judge_prompt, render_prompts
+from proxy.pump import Run, at_once
 from proxy.reports import assess
 from proxy.request_fields import ModeratedRequest
 from proxy.settings import GuardSettings
@@ -40,23 +41,32 @@ class Judged:
 async def judge_text(delta: Delta, classifier: Classifier, policy: Policy, *, folds: bool = False) -> Channel:
     """A text that is complete, behind the classifier's prompt. Raises GuardError."""
     channel = Channel(delta.key, delta.kind, policy.of(part_of(delta.key, delta.kind)), folds=folds)
-    channel.feed(delta.text)
+    channel.feed(delta.text, later=True)
     channel.finish()
-    while batches := list(channel.batches()):
-        for batch, risks in zip(batches, await classifier.classify(batches), strict=True):
-            channel.receive(batch, risks)
+    while (batches := channel.batches()) or channel.is_behind:
+        if batches:
+            for batch, risks in zip(batches, await classifier.classify(batches), strict=True):
+                channel.receive(batch, risks)
+        else:
+            channel.read()
+            await asyncio.sleep(0)
     return channel
 
 
 async def judge_all(
-    conversations: Sequence[Messages], guard: Guard, settings: GuardSettings, chosen: Chosen, owner: str
+    conversations: Sequence[Messages],
+    guard: Guard,
+    settings: GuardSettings,
+    chosen: Chosen,
+    owner: str,
+    aside: Run = at_once,
 ) -> list[Judged]:
-    """Each on its own, in order. Raises GuardError, and ApiError for one that cannot be read."""
+    """Each on its own, in order; `aside` is for long ones. Raises GuardError, and ApiError for one that is refused."""
     room = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def judge(messages: Messages) -> Judged:
         async with room:
-            return await judge_conversation(messages, guard, settings, chosen, owner)
+            return await judge_conversation(messages, guard, settings, chosen, owner, aside)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -67,7 +77,7 @@ async def judge_all(
 
 
 async def judge_conversation(
-    messages: Messages, guard: Guard, settings: GuardSettings, chosen: Chosen, owner: str
+    messages: Messages, guard: Guard, settings: GuardSettings, chosen: Chosen, owner: str, aside: Run = at_once
 ) -> Judged:
     """The prompt at its last user turn, and every text of the assistant messages at the end."""
     count = len(list(takewhile(lambda message: message.get("role") == "assistant", reversed(messages))))
@@ -75,8 +85,8 @@ async def judge_conversation(
     request = ModeratedRequest("-", list(asked) or [{"role": "user", "content": ""}], {})
     policy, prompt_policy = chosen.policy, chosen.policy.of(Part.PROMPT)
     allows, folds = chosen.settings.allow_unscanned, settings.folded_view
-    [prompt] = await render_prompts(request, guard, allow_unscanned=allows, folds=folds)
-    deltas = [delta for number, message in enumerate(said) for delta in _texts_of(message, number)]
+    [prompt] = await render_prompts(request, guard, allow_unscanned=allows, folds=folds, aside=aside)
+    deltas = await (aside if is_long(said) else at_once)(lambda: _texts_of(said))
     async with AsyncExitStack() as stack:
         classifier, risk = await judge_prompt(prompt, guard, settings, stack, owner, prompt_policy)
         channels = [await judge_text(delta, classifier, policy, folds=folds) for delta in deltas]
@@ -88,8 +98,12 @@ async def judge_conversation(
     return Judged(_together(found), blocked, prompt.unscanned, tokens)
 
 
-def _texts_of(message: Mapping[str, Any], number: int) -> list[Delta]:
-    """Every text of an answer, by the reader that answers of an upstream go through."""
+def _texts_of(said: Messages) -> list[Delta]:
+    """Every text of the answers, by the reader that answers of an upstream go through."""
+    return [delta for number, message in enumerate(said) for delta in _texts_in(message, number)]
+
+
+def _texts_in(message: Mapping[str, Any], number: int) -> list[Delta]:
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     try:
         pieces = ChatBody(Options(model="-")).decode(Event(json.dumps(body)))

@@ -1,6 +1,7 @@
 """Two fakes: a scripted guard, and a scripted upstream on a real socket."""
 
 import asyncio
+import functools
 import json
 import re
 import socket
@@ -162,6 +163,34 @@ class ScriptedStream:
             self._is_open = False
             self._guard.free()
             self._guard.fed.append(self._ids)
+
+
+class QuickGuard(ScriptedGuard):
+    """Finds everything safe, in no time however long the text is."""
+
+    async def open(
+        self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
+    ) -> tuple[ScriptedStream, list[Risk]]:
+        self.take()
+        return _QuickStream(self, list(ids)), [_harmless(role) for _ in read]
+
+
+class _QuickStream(ScriptedStream):
+    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+        self._ids[position:] = ids
+        await asyncio.sleep(0)
+        return [_harmless(Role.ASSISTANT)] * len(ids)
+
+    async def fork(self) -> ScriptedStream:
+        self._guard.take()
+        return _QuickStream(self._guard, list(self._ids))
+
+
+@functools.cache
+def _harmless(role: Role) -> Risk:
+    categories = RESPONSE_CATEGORIES if role is Role.ASSISTANT else PROMPT_CATEGORIES
+    chances = tuple(1.0 / len(categories) for _ in categories)
+    return Risk(SAFE, categories[0], 0.999, chances[0], (0.999, 0.0005, 0.0005), chances)
 
 
 @dataclass

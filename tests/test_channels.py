@@ -3,8 +3,11 @@
 import pytest
 
 from adapters.base import AdapterError, Delta, Key, Kind
-from proxy.channels import MAX_CHANNELS, Channels
+from proxy.channel import Batch, steps_of
+from proxy.channels import MAX_CHANNELS, MAX_TURN_TOKENS, Channels
 from proxy.policy import Policy
+from proxy.view import MAX_BATCH_TOKENS
+from tests.driver import Guard
 from tests.fakes import SAFE, risk
 
 
@@ -56,3 +59,41 @@ def test_a_whole_value_is_complete_at_once_and_judged_as_its_escapes_spell_it() 
     for batch in list(channel.batches()):
         channel.receive(batch, [risk(SAFE)] * len(batch.ids))
     assert channel.cleared == channel.length
+
+
+def test_what_comes_at_once_is_read_a_turn_at_a_time_and_to_the_same_tokens() -> None:
+    """Texts of many turns in several channels, with an escape that opens a second view late."""
+    text = "".join(f"word{number} Wörter 漢字 {number * 7919} " for number in range(200))
+    hidden = text + "\\u0062ad "
+    found: dict[bool, dict[tuple[Key, int], list[int]]] = {}
+    for is_slow in (True, False):
+        channels, guard = Channels(Policy()), Guard()
+        ids = found.setdefault(is_slow, {})
+        given = [(Key(0, "a"), Kind.CONTENT, text), (Key(1, "b"), Kind.ARGUMENTS, hidden)]
+        for key, kind, whole in given:
+            for part in steps_of(whole) if is_slow else [whole]:
+                channels.feed(Delta(key, kind, part))
+                while batches := channels.batches(lambda _: False) if is_slow else []:
+                    take(channels, batches, guard, ids)
+            list(channels.finish(key.choice))
+        while batches := channels.batches(lambda _: False):
+            assert sum(len(batch.ids) for batch in batches) < 2 * MAX_TURN_TOKENS + MAX_BATCH_TOKENS
+            take(channels, batches, guard, ids)
+        assert [channel.cleared for channel in channels.by_key.values()] == [len(text), len(hidden)]
+    assert found[True] == found[False]
+    assert set(found[True]) == {(Key(0, "a"), 0), (Key(1, "b"), 0), (Key(1, "b"), 1)}
+
+
+def take(channels: Channels, batches: list[Batch], guard: Guard, ids: dict[tuple[Key, int], list[int]]) -> None:
+    for batch in batches:
+        ids.setdefault((batch.key, batch.view), []).extend(batch.ids)
+        channels.by_key[batch.key].receive(batch, guard.classify(batch))
+
+
+def test_what_nobody_will_judge_is_counted_and_not_kept() -> None:
+    channels = Channels(Policy())
+    channels.stop()
+    for _ in range(3):
+        channels.feed(Delta(Key(0, "content"), Kind.CONTENT, "x" * 10_000))
+    assert channels.by_key[Key(0, "content")].length == 30_000
+    assert channels.batches(lambda _: False) == []

@@ -16,6 +16,7 @@ from proxy.exchange import Ask, Exchange, Service
 from proxy.policies import Policies
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
+from proxy.request_body import dump
 from proxy.request_fields import Terms
 from proxy.settings import ServerSettings
 from proxy.upstreams import open_upstreams
@@ -40,7 +41,9 @@ async def exchange(
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
             upstream_of_m = upstreams.of_model("m")
             call = call_of(request, record.endpoint, "", upstream_of_m.settings)
-            asked = Ask(record.endpoint, request, service.policies.default, upstream_of_m, {}, call)
+            asked = Ask(
+                record.endpoint, request, service.policies.default, upstream_of_m, {}, call, body=dump(call.body or {})
+            )
             async with Exchange(service, record, asked) as made:
                 yield made, record
     assert guard.slots == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from adapters.base import Delta, End, Finish, Key, Kind, Logprob, Opaque
-from proxy.gate import Gate, HeldTooMuch
+from proxy.gate import MAX_PART_CHARACTERS, Gate, HeldTooMuch
 
 CONTENT = Key(0, "content")
 
@@ -202,3 +202,19 @@ def test_a_whole_value_leaves_whole_or_not_at_all() -> None:
     [released] = gate.release()
     assert isinstance(released.piece, Delta)
     assert released.piece.text == '{"a":1}'
+
+
+def test_a_long_text_leaves_in_parts_and_its_extras_with_the_first() -> None:
+    text = "".join(map(str, range(5000)))
+    gate, key = Gate(1 << 20), Key(0, "content")
+    gate.hold(Delta(key, Kind.CONTENT, text, extra={"id": "x"}))
+    gate.clear(key, len(text))
+    released = [one.piece for one in gate.release()]
+    assert all(isinstance(piece, Delta) and len(piece.text) <= MAX_PART_CHARACTERS for piece in released)
+    assert "".join(piece.text for piece in released if isinstance(piece, Delta)) == text
+    assert [bool(piece.extra) for piece in released if isinstance(piece, Delta)] == [True, *[False] * 2]
+    assert gate.held == 0
+    whole = Delta(Key(0, "tool_calls.0.name"), Kind.NAME, text)
+    gate.hold(whole)
+    gate.clear(whole.key, len(text))
+    assert [one.piece for one in gate.release()] == [whole]

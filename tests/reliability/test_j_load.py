@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import json
 import os
 import random
 from typing import Any
+
+import pytest
 
 from tests.driver import WORDS, answer, chunk
 from tests.e2e.test_disconnects import PHASES
@@ -13,7 +16,8 @@ from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.reliability.upstreams import ByUser
 from tests.servers import weir
-from tests.sockets import ask, connected, http_request, timed
+from tests.sockets import ASK, ask, connected, http_request, timed
+from tests.turns import watched
 
 IS_LONG = "WEIR_LONG" in os.environ
 TEXT = "".join(WORDS)
@@ -143,6 +147,64 @@ async def test_j8_the_worst_requests_do_not_hold_up_the_loop() -> None:
     found = watched.result()
     assert found[int(len(found) * 0.99)] < 0.5  # 0.09 on a quiet machine: see the page
     assert found[len(found) // 2] < 0.01
+
+
+WORD = "Wörter, 漢字 and numbers 1234 "
+# What is large in each direction, in bytes; the answer that an upstream gives to it.
+SIZE = (4 << 20) if IS_LONG else 300_000
+TEXT_OF_SIZE = (WORD * SIZE)[: SIZE * 3 // 4]
+CALL = {
+    "index": 0,
+    "id": "c",
+    "type": "function",
+    "function": {"name": "f", "arguments": f'{{"a":"{TEXT_OF_SIZE[: 1 << 20]}"}}'},
+}
+SAID = {"index": 0, "message": {"role": "assistant", "content": TEXT_OF_SIZE[: 1 << 20]}, "finish_reason": "stop"}
+LARGE: dict[str, tuple[ScriptedUpstream, bytes]] = {
+    "a body": (
+        ScriptedUpstream([json.dumps({"choices": [SAID]}).encode()], content_type="application/json"),
+        http_request(),
+    ),
+    "an event of text": (
+        ScriptedUpstream([chunk({"content": TEXT_OF_SIZE[: 1 << 20]}), *answer(WORDS)]),
+        http_request(stream=True),
+    ),
+    "the arguments of a call": (
+        ScriptedUpstream([chunk({"tool_calls": [CALL]}), *answer(WORDS)]),
+        http_request(stream=True),
+    ),
+    "a prompt": (
+        ScriptedUpstream(answer(WORDS)),
+        http_request(stream=True, messages=[{"role": "user", "content": TEXT_OF_SIZE}, ASK["messages"][0]]),
+    ),
+    "many messages": (
+        ScriptedUpstream(answer(WORDS)),
+        http_request(stream=True, messages=[{"role": "user", "content": WORD * 3}] * min(SIZE // 100, 20_000)),
+    ),
+    "moderations": (
+        ScriptedUpstream(),
+        http_request({"model": "m", "input": [WORD * 10] * 1000}, path="/v1/moderations"),
+    ),
+    "a count of tokens": (
+        ScriptedUpstream([b'{"input_tokens": 5}'], content_type="application/json"),
+        http_request(
+            {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": TEXT_OF_SIZE}]},
+            path="/v1/messages/count_tokens",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+async def test_j8_nothing_large_takes_long_on_the_loop(name: str) -> None:
+    """The CPU of the longest turn. Without steps and threads, a body of 300 kB takes 30 to 60 ms."""
+    upstream, raw = LARGE[name]
+    dialect = "anthropic" if name == "a count of tokens" else "openai"
+    async with watched(upstream, server__max_messages=100_000, upstream__dialect=dialect) as server:
+        async with asyncio.timeout(500 if IS_LONG else 60), connected(server.url) as client:
+            await client.send(raw.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            assert (await client.closed()).startswith(b"HTTP/1.1 200 ")
+        assert server.longest < 0.03  # 3 ms: see the page
 
 
 async def test_j13_a_mixed_load_leaves_nothing_behind() -> None:
