@@ -3,13 +3,14 @@
 import os
 import re
 import sys
+from typing import Any
 
 import msgspec
 
 from proxy.guard.client import Address
 from proxy.guard.limits import Limits
 from proxy.guard.process import CONNECT_SECONDS, attach_guard, start_process_guard
-from proxy.guard.protocol import Guard
+from proxy.guard.protocol import Guard, GuardUnavailable
 from proxy.guard.service import start_guard
 from proxy.guard.settings import GuardSettings as EngineSettings
 from proxy.guard.supervisor import Config, Report, Supervisor
@@ -22,24 +23,22 @@ CAN_FORK = hasattr(os, "fork")
 async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
     """Loaded and warm. `may_fork = False` is for short work: no process is started for it. Raises GuardError."""
     wanted, engine = settings.guard, engine_settings(settings.guard)
+    if wanted.backend == "remote-code":
+        return await _open_remote_code(wanted, engine)
     if wanted.address is not None:
         seconds = min(CONNECT_SECONDS, engine.open_seconds)
         return await attach_guard(address_of(wanted.address), _token(wanted), engine, seconds)
     if wanted.process and may_fork and CAN_FORK:
         return await start_process_guard(config_of(wanted))
-    return await start_guard(
-        wanted.model,
-        revision=wanted.revision,
-        device=wanted.device,
-        dtype=wanted.dtype,
-        sha256=wanted.sha256,
-        settings=engine,
-    )
+    return await start_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
 
 
 def serve_guard(settings: Settings) -> int:
     """Run the guard of the settings for proxies elsewhere, until a signal comes. Returns the exit status."""
     wanted = settings.guard
+    if wanted.backend != "local":
+        print(f'weir guard serve runs Weir\'s own engine; backend is "{wanted.backend}".', file=sys.stderr)
+        return 2
     if wanted.address is None:
         print("weir guard serve needs --guard-address: unix:PATH, or tcp://HOST:PORT with a token.", file=sys.stderr)
         return 2
@@ -57,6 +56,24 @@ def serve_guard(settings: Settings) -> int:
         print(said, file=sys.stderr, flush=True)
 
     return Supervisor(msgspec.structs.replace(config_of(wanted), **place), report, lifeline=None).run()
+
+
+async def _open_remote_code(wanted: GuardSettings, engine: EngineSettings) -> Guard:
+    try:
+        from proxy.guard.remote_code import start_remote_code_guard
+    except ModuleNotFoundError as exc:
+        raise _missing(exc, "remote-code") from exc
+    return await start_remote_code_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
+
+
+def _missing(error: ModuleNotFoundError, extra: str) -> GuardUnavailable:
+    return GuardUnavailable(
+        f'guard.backend = "{extra}" needs {error.name}, which is not installed: pip install "weir-proxy[{extra}]"'
+    )
+
+
+def _checkpoint_of(wanted: GuardSettings) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in ("revision", "device", "dtype", "sha256")}
 
 
 def config_of(wanted: GuardSettings) -> Config:

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from proxy.admin_settings import AdminSettings
 from proxy.auth_settings import AuthSettings
+from proxy.guard_settings import GuardSettings as GuardSettings
+from proxy.guard_settings import guard_faults
 from proxy.policy_settings import PolicySettings, RuleSettings
 from proxy.record_settings import RecordSettings
 from proxy.setting_types import (
@@ -17,21 +19,14 @@ from proxy.setting_types import (
     Bytes,
     Count,
     FileBytes,
-    FileName,
     Line,
     Seconds,
     Section,
-    Sha256,
     ShortName,
     not_bool,
-    spelled,
     words,
 )
 
-ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
-DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
-
-OnFailure = Literal["closed", "open"]
 Dialect = Literal["openai", "anthropic", "gemini"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Family = Literal[
@@ -131,53 +126,6 @@ class UpstreamSettings(Section):
         return self
 
 
-class GuardSettings(Section):
-    """The model that judges every token."""
-
-    model: Line = "embedded"
-    """A hub id, a folder, or "embedded" (demo grade)."""
-    revision: Line | None = None
-    """Branch, tag or commit of a hub model."""
-    sha256: dict[FileName, Sha256] = Field(default_factory=dict)
-    """SHA-256 of each file that is read, such as "model.safetensors" = "..."; any other file stops the start."""
-    device: Annotated[str, spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """Number format of the weights; int8 is the fastest on a CPU without bfloat16, and the coarsest."""
-    threads: Annotated[Count, Field(ge=1, le=1024)] | None = None
-    """Cores of the engine on a CPU; without it all but one, and all for a large step of a small guard."""
-    process: bool = True
-    """Run the engine in a process of its own, which is replaced should it die or hang; false: in a thread."""
-    address: (
-        Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
-    ) = None
-    """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
-    token: SecretStr | None = None
-    """What a guard on a TCP address wants to hear."""
-    hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
-    """An engine's process that is silent for longer is killed and replaced; more for a large model on a slow CPU."""
-    verdict_seconds: Seconds = 10.0
-    """Deadline of a verdict; one that is late counts as a failure."""
-    admission_seconds: Seconds = 5.0
-    """Longest wait for room in the guard's key-value cache."""
-    kv_share: Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=0.95, allow_inf_nan=False)] | None = None
-    """Share of the device's free memory for the key-value cache, where `kv_bytes` is not set."""
-    kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
-    """Memory of the key-value cache; without it, the engine's own choice."""
-    kv_dtype: Literal["auto", "fp8"] = "auto"
-    """Number format of the key-value cache; fp8 holds twice the streams, on a GPU only."""
-    cuda_graphs: bool = True
-    """On a GPU, run a step as one call; off only to look for faults."""
-    kept_tokens: Annotated[Count, Field(ge=0)] = 0
-    """Tokens of closed prompts whose key-value memory is kept for a minute, for the same key's next turn; 0: none."""
-    window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
-    """Most tokens of one conversation; without it, what the model was made for."""
-    folded_view: bool = False
-    """Judge text as readers see it, too: invisible characters dropped, look-alike letters folded."""
-    on_failure: OnFailure = "closed"
-    """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
-
-
 class AnnotationSettings(Section):
     """What an answer tells of its risks."""
 
@@ -244,6 +192,7 @@ class Settings(Section):
 def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """What is wrong between settings that are each right: the path of one of them, and why it cannot stand."""
     yield from _lonely_workers(settings)
+    yield from ((("guard", key), reason) for key, reason in guard_faults(settings.guard))
     for name in settings.policies:
         if name == settings.policy.name:
             yield ("policies", name), "has the name that [policy] has"
@@ -263,8 +212,11 @@ def cross_faults(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _lonely_workers(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    if settings.server.workers > 1 and not settings.guard.process and settings.guard.address is None:
-        yield ("server", "workers"), "is more than 1, and needs the guard in a process of its own, [guard] process"
+    if settings.server.workers > 1 and settings.guard.is_in_a_thread:
+        needed = "the guard in a process of its own, [guard] process"
+        if settings.guard.backend == "remote-code":
+            needed = 'another [guard] backend: "remote-code" runs in one process'
+        yield ("server", "workers"), f"is more than 1, and needs {needed}"
 
 
 def _policies_of_upstreams(settings: Settings, policies: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -23,6 +23,7 @@ PURE = {
     "config", "config_file", "console.page", "console.search", "conversation", "dialects", "doors", "error_bodies",
     "errors", "escapes",
     "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
+    "guard_settings",
     "hold_times", "identity", "key_limits",
     "message_request", "moderation_request", "normalizer", "passthrough", "policies", "policy",
     "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
@@ -54,7 +55,8 @@ AIOHTTP = {
 TORCH = {
     f"proxy.guard.{name}"
     for name in (
-        "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "random_weights", "runner",
+        "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "random_weights",
+        "remote_code", "runner",
     )
 } | {"proxy.benchmark.baselines"}  # fmt: skip
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
@@ -70,6 +72,7 @@ LATE = {
     "proxy.export",
     "proxy.guard.paged_runner",
     "proxy.guard.qwen3guard",
+    "proxy.guard.remote_code",
     "proxy.guards",
     "proxy.store.command",
     "proxy.store.postgres",

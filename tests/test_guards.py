@@ -9,10 +9,12 @@ from proxy.config import ConfigError, load_settings
 from proxy.guard.client import Address
 from proxy.guard.process import ProcessGuard, RemoteGuard
 from proxy.guard.protocol import GuardUnavailable
+from proxy.guard.remote_code import RemoteCodeGuard
 from proxy.guard.service import LocalGuard
 from proxy.guards import address_of, engine_settings, open_guard, serve_guard
 from proxy.settings import GuardSettings, Settings
 from tests.guard.checkpoints import small_checkpoint
+from tests.guard.conformance import Text, modules_in
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,22 @@ async def test_a_guard_runs_where_the_settings_say(folder: str) -> None:
         assert type(guard) is kind
         assert (await guard.health()).is_ready
         await guard.close()
+
+
+async def test_the_models_own_code_runs_where_it_is_trusted(tmp_path: Path) -> None:
+    text = Text(tmp_path / "small")
+    settings = settings_of(str(text.folder), backend="remote-code", trust_remote_code=True)
+    with modules_in(tmp_path):
+        guard = await open_guard(settings)
+    assert isinstance(guard, RemoteCodeGuard)
+    await guard.close()
+
+
+async def test_a_backend_that_is_not_installed_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "proxy.guard.remote_code", raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(GuardUnavailable, match=r'pip install "weir-proxy\[remote-code\]"'):
+        await open_guard(settings_of("x", backend="remote-code", trust_remote_code=True))
 
 
 def serving(folder: str, address: str) -> "subprocess.Popen[bytes]":
@@ -64,7 +82,11 @@ async def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("guard", "reason"),
-    [({}, "needs --guard-address"), ({"address": "tcp://127.0.0.1:9400"}, "needs a token")],
+    [
+        ({}, "needs --guard-address"),
+        ({"address": "tcp://127.0.0.1:9400"}, "needs a token"),
+        ({"backend": "remote-code"}, "runs Weir's own engine"),
+    ],
 )
 def test_a_guard_that_cannot_be_served_says_why(
     guard: dict[str, str], reason: str, capsys: pytest.CaptureFixture[str]

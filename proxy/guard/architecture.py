@@ -192,3 +192,8 @@ def _plain(name: str) -> str:
     words = name.lower().replace("&", " and ").replace("-", " ").replace("_", " ").split()
     plain = " ".join(words)
     return ALIASES.get(plain, plain)
+
+
+def class_of(name: str, classes: Sequence[str]) -> int:
+    """The number of a class by any of its known names. Raises ValueError for another one."""
+    return [_plain(one) for one in classes].index(_plain(name))

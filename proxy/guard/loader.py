@@ -5,39 +5,29 @@ checked against config.json before the first one is read.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from proxy.guard import embedded
 from proxy.guard.architecture import Architecture, ConfigError, Shapes, read_architecture, tensor_shapes
+from proxy.guard.files import CheckpointError as CheckpointError
+from proxy.guard.files import Files, find_files
 from proxy.guard.model import GuardModel, Heads, Layer, foldable
-from proxy.guard.pins import HASH_BLOCK_BYTES, pin_fault, sha256_of
-from proxy.guard.protocol import GuardInfo, GuardUnavailable
+from proxy.guard.pins import HASH_BLOCK_BYTES
+from proxy.guard.protocol import GuardInfo
 
 EMBEDDED = "embedded"
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
 # Tensors that other programs need and this one does not.
 IGNORED = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 FLOATS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INT8 = "int8"
-WEIGHTS = "*.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".pkl")
-
-
-class CheckpointError(GuardUnavailable):
-    """The guard's weights cannot be had or cannot be trusted. The message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,37 +89,11 @@ def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Loa
 
 
 def _open(model: str, revision: str | None, pins: Mapping[str, str], files: ExitStack) -> Checkpoint:
-    if model == EMBEDDED:
-        if pins:
-            raise CheckpointError("guard.sha256 pins the files of a folder or a hub model; the embedded guard has none")
-        return _open_embedded()
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        _check_pins(folder, folder.resolve().name, pins)
-        return _open_folder(folder, folder.resolve().name, None, revision, files)
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
-        raise CheckpointError(f"guard {model!r}: no such folder, and not a hub id like Qwen/Qwen3Guard-Stream-0.6B")
-    snapshot = _download(model, revision)
-    _check_pins(snapshot, model, pins)
-    # The hub's cache names a snapshot's folder after its commit.
-    return _open_folder(snapshot, model.rpartition("/")[2], snapshot.name, None, files)
-
-
-def _download(model: str, revision: str | None) -> Path:
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        at = f" at revision {revision}" if revision else ""
-        raise CheckpointError(
-            f"guard {model}{at} is not in the local cache and could not be downloaded ({type(exc).__name__}). "
-            f"With a connection, run `hf download {model}`; without one, copy the folder here and name it instead."
-        ) from exc
-
-
-def _check_pins(folder: Path, name: str, pins: Mapping[str, str]) -> None:
-    weights = sorted(path.name for path in folder.glob(WEIGHTS))
-    if pins and (fault := pin_fault(folder, pins, (CONFIG, INDEX, *weights))):
-        raise CheckpointError(f"{name}: {fault}")
+    if model != EMBEDDED:
+        return _open_files(find_files(model, revision, pins), files)
+    if pins:
+        raise CheckpointError("guard.sha256 pins the files of a folder or a hub model; the embedded guard has none")
+    return _open_embedded()
 
 
 def _open_embedded() -> Checkpoint:
@@ -146,15 +110,11 @@ def _open_embedded() -> Checkpoint:
     return Checkpoint(EMBEDDED, digest.hexdigest()[:12], config, shapes, lambda name: torch.from_numpy(arrays[name]))
 
 
-def _open_folder(folder: Path, name: str, commit: str | None, pinned: str | None, files: ExitStack) -> Checkpoint:
-    config = _read_json(folder / CONFIG, name)
-    paths = _weight_files(folder, name)
-    revision = commit or sha256_of(paths)[:12]
-    if pinned is not None and not revision.startswith(pinned.removeprefix("sha256:")[: len(revision)]):
-        raise CheckpointError(f"{name}: the weights' SHA-256 starts with {revision}, but {pinned} was asked for")
+def _open_files(found: Files, files: ExitStack) -> Checkpoint:
+    name = found.name
     handles: dict[str, Any] = {}
     shapes: Shapes = {}
-    for path in paths:
+    for path in found.weights:
         try:
             handle = files.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as exc:
@@ -163,41 +123,7 @@ def _open_folder(folder: Path, name: str, commit: str | None, pinned: str | None
         for key in names:
             handles[key] = handle
             shapes[key] = tuple(handle.get_slice(key).get_shape())
-    return Checkpoint(name, revision, config, shapes, lambda key: handles[key].get_tensor(key))
-
-
-def _weight_files(folder: Path, name: str) -> list[Path]:
-    if (folder / INDEX).is_file():
-        weight_map = _read_json(folder / INDEX, name).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{name}: {INDEX} has no weight_map")
-        shards = sorted({str(shard) for shard in weight_map.values()})
-        # A shard is a file beside the index; anything else would read outside the checkpoint, or past its pins.
-        there = {path.name for path in folder.glob(WEIGHTS) if path.is_file()}
-        if missing := [shard for shard in shards if shard not in there]:
-            raise CheckpointError(f"{name}: {INDEX} names {', '.join(missing)}, not in the folder as {WEIGHTS}")
-        return [folder / shard for shard in shards]
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
-    if any(path.suffix in PICKLES for path in folder.iterdir()):
-        raise CheckpointError(
-            f"{name}: only pickled weights ({', '.join(PICKLES)}) are there. Loading a pickle runs its code, "
-            "so it is refused; convert them to safetensors"
-        )
-    raise CheckpointError(f"{name}: no model.safetensors and no {INDEX} in the folder")
-
-
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        raise CheckpointError(f"{name}: there is no {path.name} in the folder") from exc
-    except (OSError, ValueError) as exc:
-        raise CheckpointError(f"{name}: {path.name} is not readable JSON: {exc}") from exc
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{name}: {path.name} must hold an object")
-    return value
+    return Checkpoint(name, found.revision, found.config, shapes, lambda key: handles[key].get_tensor(key))
 
 
 def _check(checkpoint: Checkpoint, expected: Shapes) -> None:

@@ -26,6 +26,14 @@ def write_rows(rows: Sequence[Sequence[float]], role: Role) -> bytes:
     return b"".join(FORMATS[role].pack(*row) for row in rows)
 
 
+def winner_row(level: int, probability: float, category: int, category_probability: float, role: Role) -> list[float]:
+    """A row of which only the winners are known, by class number; the other classes share what is left, evenly."""
+    return [
+        *_shared(LEVELS, level, probability),
+        *_shared(len(CATEGORIES[role]), category, category_probability),
+    ]
+
+
 def read_rows(rows: bytes, count: int, role: Role) -> list[Risk]:
     """`count` risks. Raises GuardFault for another number of rows, and for what is no pair of distributions."""
     fields = FORMATS[role]
@@ -33,6 +41,12 @@ def read_rows(rows: bytes, count: int, role: Role) -> list[Risk]:
         raise GuardFault(f"{len(rows) / fields.size:g} verdicts for {count} tokens")
     names = CATEGORIES[role]
     return [_risk(row, names) for row in fields.iter_unpack(rows)]
+
+
+def _shared(count: int, winner: int, probability: float) -> list[float]:
+    # Rounded to two digits a winner may have less than its equal share, and must not lose by that.
+    most = max(probability, 1.01 / count)
+    return [most if one == winner else (1.0 - most) / (count - 1) for one in range(count)]
 
 
 def _risk(row: tuple[float, ...], names: tuple[Category, ...]) -> Risk:

@@ -1,6 +1,7 @@
 import pytest
 
-from proxy.guard.architecture import ConfigError, read_architecture, tensor_shapes
+from proxy.guard.architecture import ConfigError, class_of, read_architecture, tensor_shapes
+from proxy.risk import RESPONSE_CATEGORIES
 from tests.guard.checkpoints import small_config
 
 RELEASED_06B = {
@@ -85,3 +86,11 @@ def test_attention_bias_adds_its_tensors() -> None:
     assert names["model.layers.1.self_attn.k_proj.bias"] == (32,)
     assert names["model.layers.0.self_attn.o_proj.bias"] == (32,)
     assert "model.layers.0.self_attn.q_proj.bias" not in tensor_shapes(read_architecture(small_config()))
+
+
+def test_a_class_has_a_number_by_each_of_its_names() -> None:
+    assert (
+        class_of("Politically Sensitive Topics", RESPONSE_CATEGORIES) == class_of("Political", RESPONSE_CATEGORIES) == 3
+    )
+    with pytest.raises(ValueError, match="not in list"):
+        class_of("None", RESPONSE_CATEGORIES)

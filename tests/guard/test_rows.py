@@ -1,8 +1,8 @@
 import pytest
 
 from proxy.guard.protocol import GuardFault
-from proxy.guard.rows import read_rows, row_bytes, write_rows
-from proxy.risk import Category, RiskLevel, Role
+from proxy.guard.rows import CATEGORIES, read_rows, row_bytes, winner_row, write_rows
+from proxy.risk import RISK_LEVELS, Category, RiskLevel, Role
 
 ROW = [0.125, 0.625, 0.25, 0.0, 0.0, 0.0, 0.25, 0.5, 0.0, 0.25, 0.0]
 
@@ -33,3 +33,14 @@ def test_what_is_no_distribution_is_a_fault(wrong: float, at: int) -> None:
     row[at] = wrong
     with pytest.raises(GuardFault, match="do not sum to one"):
         read_rows(write_rows([row], Role.ASSISTANT), 1, Role.ASSISTANT)
+
+
+@pytest.mark.parametrize("probability", [0.12, 0.33, 0.5, 0.99, 1.0])
+def test_a_row_of_which_only_the_winners_are_known_keeps_them(probability: float) -> None:
+    for role, categories in CATEGORIES.items():
+        for level, category in ((0, 0), (2, 7)):
+            (risk,) = read_rows(
+                write_rows([winner_row(level, probability, category, probability, role)], role), 1, role
+            )
+            assert (risk.level, risk.category) == (RISK_LEVELS[level], categories[category])
+            assert risk.probability == pytest.approx(max(probability, 1.01 / 3), abs=1e-6)

@@ -1,0 +1,81 @@
+"""What can be set of the guard: the section `[guard]`."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from proxy.setting_types import MIB, Count, FileName, Line, Seconds, Section, Sha256, not_bool, spelled
+
+ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
+DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
+
+OnFailure = Literal["closed", "open"]
+Backend = Literal["local", "remote-code"]
+
+
+class GuardSettings(Section):
+    """The model that judges every token."""
+
+    model: Line = "embedded"
+    """A hub id, a folder, or "embedded" (demo grade)."""
+    revision: Line | None = None
+    """Branch, tag or commit of a hub model."""
+    sha256: dict[FileName, Sha256] = Field(default_factory=dict)
+    """SHA-256 of each file that is read, such as "model.safetensors" = "..."; any other file stops the start."""
+    device: Annotated[str, spelled(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", DEVICES)] = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Number format of the weights; int8 is the fastest on a CPU without bfloat16, and the coarsest."""
+    threads: Annotated[Count, Field(ge=1, le=1024)] | None = None
+    """Cores of the engine on a CPU; without it all but one, and all for a large step of a small guard."""
+    process: bool = True
+    """Run the engine in a process of its own, which is replaced should it die or hang; false: in a thread."""
+    backend: Backend = "local"
+    """What runs the model: Weir's own engine (local), or another one; see docs/guards.md."""
+    trust_remote_code: bool = False
+    """Let backend = "remote-code" run the Python code that comes with the model, with all that Weir may do."""
+    address: (
+        Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
+    ) = None
+    """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
+    token: SecretStr | None = None
+    """What a guard on a TCP address wants to hear."""
+    hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
+    """An engine's process that is silent for longer is killed and replaced; more for a large model on a slow CPU."""
+    verdict_seconds: Seconds = 10.0
+    """Deadline of a verdict; one that is late counts as a failure."""
+    admission_seconds: Seconds = 5.0
+    """Longest wait for room in the guard's key-value cache."""
+    kv_share: Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=0.95, allow_inf_nan=False)] | None = None
+    """Share of the device's free memory for the key-value cache, where `kv_bytes` is not set."""
+    kv_bytes: Annotated[Count, Field(ge=MIB)] | None = None
+    """Memory of the key-value cache; without it, the engine's own choice."""
+    kv_dtype: Literal["auto", "fp8"] = "auto"
+    """Number format of the key-value cache; fp8 holds twice the streams, on a GPU only."""
+    cuda_graphs: bool = True
+    """On a GPU, run a step as one call; off only to look for faults."""
+    kept_tokens: Annotated[Count, Field(ge=0)] = 0
+    """Tokens of closed prompts whose key-value memory is kept for a minute, for the same key's next turn; 0: none."""
+    window: Annotated[Count, Field(ge=256, le=1 << 20)] | None = None
+    """Most tokens of one conversation; without it, what the model was made for."""
+    folded_view: bool = False
+    """Judge text as readers see it, too: invisible characters dropped, look-alike letters folded."""
+    on_failure: OnFailure = "closed"
+    """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
+
+    @property
+    def is_in_a_thread(self) -> bool:
+        """Whether the model is loaded into this process."""
+        return self.backend == "remote-code" or (self.backend == "local" and not self.process and self.address is None)
+
+
+def guard_faults(guard: GuardSettings) -> Iterator[tuple[str, str]]:
+    """What is wrong between keys that are each right: one of them, and why it cannot stand."""
+    if guard.backend != "local" and guard.address is not None:
+        yield "address", f'is for backend = "local", and backend is "{guard.backend}"'
+    if guard.backend == "remote-code":
+        if not guard.trust_remote_code:
+            yield "trust_remote_code", 'must be true for backend = "remote-code", which runs code that the model brings'
+        if guard.model == "embedded":
+            yield "model", 'must be a folder or a hub id for backend = "remote-code": the embedded guard has no code'

@@ -1,0 +1,217 @@
+"""The backends of the guard behind one face, for tests that every one of them has to pass."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.guard.client import Address
+from proxy.guard.door import GuardDoor
+from proxy.guard.loader import load_guard
+from proxy.guard.process import RemoteGuard
+from proxy.guard.remote_code import RemoteCodeGuard, start_remote_code_guard
+from proxy.guard.rows import CATEGORIES
+from proxy.guard.service import LocalGuard
+from proxy.guard.settings import GuardSettings
+from proxy.guard.supervisor import Config, Report
+from proxy.risk import RISK_LEVELS, Risk, Role
+from tests.guard.checkpoints import Reference, random_ids, random_tensors, small_config, write_checkpoint
+from tests.guard.driver import distance, rows_of
+
+CODE = Path(__file__).with_name("modeling_small_guard.py")
+TIGHT = 1e-4
+# Two digits, and what keeps a winner ahead of the others.
+COARSE = 0.02
+WINDOW = 100
+# The tokens above are the scripts' own, with which they misbehave.
+WORDS = 390
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    name: str
+    # What a guard is started on: made once for many of them, out of the checkpoint's folder.
+    place: Callable[[Path], AbstractContextManager[Any]]
+    start: Callable[[Any, GuardSettings], AbstractAsyncContextManager[GuardDoor]]
+    # Rows are whole, to `TIGHT`; else of a token only the winning classes are told, to `COARSE`.
+    is_exact: bool = True
+    # The other side forgets all streams. None: no such thing can happen to it.
+    lose: Callable[[GuardDoor], Awaitable[None]] | None = None
+    # The other side answers nobody while inside.
+    stall: Callable[[GuardDoor], AbstractAsyncContextManager[None]] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def agrees(self, found: list[Risk], expected: list[list[float]], role: Role = Role.ASSISTANT) -> bool:
+        """Whether risks are those of these rows."""
+        if self.is_exact:
+            return distance(rows_of(found), expected) < TIGHT
+        assert len(found) == len(expected)
+        return all(_same_winners(risk, row, role) for risk, row in zip(found, expected, strict=True))
+
+
+def _same_winners(risk: Risk, row: list[float], role: Role) -> bool:
+    levels, categories = row[: len(RISK_LEVELS)], row[len(RISK_LEVELS) :]
+    return (
+        risk.level == RISK_LEVELS[levels.index(max(levels))]
+        and risk.category == CATEGORIES[role][categories.index(max(categories))]
+        and abs(risk.probability - max(levels)) < COARSE
+        and abs(risk.category_probability - max(categories)) < COARSE
+    )
+
+
+class Text:
+    """A checkpoint, what it must say, and settings in which nothing hurries."""
+
+    def __init__(self, folder: Path) -> None:
+        config = small_config(auto_map={"AutoModel": f"{CODE.stem}.SmallGuard"})
+        tensors = random_tensors(config)
+        self.folder = write_checkpoint(folder, tensors, config)
+        shutil.copy(CODE, self.folder)
+        self.reference = Reference(config, tensors)
+
+
+def words(count: int, seed: int = 0) -> list[int]:
+    return random_ids(count, seed, WORDS)
+
+
+def settings_of(**changes: Any) -> GuardSettings:
+    calm = {"verdict_seconds": 60.0, "open_seconds": 60.0, "health_seconds": 60.0, "hang_seconds": 600.0}
+    return GuardSettings(**{"threads": 1, "window": WINDOW, **calm} | changes)
+
+
+@asynccontextmanager
+async def in_a_thread(folder: Path, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    guard = LocalGuard(load_guard(str(folder)), settings)
+    try:
+        yield guard
+    finally:
+        await guard.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A guard's process, as `ProcessGuard` starts one, and its socket."""
+
+    process: "subprocess.Popen[bytes]"
+    path: str
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Served]:
+    path = str(folder.parent / "guard.sock")
+    command = [sys.executable, "-m", "proxy.guard.supervisor"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(Config(str(folder), settings_of(), path=path)) + b"\n")
+        process.stdin.flush()
+        assert msgspec.json.decode(process.stdout.readline(), type=Report) == Report()
+        yield Served(process, path)
+        process.stdin.close()
+
+
+class AttachedGuard(RemoteGuard):
+    """A guard that knows which process serves it."""
+
+    def __init__(self, served: Served, settings: GuardSettings) -> None:
+        super().__init__(Address(path=served.path), "", settings)
+        self.process = served.process
+
+
+@asynccontextmanager
+async def in_a_process(place: Served, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    guard = AttachedGuard(place, settings)
+    await guard.connect(60.0)
+    try:
+        yield guard
+    finally:
+        await guard.close()
+
+
+@asynccontextmanager
+async def by_remote_code(folder: Path, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    with modules_in(folder.parent):
+        guard = await start_remote_code_guard(str(folder), settings=settings)
+    try:
+        yield guard
+    finally:
+        await guard.close()
+
+
+@contextmanager
+def modules_in(folder: Path) -> Iterator[None]:
+    """transformers copies a model's code before it runs it: not into the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
+        patch.syspath_prepend(str(folder / "modules"))
+        yield
+
+
+def engine_of(guard: GuardDoor) -> int:
+    """The process id of the engine; 0 while there is none."""
+    assert isinstance(guard, AttachedGuard)
+    found = subprocess.run(
+        ["pgrep", "-P", str(guard.process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return int(found[0]) if found else 0
+
+
+async def kill_engine(guard: GuardDoor) -> None:
+    epoch = guard.epoch
+    os.kill(engine_of(guard), signal.SIGKILL)
+    while guard.epoch == epoch:  # noqa: ASYNC110 (a number that the loop changes)
+        await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def stopped_engine(guard: GuardDoor) -> AsyncIterator[None]:
+    engine = engine_of(guard)
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine, signal.SIGCONT)
+
+
+async def drop_sessions(guard: GuardDoor) -> None:
+    assert isinstance(guard, RemoteCodeGuard)
+    await guard.sessions.close()
+
+
+@asynccontextmanager
+async def busy_lane(guard: GuardDoor) -> AsyncIterator[None]:
+    """The model's code is at work for somebody else."""
+    assert isinstance(guard, RemoteCodeGuard)
+    free = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    waiting = loop.create_task(guard.lane.run(lambda: asyncio.run_coroutine_threadsafe(free.wait(), loop).result()))
+    try:
+        yield
+    finally:
+        free.set()
+        await waiting
+
+
+BACKENDS = (
+    Backend("thread", nullcontext, in_a_thread),
+    Backend("process", served, in_a_process, lose=kill_engine, stall=stopped_engine),
+    Backend("remote-code", nullcontext, by_remote_code, is_exact=False, lose=drop_sessions, stall=busy_lane),
+)

@@ -1,0 +1,36 @@
+import pytest
+
+from proxy.config import ConfigError, load_settings
+from proxy.guard_settings import GuardSettings, guard_faults
+
+TRUSTED = {"backend": "remote-code", "trust_remote_code": True, "model": "folder"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trust_remote_code": False}, r"\[guard\] trust_remote_code must be true for backend"),
+        ({"model": "embedded"}, r"\[guard\] model must be a folder or a hub id"),
+        ({"address": "unix:/g"}, r'\[guard\] address is for backend = "local", and backend is "remote-code"'),
+        ({"backend": "other"}, r"backend must be"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused_with_the_reason(changes: dict[str, object], said: str) -> None:
+    overrides = {f"guard.{key}": value for key, value in (TRUSTED | changes).items()}
+    with pytest.raises(ConfigError, match=said):
+        load_settings(overrides=overrides, environ={})
+
+
+def test_remote_code_is_for_one_process() -> None:
+    overrides = {f"guard.{key}": value for key, value in TRUSTED.items()} | {"server.workers": 2}
+    with pytest.raises(ConfigError, match=r"\[server\] workers is more than 1, and needs another \[guard\] backend"):
+        load_settings(overrides=overrides, environ={})
+
+
+def test_what_fits_stands() -> None:
+    assert not list(guard_faults(GuardSettings()))
+    assert not list(guard_faults(GuardSettings.model_validate(TRUSTED)))
+    assert GuardSettings.model_validate(TRUSTED).is_in_a_thread
+    assert not GuardSettings().is_in_a_thread
+    assert GuardSettings(process=False).is_in_a_thread
+    assert not GuardSettings(process=False, address="unix:/g").is_in_a_thread
