@@ -8,10 +8,11 @@ from pydantic import BeforeValidator, Field, SecretStr
 from proxy.setting_types import MIB, Count, FileName, Line, Seconds, Section, Sha256, not_bool, spelled
 
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
+URLS = "must start with http:// or https:// and name a host, without a password"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 
 OnFailure = Literal["closed", "open"]
-Backend = Literal["local", "remote-code"]
+Backend = Literal["local", "remote-code", "sglang"]
 
 
 class GuardSettings(Section):
@@ -35,12 +36,16 @@ class GuardSettings(Section):
     """What runs the model: Weir's own engine (local), or another one; see docs/guards.md."""
     trust_remote_code: bool = False
     """Let backend = "remote-code" run the Python code that comes with the model, with all that Weir may do."""
+    sglang_url: Annotated[str, spelled(r"https?://[^\s/@]+(/[^\s@]*)?", URLS)] | None = None
+    """The SGLang server of backend = "sglang"; `token` is its API key."""
+    sglang_api: Literal["rid", "sessions"] = "sessions"
+    """How it keeps a stream: by sessions of SGLang's mainline, or by request id on the branch of the model card."""
     address: (
         Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
     ) = None
     """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
     token: SecretStr | None = None
-    """What a guard on a TCP address wants to hear."""
+    """What a guard on a TCP address wants to hear, or an SGLang server's API key."""
     hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
     """An engine's process that is silent for longer is killed and replaced; more for a large model on a slow CPU."""
     verdict_seconds: Seconds = 10.0
@@ -79,3 +84,8 @@ def guard_faults(guard: GuardSettings) -> Iterator[tuple[str, str]]:
             yield "trust_remote_code", 'must be true for backend = "remote-code", which runs code that the model brings'
         if guard.model == "embedded":
             yield "model", 'must be a folder or a hub id for backend = "remote-code": the embedded guard has no code'
+    if guard.backend == "sglang":
+        if guard.sglang_url is None:
+            yield "sglang_url", 'must name the server for backend = "sglang"'
+        if guard.window is None:
+            yield "window", 'must be set for backend = "sglang": at most the --context-length of its server'

@@ -25,6 +25,8 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
     wanted, engine = settings.guard, engine_settings(settings.guard)
     if wanted.backend == "remote-code":
         return await _open_remote_code(wanted, engine)
+    if wanted.backend == "sglang":
+        return await _open_sglang(wanted, engine)
     if wanted.address is not None:
         seconds = min(CONNECT_SECONDS, engine.open_seconds)
         return await attach_guard(address_of(wanted.address), _token(wanted), engine, seconds)
@@ -64,6 +66,14 @@ async def _open_remote_code(wanted: GuardSettings, engine: EngineSettings) -> Gu
     except ModuleNotFoundError as exc:
         raise _missing(exc, "remote-code") from exc
     return await start_remote_code_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
+
+
+async def _open_sglang(wanted: GuardSettings, engine: EngineSettings) -> Guard:
+    from proxy.guard.sglang import start_sglang_guard
+
+    assert wanted.sglang_url is not None  # the settings refuse anything else
+    assert wanted.window is not None
+    return await start_sglang_guard(wanted.sglang_url, wanted.sglang_api, wanted.window, engine, _token(wanted))
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> GuardUnavailable:

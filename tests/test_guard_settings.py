@@ -21,6 +21,25 @@ def test_keys_that_do_not_fit_are_refused_with_the_reason(changes: dict[str, obj
         load_settings(overrides=overrides, environ={})
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sglang_url": None}, r"\[guard\] sglang_url must name the server"),
+        ({"window": None}, r"\[guard\] window must be set"),
+        ({"sglang_url": "gpu:30000"}, "must start with http"),
+        ({"sglang_url": "http://user:word@gpu"}, "without a password"),
+        ({"sglang_api": "other"}, "sglang_api must be"),
+    ],
+)
+def test_an_sglang_server_needs_its_address_and_its_window(changes: dict[str, object], said: str) -> None:
+    whole = {"backend": "sglang", "sglang_url": "http://gpu:30000", "window": 8192}
+    assert not list(guard_faults(GuardSettings.model_validate(whole)))
+    overrides = {f"guard.{key}": value for key, value in (whole | changes).items() if value is not None}
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_settings(overrides=overrides, environ={})
+    assert "word@" not in str(caught.value)
+
+
 def test_remote_code_is_for_one_process() -> None:
     overrides = {f"guard.{key}": value for key, value in TRUSTED.items()} | {"server.workers": 2}
     with pytest.raises(ConfigError, match=r"\[server\] workers is more than 1, and needs another \[guard\] backend"):

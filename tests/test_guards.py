@@ -47,6 +47,12 @@ async def test_the_models_own_code_runs_where_it_is_trusted(tmp_path: Path) -> N
     await guard.close()
 
 
+async def test_a_server_of_sglang_is_asked_where_it_is() -> None:
+    settings = settings_of("x", backend="sglang", sglang_url="http://127.0.0.1:9", window=1000)
+    with pytest.raises(GuardUnavailable, match="no SGLang server answers at http://127"):
+        await open_guard(settings)
+
+
 async def test_a_backend_that_is_not_installed_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "proxy.guard.remote_code", raising=False)
     monkeypatch.setitem(sys.modules, "transformers", None)

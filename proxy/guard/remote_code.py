@@ -27,8 +27,6 @@ from proxy.guard.settings import GuardSettings
 from proxy.risk import RISK_LEVELS, Role
 
 T = TypeVar("T")
-# For sessions to end when the guard does; code that hangs is left to end with the process.
-STOP_SECONDS = 5.0
 # What transformers calls the number format; release 5 has renamed it.
 DTYPE = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
 
@@ -97,9 +95,7 @@ class RemoteCodeGuard(GuardDoor):
     async def close(self) -> None:
         """See `protocol.Guard`."""
         await super().close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self.sessions.close()
+        await self.sessions.close()
         self.lane.stop()
 
 

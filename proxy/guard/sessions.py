@@ -20,13 +20,21 @@ class SessionLost(Exception):
     """The other side does not have the session any more."""
 
 
+class Disconnected(Exception):
+    """The other side is gone, and every session with it."""
+
+
+# For sessions to end when the guard does.
+STOP_SECONDS = 5.0
+
+
 class Session(Protocol):
     """One text's memory in the other guard. One call at a time."""
 
     async def extend(self, ids: Sequence[int], reads: Sequence[int], role: Role) -> bytes:
         """Read more tokens; the rows (see `rows`) of those at `reads`, positions within `ids` in rising order.
 
-        Raises SessionLost, and GuardError where there is no verdict.
+        Raises SessionLost, Disconnected, and GuardError where there is no verdict.
         """
 
     async def close(self) -> None:
@@ -46,9 +54,17 @@ class Held:
 class SessionLink:
     """A `door.Link`. Made and used on one event loop."""
 
-    def __init__(self, begin: Callable[[], Session], deliver: Callable[[list[Outcome]], None]) -> None:
-        """`begin` makes a session that has read nothing; `deliver` is called with what was answered."""
-        self._begin, self._deliver = begin, deliver
+    def __init__(
+        self,
+        begin: Callable[[], Session],
+        deliver: Callable[[list[Outcome]], None],
+        on_disconnect: Callable[[], None] | None = None,
+    ) -> None:
+        """`begin` makes a session that has read nothing; `deliver` is called with what was answered.
+
+        `on_disconnect` is called when the other side is gone: questions are then left to the door's next engine.
+        """
+        self._begin, self._deliver, self._on_disconnect = begin, deliver, on_disconnect
         self._held: dict[int, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._questions = self._tokens = self._faults = 0
@@ -82,11 +98,13 @@ class SessionLink:
         )
 
     async def close(self) -> None:
-        """End all sessions."""
+        """End all sessions; those that take too long are left to themselves."""
         for stream in list(self._held):
             self._drop(stream)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
 
     def _feed(self, command: Feed) -> None:
         held = self._held.get(command.stream)
@@ -109,11 +127,14 @@ class SessionLink:
 
     async def _answer(self, command: Open | Feed, held: Held, reads: Sequence[int]) -> None:
         self._questions += 1
+        outcome: Outcome | None
         try:
             rows = await held.session.extend(command.ids, reads, command.role)
             held.position += len(command.ids)
             self._tokens += len(command.ids)
             outcome = Outcome(command.ticket, rows)
+        except Disconnected:
+            outcome = None
         except SessionLost:
             outcome = Outcome(command.ticket, error=UnknownStream("the guard has lost this stream's session"))
         except GuardError as exc:
@@ -122,10 +143,13 @@ class SessionLink:
             # Code that is not ours may raise anything, with the text in its words.
             outcome = Outcome(command.ticket, error=GuardFault(f"the guard failed on this input: {type(exc).__name__}"))
         held.ticket = held.asking = None
-        if outcome.error is not None:
-            self._faults += isinstance(outcome.error, GuardFault)
+        if outcome is None or outcome.error is not None:
             self._drop(command.stream)
-        self._deliver([outcome])
+        if outcome is not None:
+            self._faults += isinstance(outcome.error, GuardFault)
+            self._deliver([outcome])
+        elif self._on_disconnect is not None:
+            self._on_disconnect()
 
     def _drop(self, stream: int) -> None:
         held = self._held.pop(stream, None)

@@ -15,6 +15,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from proxy.guard.remote_code import RemoteCodeGuard, start_remote_code_guard
 from proxy.guard.rows import CATEGORIES
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GuardSettings
+from proxy.guard.sglang import Api
 from proxy.guard.supervisor import Config, Report
 from proxy.risk import RISK_LEVELS, Risk, Role
 from tests.guard.checkpoints import Reference, random_ids, random_tensors, small_config, write_checkpoint
 from tests.guard.driver import distance, rows_of
+from tests.guard.scripted_sglang import ScriptedGuard, ScriptedSGLang, start_scripted
 
 CODE = Path(__file__).with_name("modeling_small_guard.py")
 TIGHT = 1e-4
@@ -41,30 +44,6 @@ COARSE = 0.02
 WINDOW = 100
 # The tokens above are the scripts' own, with which they misbehave.
 WORDS = 390
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    name: str
-    # What a guard is started on: made once for many of them, out of the checkpoint's folder.
-    place: Callable[[Path], AbstractContextManager[Any]]
-    start: Callable[[Any, GuardSettings], AbstractAsyncContextManager[GuardDoor]]
-    # Rows are whole, to `TIGHT`; else of a token only the winning classes are told, to `COARSE`.
-    is_exact: bool = True
-    # The other side forgets all streams. None: no such thing can happen to it.
-    lose: Callable[[GuardDoor], Awaitable[None]] | None = None
-    # The other side answers nobody while inside.
-    stall: Callable[[GuardDoor], AbstractAsyncContextManager[None]] | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def agrees(self, found: list[Risk], expected: list[list[float]], role: Role = Role.ASSISTANT) -> bool:
-        """Whether risks are those of these rows."""
-        if self.is_exact:
-            return distance(rows_of(found), expected) < TIGHT
-        assert len(found) == len(expected)
-        return all(_same_winners(risk, row, role) for risk, row in zip(found, expected, strict=True))
 
 
 def _same_winners(risk: Risk, row: list[float], role: Role) -> bool:
@@ -88,6 +67,30 @@ class Text:
         self.reference = Reference(config, tensors)
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    name: str
+    # What a guard is started on, made once for many of them.
+    place: Callable[[Text], AbstractContextManager[Any]]
+    start: Callable[[Any, GuardSettings], AbstractAsyncContextManager[GuardDoor]]
+    # Rows are whole, to `TIGHT`; else of a token only the winning classes are told, to `COARSE`.
+    is_exact: bool = True
+    # The other side forgets all streams. None: no such thing can happen to it.
+    lose: Callable[[GuardDoor], Awaitable[None]] | None = None
+    # The other side answers nobody while inside.
+    stall: Callable[[GuardDoor], AbstractAsyncContextManager[None]] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def agrees(self, found: list[Risk], expected: list[list[float]], role: Role = Role.ASSISTANT) -> bool:
+        """Whether risks are those of these rows."""
+        if self.is_exact:
+            return distance(rows_of(found), expected) < TIGHT
+        assert len(found) == len(expected)
+        return all(_same_winners(risk, row, role) for risk, row in zip(found, expected, strict=True))
+
+
 def words(count: int, seed: int = 0) -> list[int]:
     return random_ids(count, seed, WORDS)
 
@@ -98,8 +101,8 @@ def settings_of(**changes: Any) -> GuardSettings:
 
 
 @asynccontextmanager
-async def in_a_thread(folder: Path, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
-    guard = LocalGuard(load_guard(str(folder)), settings)
+async def in_a_thread(text: Text, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    guard = LocalGuard(load_guard(str(text.folder)), settings)
     try:
         yield guard
     finally:
@@ -115,13 +118,13 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Served]:
-    path = str(folder.parent / "guard.sock")
+def served(text: Text) -> Iterator[Served]:
+    path = str(text.folder.parent / "guard.sock")
     command = [sys.executable, "-m", "proxy.guard.supervisor"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(msgspec.json.encode(Config(str(folder), settings_of(), path=path)) + b"\n")
+        process.stdin.write(msgspec.json.encode(Config(str(text.folder), settings_of(), path=path)) + b"\n")
         process.stdin.flush()
         assert msgspec.json.decode(process.stdout.readline(), type=Report) == Report()
         yield Served(process, path)
@@ -147,9 +150,9 @@ async def in_a_process(place: Served, settings: GuardSettings) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def by_remote_code(folder: Path, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
-    with modules_in(folder.parent):
-        guard = await start_remote_code_guard(str(folder), settings=settings)
+async def by_remote_code(text: Text, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    with modules_in(text.folder.parent):
+        guard = await start_remote_code_guard(str(text.folder), settings=settings)
     try:
         yield guard
     finally:
@@ -210,8 +213,35 @@ async def busy_lane(guard: GuardDoor) -> AsyncIterator[None]:
         await waiting
 
 
+@asynccontextmanager
+async def by_sglang(api: Api, text: Text, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    async with ScriptedSGLang(text.reference).running() as server:
+        guard = await start_scripted(server, api, settings)
+        try:
+            yield guard
+        finally:
+            await guard.close()
+
+
+async def restart_server(guard: GuardDoor) -> None:
+    assert isinstance(guard, ScriptedGuard)
+    await guard.script.restart()
+
+
+@asynccontextmanager
+async def silent_server(guard: GuardDoor) -> AsyncIterator[None]:
+    assert isinstance(guard, ScriptedGuard)
+    guard.script.is_answering.clear()
+    try:
+        yield
+    finally:
+        guard.script.is_answering.set()
+
+
 BACKENDS = (
     Backend("thread", nullcontext, in_a_thread),
     Backend("process", served, in_a_process, lose=kill_engine, stall=stopped_engine),
     Backend("remote-code", nullcontext, by_remote_code, is_exact=False, lose=drop_sessions, stall=busy_lane),
+    Backend("sglang-rid", nullcontext, partial(by_sglang, "rid"), lose=restart_server, stall=silent_server),
+    Backend("sglang-sessions", nullcontext, partial(by_sglang, "sessions"), lose=restart_server, stall=silent_server),
 )

@@ -24,13 +24,13 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
 @pytest.fixture(scope="module", params=BACKENDS, ids=str)
 def backend(request: pytest.FixtureRequest, text: Text) -> Iterator[Backend]:
     chosen: Backend = request.param
-    with chosen.place(text.folder) as place:
+    with chosen.place(text) as place:
         yield replace(chosen, start=lambda _, settings: chosen.start(place, settings))
 
 
 @asynccontextmanager
 async def running(backend: Backend, text: Text, **settings: Any) -> AsyncIterator[GuardDoor]:
-    async with backend.start(text.folder, settings_of(**settings)) as guard:
+    async with backend.start(text, settings_of(**settings)) as guard:
         yield guard
 
 

@@ -80,7 +80,7 @@ def files_of(text: Text) -> Files:
 async def test_code_that_hangs_costs_its_deadline_and_does_not_keep_the_guard_from_closing(
     text: Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.guard.remote_code.STOP_SECONDS", 0.2)
+    monkeypatch.setattr("proxy.guard.sessions.STOP_SECONDS", 0.2)
     with modules_in(text.folder.parent):
         model, info, vocabulary = load_remote_code(files_of(text), "auto", "cpu")
     guard = RemoteCodeGuard(model, info, vocabulary, settings_of(verdict_seconds=0.3))
