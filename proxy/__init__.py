@@ -21,8 +21,9 @@ dialects/        a chat request in the words of an upstream that does not speak 
 policies         which policy a request gets; policy_check explains them, annotations tells in which notation
 exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
-upstream, upstream_headers
-                 talk to one; refusals and model_list read what it says beside answers, model_handlers joins lists
+upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection
+                 talk to one, over connections of our own; refusals and model_list read what it says beside
+                 answers, model_handlers joins lists
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 token_handlers   how long a request is, which is a number and nothing to judge

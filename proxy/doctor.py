@@ -3,14 +3,15 @@
 import asyncio
 import os
 import platform
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 
-import aiohttp
 from aiohttp import http_parser
 from rich.console import Console
 from rich.text import Text
@@ -27,7 +28,8 @@ from proxy.moderate import moderate
 from proxy.neighbours import answering
 from proxy.policies import policy_of
 from proxy.settings import GuardSettings, Settings, UpstreamSettings
-from proxy.upstream import Upstream, open_session
+from proxy.upstream import Upstream
+from proxy.upstream_pool import ConnectTimeout
 
 # Where each dialect's own tools look for a key.
 SHELL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -154,10 +156,10 @@ async def about_upstream(
     key = environ.get(SHELL_KEYS[upstream.dialect]) if upstream.api_key is None else None
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        async with asyncio.timeout(UPSTREAM_SECONDS), open_session(upstream) as session:
-            response = await ask_for_models(Upstream(session, upstream), headers)
-            body = await response.read_all(MAX_MODELS_BYTES, UPSTREAM_SECONDS)
-            response.close()
+        with closing(Upstream(upstream)) as asked:
+            async with asyncio.timeout(UPSTREAM_SECONDS):
+                response = await ask_for_models(asked, headers)
+                body = await response.read_all(MAX_MODELS_BYTES, UPSTREAM_SECONDS)
     except TimeoutError:
         return _unreachable(
             upstream.base_url, f"does not answer within {UPSTREAM_SECONDS} s", "Is it up? Is a firewall between?"
@@ -181,17 +183,17 @@ def _unreachable(url: str, said: str, todo: str) -> Finding:
 
 def explain(exc: BaseException) -> tuple[str, str]:
     """What a failed call means, and what to do."""
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+    if isinstance(exc, ssl.SSLCertVerificationError):
         return "shows a certificate that is not trusted", "Install its authority's certificate; SSL_CERT_FILE names it."
-    if isinstance(exc, aiohttp.ClientSSLError | ssl.SSLError):
+    if isinstance(exc, ssl.SSLError):
         return "does not speak TLS as expected", "Is it http:// rather than https://, or another port?"
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+    if isinstance(exc, socket.gaierror):
         return "has a host name that does not resolve", "Check the name; in a container, check its network."
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        reason = os.strerror(exc.os_error.errno or 0).lower()
-        return f"cannot be connected to ({reason})", "Is the server running, on that host and port?"
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, TimeoutError | ConnectTimeout):
         return "does not answer in time", "Is it up? Is a firewall between?"
+    if isinstance(exc, OSError) and exc.errno:
+        reason = os.strerror(exc.errno).lower()
+        return f"cannot be connected to ({reason})", "Is the server running, on that host and port?"
     return f"cannot be used ({exc or type(exc).__name__})", "Is it an OpenAI-compatible API?"
 
 

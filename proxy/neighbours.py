@@ -1,14 +1,14 @@
 """Where an upstream perhaps really is: what answers beside a base URL at which nothing does."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 from proxy.errors import Fault
 from proxy.model_handlers import ask_for_models
 from proxy.model_list import read_models
 from proxy.settings import UpstreamSettings
-from proxy.upstream import Upstream, open_session
+from proxy.upstream import Upstream
 
 # For each place that is tried: a person waits.
 SECONDS = 3.0
@@ -41,14 +41,12 @@ async def answering(upstream: UpstreamSettings) -> str | None:
 
 
 async def _answers(upstream: UpstreamSettings) -> bool:
-    with suppress(Fault, TimeoutError, ValueError):  # ValueError: a body that is no list of models
-        async with asyncio.timeout(SECONDS), open_session(upstream) as session:
-            response = await ask_for_models(Upstream(session, upstream), {})
-            try:
-                if response.status in (401, 403):
-                    return True
-                body = await response.read_all(MAX_MODELS_BYTES, SECONDS)
-                return response.status == 200 and bool(read_models(body, upstream.dialect))
-            finally:
-                response.close()
+    # ValueError: a body that is no list of models
+    with suppress(Fault, TimeoutError, ValueError), closing(Upstream(upstream)) as asked:
+        async with asyncio.timeout(SECONDS):
+            response = await ask_for_models(asked, {})
+            if response.status in (401, 403):
+                return True
+            body = await response.read_all(MAX_MODELS_BYTES, SECONDS)
+            return response.status == 200 and bool(read_models(body, upstream.dialect))
     return False

@@ -8,6 +8,8 @@ from aiohttp import web
 from proxy.errors import ApiError
 from proxy.settings import PassthroughSettings
 
+# What one write takes at the most.
+MAX_PART_BYTES = 64 << 10
 TOO_SLOW = ApiError(408, "The body did not arrive in time.", code="request_timeout")
 
 
@@ -26,6 +28,7 @@ class Upload:
         self.headers = {
             name: request.headers[name] for name in ("content-type", "content-length") if name in request.headers
         }
+        self.is_sized = "content-length" in self.headers
         self.size = 0
         self.error: ApiError | None = None
         if (request.content_length or 0) > self._limit:
@@ -61,3 +64,9 @@ class Upload:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"The body exceeds {self._limit} bytes.", code="request_too_large")
+
+
+async def parts(body: bytes) -> AsyncIterator[bytes]:
+    """A large body of ours: all at once it would be copied in one turn of the event loop."""
+    for start in range(0, len(body), MAX_PART_BYTES):
+        yield body[start : start + MAX_PART_BYTES]

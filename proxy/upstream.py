@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import aiohttp
+from aiohttp.http import RawResponseMessage
 from yarl import URL
 
 from proxy.deadline import Deadline
@@ -23,7 +22,8 @@ from proxy.errors import (
     Fault,
 )
 from proxy.settings import Dialect, UpstreamSettings
-from proxy.upload import Upload
+from proxy.upload import MAX_PART_BYTES, Upload, parts
+from proxy.upstream_connection import BrokenAnswer, UpstreamConnection
 from proxy.upstream_headers import (
     HEADER_VALUE,
     KEY_HEADERS,
@@ -32,13 +32,14 @@ from proxy.upstream_headers import (
     request_headers,
     response_headers,
 )
+from proxy.upstream_pool import Pool
+from proxy.upstream_route import Route
 
 # What the paths of a bare host begin with.
 PREFIXES: Mapping[Dialect, str] = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
-# What one read returns at the most: the event loop reads, tokenizes and encodes it in a few milliseconds.
-MAX_READ_BYTES = 16 << 10
-# What one write takes at the most.
-MAX_WRITE_BYTES = 64 << 10
+# Where the client says nothing of the kind. Some APIs turn away who has no name.
+SENT_HEADERS: Mapping[str, str] = {"accept": "*/*", "user-agent": "weir"}
+CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # An error body is read for its code, not for its length, and it comes at once or is not worth waiting for.
 MAX_ERROR_BYTES = 64 << 10
 ERROR_SECONDS = 5.0
@@ -52,39 +53,43 @@ class UpstreamResponse:
 
     status: int
     headers: Mapping[str, str]  # those that may pass on
-    _response: aiohttp.ClientResponse
-    _break: BaseException | None = None
+    _head: RawResponseMessage
+    _connection: UpstreamConnection | None  # None once closed: it may serve another by then
+    _pool: Pool
 
     @property
     def content_type(self) -> str:
-        return self._response.content_type
+        return self._given_type.partition(";")[0].strip().lower() or "application/octet-stream"
 
     @property
     def media_type(self) -> str:
         """The content type with its parameters."""
-        given = self._response.headers.get("content-type", "")
-        return given if HEADER_VALUE.fullmatch(given) else "application/octet-stream"
+        return self._given_type if HEADER_VALUE.fullmatch(self._given_type) else "application/octet-stream"
 
     @property
     def length(self) -> int | None:
         """Of the body as it is read, where that is known."""
-        return None if "content-encoding" in self._response.headers else self._response.content_length
+        given = self._head.headers.get("content-length")
+        return None if given is None or "content-encoding" in self._head.headers else int(given)
+
+    @property
+    def _given_type(self) -> str:
+        return self._head.headers.get("content-type", "")
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
-        content = self._response.content
-        if self._break is None and (found := content.exception()) is not None:
-            # aiohttp would withhold what came before the break, and the answer may be complete in it.
-            self._break = found
-            content.set_exception(None)  # type: ignore[arg-type]
         try:
-            if self._break is None:
-                return await content.read(MAX_READ_BYTES)
-            if rest := content.read_nowait(MAX_READ_BYTES):
-                return rest
-            raise self._break
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            connection = self._open_connection()
+            while (data := connection.take()) is None:
+                await connection.more()
+        except OSError as exc:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
+        return data
+
+    def _open_connection(self) -> UpstreamConnection:
+        if self._connection is None:
+            raise BrokenAnswer("the answer was closed")
+        return self._connection
 
     async def read_error(self) -> bytes:
         """The body of an error answer, as far as it comes and is worth reading."""
@@ -115,16 +120,16 @@ class UpstreamResponse:
                 await self.read()
 
     def close(self) -> None:
-        """Give the connection up: what we did not read must not meet the next request."""
-        self._response.close()
+        """Give the connection back; where we have not read to the end, it serves no more. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)
 
 
 class Upstream:
-    """One LLM API behind one base URL."""
+    """One LLM API behind one base URL, and the connections to it; `close` ends them."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, settings: UpstreamSettings, *, takes_client_key: bool = True
-    ) -> None:
+    def __init__(self, settings: UpstreamSettings, *, takes_client_key: bool = True) -> None:
         """`takes_client_key`: forward the client's own credential, where there is no key of ours."""
         if settings.base_url is None:
             raise ValueError("an upstream needs a base URL")
@@ -132,13 +137,17 @@ class Upstream:
         self.name = settings.name
         self.own_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
         self._takes_client_key = takes_client_key
-        self._session = session
         base, _, self._query = settings.base_url.partition("?")
         url = URL(base, encoded=True)
         # A bare host gets its dialect's usual prefix; any path is taken as the whole prefix, as the SDKs do.
         self._base = base.rstrip("/") + (PREFIXES[settings.dialect] if url.path in ("", "/") else "")
-        self._proxy = _proxy_for(url)
+        self._host = url.host_port_subcomponent or ""
         self._is_azure = (url.host or "").endswith(".azure.com")
+        self._route = Route(url.origin())
+        self._pool = Pool(self._route, settings.max_connections, settings.connect_seconds)
+
+    def close(self) -> None:
+        self._pool.close()
 
     async def open(
         self,
@@ -156,26 +165,49 @@ class Upstream:
         `key_header`: where the endpoint wants a key of ours, if not where the upstream's dialect does.
         `moves_key`: the client's own goes there too, for the client speaks another dialect.
         """
-        seconds = self.settings.first_byte_seconds
         try:
-            async with asyncio.timeout(seconds) as deadline:
-                response = await self._session.request(
-                    method,
-                    self.url(path, query),
-                    data=body.chunks(partial(_wait, deadline), seconds) if isinstance(body, Upload) else _sent(body),
-                    headers=self._headers(headers, key_header, body, moves_key=moves_key),
-                    allow_redirects=False,
-                    proxy=self._proxy,
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            is_slow = isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
-            if is_slow:
+            sent = self._headers(headers, key_header, body, moves_key=moves_key)
+            connection, head = await self._exchange(self._request(method, self.url(path, query), sent), body)
+        except (OSError, ValueError) as exc:
+            if isinstance(exc, TimeoutError):
                 raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
             raise Fault(UPSTREAM_UNREACHABLE, 502, type(exc).__name__) from exc
-        if not 200 <= response.status <= 599 or 300 <= response.status <= 399:
+        response = UpstreamResponse(head.code, response_headers(head.headers), head, connection, self._pool)
+        if not 200 <= head.code <= 599 or 300 <= head.code <= 399:
             response.close()
-            raise Fault(UPSTREAM_ODD, 502, f"status {response.status}")
-        return UpstreamResponse(response.status, response_headers(response.headers), response)
+            raise Fault(UPSTREAM_ODD, 502, f"status {head.code}")
+        return response
+
+    async def _exchange(
+        self, request: bytes, body: bytes | Upload | None
+    ) -> tuple[UpstreamConnection, RawResponseMessage]:
+        """Raises OSError, ValueError."""
+        seconds = self.settings.first_byte_seconds
+        async with asyncio.timeout(seconds) as deadline:
+            connection = await self._pool.take()
+            try:
+                if isinstance(body, Upload):
+                    connection.send(request)
+                    chunks = body.chunks(partial(_wait, deadline), seconds)
+                    connection.upload(chunks, is_chunked=not body.is_sized)
+                elif body is not None and len(body) > MAX_PART_BYTES:
+                    connection.send(request)
+                    connection.upload(parts(body), is_chunked=False)
+                else:
+                    connection.send(request + (body or b""))
+                return connection, await connection.head()
+            except BaseException:
+                self._pool.give_back(connection)
+                raise
+
+    def _request(self, method: str, url: URL, headers: Mapping[str, str]) -> bytes:
+        """The head of a request as bytes. Raises ValueError for what would end a line early."""
+        target = str(url) if self._route.asks_by_url else url.raw_path_qs
+        lines = [f"{method} {target} HTTP/1.1", f"host: {self._host}"]
+        lines += [f"{name}: {text}" for name, text in headers.items()]
+        if " " in target or any(map(CONTROLS.search, lines)):
+            raise ValueError("a request line or a header that cannot be sent")
+        return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
     def url(self, path: str, query: str) -> URL:
         """`path` is ours, in characters that a URL takes ("/chat/completions"); queries are kept to the byte."""
@@ -190,10 +222,8 @@ class Upstream:
         *,
         moves_key: bool = False,
     ) -> dict[str, str]:
-        headers = request_headers(client, self.settings.dialect)
-        if body is not None:
-            json = {"content-type": "application/json"}
-            headers |= body.headers if isinstance(body, Upload) else json | {"content-length": str(len(body))}
+        headers = {**SENT_HEADERS, **request_headers(client, self.settings.dialect), **self._route.headers}
+        headers.update(_headers_of(body))
         key_header = key_header or KEY_HEADERS[self.settings.dialect]
         if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
@@ -203,42 +233,18 @@ class Upstream:
         return headers
 
 
-def _sent(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
-    """A large body goes in parts: all at once it would be copied in one turn of the event loop."""
-    return body if body is None or len(body) <= MAX_WRITE_BYTES else _parts(body)
-
-
-async def _parts(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), MAX_WRITE_BYTES):
-        yield body[start : start + MAX_WRITE_BYTES]
-
-
 def _wait(deadline: asyncio.Timeout, seconds: float | None) -> None:
     """While a client sends its body, the upstream is not late."""
     with suppress(RuntimeError):  # the answer is here already
         deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Reuses no connection on which something came that nobody asked for: it would answer the next request."""
-
-    async def _get(self, *args: Any, **options: Any) -> Any:
-        while (connection := await super()._get(*args, **options)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None
-
-
-def open_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
-    """A session without the defaults that bite: no cookies, no 5-minute deadline, no pool of 100."""
-    return aiohttp.ClientSession(
-        connector=_Connector(limit=settings.max_connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_seconds),
-        max_line_size=8190,
-        max_field_size=16 << 10,
-    )
+def _headers_of(body: bytes | Upload | None) -> Mapping[str, str]:
+    if body is None:
+        return {}
+    if isinstance(body, bytes):
+        return {"content-type": "application/json", "content-length": str(len(body))}
+    return body.headers if body.is_sized else {**body.headers, "transfer-encoding": "chunked"}
 
 
 class Pulse:
@@ -288,10 +294,3 @@ def reader(
                 now = clock.time()
 
     return read
-
-
-def _proxy_for(url: URL) -> str | None:
-    """HTTPS_PROXY and its kin; read here because aiohttp's own reading takes passwords from ~/.netrc too."""
-    if urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    return urllib.request.getproxies().get(url.scheme)

@@ -1,12 +1,12 @@
-"""All upstreams: which one a model goes to, and a session for each, so that none waits behind another."""
+"""All upstreams: which one a model goes to, and connections for each, so that none waits behind another."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 
 from proxy.errors import ApiError
 from proxy.settings import Settings, UpstreamSettings
-from proxy.upstream import Upstream, open_session
+from proxy.upstream import Upstream
 
 
 class Upstreams:
@@ -53,11 +53,12 @@ def serves(settings: UpstreamSettings, model: str) -> bool:
 async def open_upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
     """Each with its own connections and limits."""
     several = settings.upstreams
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         opened = []
         for one in several:
-            session = await stack.enter_async_context(open_session(one))
-            opened.append(Upstream(session, one, takes_client_key=takes_client_key(one, is_alone=len(several) == 1)))
+            upstream = Upstream(one, takes_client_key=takes_client_key(one, is_alone=len(several) == 1))
+            stack.callback(upstream.close)
+            opened.append(upstream)
         yield Upstreams(opened)
 
 

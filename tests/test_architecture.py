@@ -50,6 +50,7 @@ AIOHTTP = {
         "upload",
         "replies",
         "upstream",
+        "upstream_connection",
         "worker",
     )
 }

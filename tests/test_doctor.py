@@ -2,11 +2,11 @@
 
 import io
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import aiohttp
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
@@ -30,6 +30,8 @@ from proxy.doctor import (
 from proxy.guard.protocol import GuardTimeout
 from proxy.policy_settings import PolicySettings
 from proxy.settings import Dialect, GuardSettings, ServerSettings, Settings, UpstreamSettings
+from proxy.upstream_connection import BrokenAnswer
+from proxy.upstream_pool import ConnectTimeout
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words
 from tests.guard.checkpoints import small_checkpoint
 
@@ -175,7 +177,10 @@ async def test_each_of_several_upstreams_is_looked_at_by_its_name(tmp_path: Path
         (ssl.SSLCertVerificationError("x"), "a certificate that is not trusted"),
         (ssl.SSLError("x"), "does not speak TLS"),
         (TimeoutError(), "does not answer in time"),
-        (aiohttp.ServerDisconnectedError(), "cannot be used"),
+        (ConnectTimeout(), "does not answer in time"),
+        (socket.gaierror(), "does not resolve"),
+        (ConnectionRefusedError(111, "x"), "cannot be connected to (connection refused)"),
+        (BrokenAnswer("x"), "cannot be used (x)"),
     ],
 )
 def test_failures_have_words(exc: Exception, said: str) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from proxy.config import load_settings
-from proxy.upstream import open_session
 from tests.driver import DONE, WORDS, answer, chunk
 from tests.e2e.test_faults import outcome, payload
 from tests.e2e.test_streams import events
@@ -52,9 +50,6 @@ async def test_e7_an_answer_may_last_longer_than_every_wait_within_it() -> None:
     waits: Any = {"upstream__first_byte_seconds": 0.4, "upstream__idle_seconds": 0.4, "upstream__connect_seconds": 0.4}
     async with weir(slow, **waits) as server:
         assert events(await ask(server.url, stream=True)).content == TEXT
-    async with open_session(load_settings(environ={}).upstream) as session:
-        assert session.timeout.total is None  # aiohttp's own would be five minutes
-        assert session.timeout.connect == 10.0
 
 
 async def test_e7_an_upstream_whose_host_takes_no_connection_is_given_up_in_time() -> None:

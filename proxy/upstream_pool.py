@@ -1,0 +1,77 @@
+"""The connections to one upstream: how many there may be, and which of them serve again."""
+
+import asyncio
+
+from proxy.upstream_connection import UpstreamConnection
+from proxy.upstream_route import Route
+
+# Servers drop a connection that is idle, many after a minute or so: what is sent into one just then is lost.
+KEEP_SECONDS = 15.0
+
+
+class ConnectTimeout(ConnectionError):
+    """No connection within the limit: the upstream cannot be reached, or none of ours is free."""
+
+
+class Pool:
+    """`take` a connection, and `give_back` each that was taken."""
+
+    def __init__(self, route: Route, limit: int, connect_seconds: float) -> None:
+        self.route = route
+        self._connect_seconds = connect_seconds
+        self._room = asyncio.Semaphore(limit)
+        self._idle: list[tuple[float, UpstreamConnection]] = []  # since when; the newest last
+        self._taken: set[UpstreamConnection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def take(self) -> UpstreamConnection:
+        """An idle connection or a new one. Raises OSError, also where the wait is too long, and ValueError."""
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self._room.acquire()
+                try:
+                    connection = self._reused() or await self.route.connect()
+                except BaseException:
+                    self._room.release()
+                    raise
+        except TimeoutError as exc:
+            raise ConnectTimeout("no connection within the limit") from exc
+        self._taken.add(connection)
+        return connection
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """After an exchange, however it ended. Safe to call twice."""
+        if connection not in self._taken:
+            return
+        self._taken.remove(connection)
+        self._room.release()
+        if not connection.is_clean:
+            connection.abort()
+            return
+        connection.end()
+        loop = asyncio.get_running_loop()
+        self._idle.append((loop.time(), connection))
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEP_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        for connection in [*self._taken, *(connection for _, connection in self._idle)]:
+            connection.abort()
+        self._idle.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _reused(self) -> UpstreamConnection | None:
+        while self._idle:
+            _, connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = None
+        while self._idle and self._idle[0][0] <= loop.time() - KEEP_SECONDS:
+            self._idle.pop(0)[1].abort()
+        if self._idle:
+            self._sweeper = loop.call_at(self._idle[0][0] + KEEP_SECONDS, self._sweep)
