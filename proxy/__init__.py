@@ -14,6 +14,8 @@ identity, key_limits, exposure
                  whose key a request shows, how much that one may ask, and whether others can reach us at all
 handlers         one coroutine an endpoint; replies and client_writer, what its client gets
 metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
+hold_times       how long text was held
+telemetry/       traces for a collector of OpenTelemetry
 request_body     a request's JSON, read strictly
 messages, conversation, prompts
                  a request's messages -> the guard's prompt tokens -> one verdict

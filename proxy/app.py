@@ -46,6 +46,7 @@ from proxy.reload import Read, Reloader
 from proxy.retokenizer import Retokenizer
 from proxy.settings import Settings
 from proxy.store.places import kept_records
+from proxy.telemetry.exporter import open_telemetry, require_exporter
 from proxy.token_handlers import COUNT_TOKENS, count_tokens
 from proxy.upstreams import open_upstreams
 from proxy.verdict_handlers import GUARDRAIL, MODERATIONS, guardrail, moderations
@@ -64,9 +65,15 @@ def build_app(settings: Settings, guard: Guard) -> web.Application:
     app[METRICS] = Metrics(guard)
 
     async def upstream_sessions(app: web.Application) -> AsyncIterator[None]:
-        async with open_upstreams(settings) as upstreams, kept_records(settings) as records:
-            times = app[METRICS].hold_times
-            app[SERVICE] = service = Service(settings, Policies(settings), guard, upstreams, records, times)
+        found = app[METRICS]
+        async with (
+            open_upstreams(settings) as upstreams,
+            kept_records(settings) as records,
+            open_telemetry(settings, found.count_spans) as telemetry,
+        ):
+            app[SERVICE] = service = Service(
+                settings, Policies(settings), guard, upstreams, records, found.hold_times, telemetry
+            )
             yield
             service.aside.close()
 
@@ -249,6 +256,7 @@ def serve(settings: Settings, read: Read, run: Serving | None = None) -> int:
     try:
         require_upstream(settings)
         require_identity(settings)
+        require_exporter(settings)
         allow_all_files()
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser, which is unsafe to expose: reinstall aiohttp.")

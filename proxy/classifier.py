@@ -26,10 +26,20 @@ class Lags:
     def __init__(self) -> None:
         self._newest: deque[float] = deque(maxlen=MAX_LAGS)
         self.max: float | None = None
+        self.count = 0  # of what was handed over
+        self.first = 0.0  # when that began, by the monotonic clock
+        self.last: float | None = None  # when it was over; None while verdicts are missing
 
-    def add(self, seconds: float) -> None:
+    def begin(self, at: float) -> None:
+        self.first = self.first if self.count else at
+        self.last = None
+        self.count += 1
+
+    def add(self, begin: float, end: float) -> None:
+        seconds = end - begin
         self._newest.append(seconds)
         self.max = max(seconds, self.max or 0.0)
+        self.last = end
 
     @property
     def median(self) -> float | None:
@@ -73,6 +83,7 @@ class Classifier:
     async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         """One risk for each token of each batch. Raises GuardError."""
         begin = time.monotonic()
+        self.lags.begin(begin)
         try:
             # The guard keeps this deadline itself, and may be what hangs.
             with self._deadline.within(self._verdict_seconds):
@@ -84,7 +95,7 @@ class Classifier:
             raise GuardTimeout("no verdict within the deadline") from exc
         except OSError as exc:  # else it would pass for the client's own connection breaking
             raise GuardUnavailable(type(exc).__name__) from exc
-        self.lags.add(time.monotonic() - begin)
+        self.lags.add(begin, time.monotonic())
         return risks
 
     async def _classify_all(self, batches: Sequence[Batch]) -> list[list[Risk]]:

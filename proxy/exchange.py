@@ -21,8 +21,7 @@ from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
 from proxy.hold_times import HoldTimes
-from proxy.policies import Chosen, Policies
-from proxy.policy import Action, Part, Policy
+from proxy.policies import Chosen, Policies, sides_of
 from proxy.prompts import (
     PromptBlocked,
     assess_prompt,
@@ -40,6 +39,8 @@ from proxy.risk import Risk
 from proxy.settings import Settings
 from proxy.store.writer import RecordWriter
 from proxy.stream import Expected, ModeratedStream, Outcome
+from proxy.telemetry.answer import watched
+from proxy.telemetry.exporter import Telemetry
 from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
 from proxy.upstreams import Upstreams
 
@@ -56,6 +57,7 @@ class Service:
     upstreams: Upstreams
     records: RecordWriter | None = None  # none are kept
     times: HoldTimes | None = None  # of what is streamed
+    telemetry: Telemetry | None = None  # no traces are told
     aside: Aside = field(default_factory=Aside)  # for what would hold the event loop up
 
     def adopt(self, settings: Settings) -> None:
@@ -93,7 +95,7 @@ class Exchange:
         self._stream: ModeratedStream | None = None
         self._adapter: Adapter | None = None
         self._prompts: list[Prompt] = []
-        self._prompt_policy, self._answer_policy = _policies(ask.chosen.policy, ask.request)
+        self._prompt_policy, self._answer_policy = sides_of(ask.chosen.policy, ask.request)
         # Where nothing waits for a verdict, none that fails may change the delivery.
         is_watching = not self._prompt_policy.holds and self._answer_policy.is_watching
         self._fails_open = self._settings.guard.on_failure == "open" or is_watching
@@ -106,6 +108,7 @@ class Exchange:
         self._settle_record()
         if self._response is not None:
             self._response.close()  # first: freeing the guard may have to wait
+        self._record.note_upstream_end()
         await self._stack.aclose()
 
     # The request.
@@ -113,8 +116,10 @@ class Exchange:
     async def begin(self) -> None:
         """Raises ApiError, PromptBlocked."""
         aside, folds = self._service.aside.run, self._settings.guard.folded_view
-        if self._service.records is not None:
-            self._record.trace(self._ask.request.messages, self._ask.headers, keeps_text=self._keeps_text)
+        keeps = self._service.records is not None and self._ask.chosen.keeps_text(self._settings)
+        tells = self._record.notes is not None and self._ask.chosen.tells_text(self._settings)
+        if self._service.records is not None or tells:
+            self._record.trace(self._ask.request.messages, self._ask.headers, keeps_text=keeps, tells_text=tells)
         self._prompts = prompts = await render_prompts(
             self._ask.request, self._service.guard, allow_unscanned=self._allows_unscanned, folds=folds, aside=aside
         )
@@ -139,6 +144,7 @@ class Exchange:
 
     async def _judge_prompt(self) -> None:
         guard, settings, choices = self._service.guard, self._settings.guard, self._ask.request.choices
+        begin = self._record.elapsed()
         try:
             self._classifier, risk = await judge_prompts(
                 self._prompts, guard, settings, self._stack, self._ask.owner, self._prompt_policy, choices
@@ -148,6 +154,8 @@ class Exchange:
             if self._fails_open:
                 return
             raise refusal_without_verdict(exc) from exc
+        finally:
+            self._record.note_prompt(begin)
         self._assessment = assess_prompt(risk, self._prompt_policy)
         self._record.prompt = self._assessment.worst
         self._record.prompt_flagged = self._assessment.is_flagged
@@ -158,6 +166,7 @@ class Exchange:
 
     async def _open_upstream(self) -> None:
         call, body = self._ask.call, self._ask.body
+        self._record.note_upstream(self._ask.upstream.settings)
         try:
             self._response = await self._ask.upstream.open(
                 "GET" if body is None else "POST",
@@ -171,14 +180,14 @@ class Exchange:
         except Fault as fault:
             self._record.error = str(fault)
             raise fault.api_error() from fault
-        self._record.upstream_first_byte_seconds = self._record.elapsed()
+        self._record.note_head(self._response.status)
 
     # The answer.
 
     async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
         """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
         request = self._ask.request
-        self._adapter = self._open_adapter()
+        self._adapter = watched(self._open_adapter(), self._record.notes)
         expected = Expected(
             choices=request.choices,
             prompt_tokens=self._record.prompt_tokens,
@@ -208,11 +217,6 @@ class Exchange:
     def encode_failure(self, failure: Failure) -> bytes:
         assert self._stream is not None  # only an answer that has begun can fail
         return self._stream.encode_failure(failure)
-
-    @property
-    def _keeps_text(self) -> bool:
-        wanted = self._policy.record_content
-        return self._settings.records.content if wanted is None else wanted
 
     @property
     def passed_headers(self) -> dict[str, str]:
@@ -283,18 +287,9 @@ class Exchange:
         if classifier is not None:
             record.window_slides = classifier.slides
             record.guard_lag_p50_seconds, record.guard_lag_max_seconds = classifier.lags.median, classifier.lags.max
+            record.note_answer(classifier.lags)
         if self._stream is None:
             record.scanned = self.scanned
         else:
             record.dropped_fields = self._adapter.dropped if self._adapter is not None else 0
             record.settle(self._stream, is_judged=classifier is not None)
-
-
-def _policies(policy: Policy, request: ModeratedRequest) -> tuple[Policy, Policy]:
-    """The prompt's policy and the answer's. A client's own wish may only tighten them."""
-    if request.moderation is None:
-        return policy.of(Part.PROMPT), policy
-    at_least = {"score": Action.ANNOTATE, "block": Action.BLOCK}
-    sides = (request.moderation.input, request.moderation.output)
-    prompt, answer = (policy.tightened(at_least[side or "score"]) for side in sides)
-    return prompt.of(Part.PROMPT), answer

@@ -36,6 +36,7 @@ STORED_RESPONSE = RESPONSES + "/{response_id:resp_[A-Za-z0-9_-]{1,128}}"
 
 # What a client asks for here holds beside the policy that the rules choose.
 POLICY_HEADER = "x-weir-policy"
+TRACEPARENT = "traceparent"
 
 Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
 
@@ -61,9 +62,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
 async def served(request: web.Request, answer: Answer, endpoint: str | None = None) -> web.StreamResponse:
     """Admit a request, have it answered, and write its record, whatever comes of it."""
     service = request.app[SERVICE]
-    record = Record(
-        f"weir-{uuid.uuid4().hex}", endpoint or request.path, service.policies.default.policy.name, _guard_name(service)
-    )
+    record = _open_record(request, service, endpoint or request.path)
     admission = request.app[ADMISSION]
     reply = Reply(request, record, service.settings.server.send_seconds, admission)
     caller = request[CALLER]
@@ -74,6 +73,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
                 return await answer(request, service, record, reply)
     except ApiError as exc:
         request.app[METRICS].refused(exc)
+        record.note_error(exc.code)
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError) as exc:
         if isinstance(exc, SlowClient):
@@ -85,14 +85,30 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         record.error = f"internal: {place_of(exc)}"
         error = Fault(INTERNAL, 500).api_error()
         request.app[METRICS].refused(error)
+        record.note_error(error.code)
         return await reply.fail(error)
     finally:
         reply.close()
         caller.limits.charge(record.tokens)
-        record.write()
-        request.app[METRICS].served(record)
-        if service.records is not None:
-            service.records.put(record)
+        _close_record(request, service, record)
+
+
+def _open_record(request: web.Request, service: Service, endpoint: str) -> Record:
+    policy, guard = service.policies.default.policy.name, service.guard.info
+    record = Record(f"weir-{uuid.uuid4().hex}", endpoint, policy, f"{guard.model}@{guard.revision}")
+    if service.telemetry is not None:
+        service.telemetry.follow(record, request.method, request.headers.getall(TRACEPARENT, ()))
+    return record
+
+
+def _close_record(request: web.Request, service: Service, record: Record) -> None:
+    """Tell it to all who keep or count."""
+    record.write()
+    request.app[METRICS].served(record)
+    if service.records is not None:
+        service.records.put(record)
+    if service.telemetry is not None:
+        service.telemetry.put(record)
 
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
@@ -144,7 +160,7 @@ async def _exchange(
     record.model, record.stream = asked.model, asked.stream
     record.upstream, record.dropped_parameters = upstream.name, call.dropped
     caller = request[CALLER]
-    headers = caller.forwarded(request.headers)
+    headers = record.sent_headers(caller.forwarded(request.headers))
     wishes = request.headers.getall(ANNOTATIONS_HEADER, [])
     notations = asked_notations(wishes, wants_moderation=asked.moderation is not None)
     ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations, body)
@@ -252,7 +268,3 @@ def _blocked_prompt(
         headers={"x-should-retry": "false"},
         extra={"innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"weir": verdict}}},
     )
-
-
-def _guard_name(service: Service) -> str:
-    return f"{service.guard.info.model}@{service.guard.info.revision}"

@@ -98,6 +98,9 @@ class Metrics:
         self.loop_lag_worst = Gauge(
             "weir_loop_lag_worst_seconds", "The latest that the event loop ever was.", registry=registry
         )
+        self.spans = Counter("weir_spans", "Spans of traces.", ["state"], registry=registry)  # exported, dropped
+        for state in ("exported", "dropped"):
+            self.spans.labels(state)
         self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
         self.hold_times = HoldTimes(time.monotonic)
         registry.register(_Holds(self.hold_times))
@@ -139,6 +142,10 @@ class Metrics:
         limit = error.extra.get("limit")
         known = limit if limit in KEY_LIMITS else error.code
         self.errors.labels(known if known in CODES | KEY_LIMITS else OTHER).inc()
+
+    def count_spans(self, state: str, number: int) -> None:
+        """For any thread."""
+        self.spans.labels(state).inc(number)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -39,8 +39,9 @@ async def _pass(
     has_body = route.method == "POST" and request.can_read_body
     upload = Upload(request, limits, upstream.settings.total_seconds) if has_body else None
     try:
-        response = await _open(route, request, upstream, upload)
-        record.upstream_first_byte_seconds = record.elapsed()
+        record.note_upstream(upstream.settings)
+        response = await _open(route, request, upstream, upload, record)
+        record.note_head(response.status)
         try:
             with closing(Deadline()) as deadline:
                 return await _relay(response, upstream, limits.max_answer_bytes, record, reply, deadline)
@@ -50,17 +51,20 @@ async def _pass(
         record.error = str(fault)
         raise fault.api_error() from fault
     finally:
+        record.note_upstream_end()
         record.uploaded_bytes = upload.size if upload is not None else 0
 
 
-async def _open(route: Route, request: web.Request, upstream: Upstream, upload: Upload | None) -> UpstreamResponse:
+async def _open(
+    route: Route, request: web.Request, upstream: Upstream, upload: Upload | None, record: Record
+) -> UpstreamResponse:
     """Raises Fault, ApiError."""
     path = route.path.format(*(request.match_info[f"id{number}"] for number in range(len(request.match_info))))
     try:
         return await upstream.open(
             route.method,
             path.removeprefix("/v1"),
-            request[CALLER].forwarded(request.headers),
+            record.sent_headers(request[CALLER].forwarded(request.headers)),
             body=upload,
             query=request.rel_url.raw_query_string,
             key_header=route.key_header,

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import reduce
 
-from proxy.policy import Action, DebounceRule, Mode, Policy, ReleaseMode
+from proxy.policy import Action, DebounceRule, Mode, Part, Policy, ReleaseMode
 from proxy.policy_settings import JudgingSettings, PolicySettings, RuleSettings
+from proxy.request_fields import ModeratedRequest
 from proxy.risk import RiskLevel
 from proxy.settings import Settings
 
@@ -19,15 +20,26 @@ class Chosen:
     policy: Policy
     rule: int | None = None  # the rule that chose it, from 0; None for [policy]
 
+    def keeps_text(self, settings: Settings) -> bool:
+        """In the records."""
+        wanted = self.settings.record_content
+        return settings.records.content if wanted is None else wanted
+
+    def tells_text(self, settings: Settings) -> bool:
+        """In traces."""
+        wanted = self.settings.trace_content
+        return settings.telemetry.content if wanted is None else wanted
+
     def joined(self, other: "Chosen") -> "Chosen":
         """Both policies at once. What is said is as this one says it, what is allowed is what both allow."""
         allowed: dict[str, bool | None] = {
             name: getattr(self.settings, name) and getattr(other.settings, name)
             for name in ("allow_stored", "allow_unscanned")
         }
-        # Text is kept where nobody forbids it and both ask for it, be it through the general setting.
-        kept = {one.settings.record_content for one in (self, other)}
-        allowed["record_content"] = False if False in kept else True if kept == {True} else None
+        # Text is kept or told where nobody forbids it and both ask for it, be it through the general setting.
+        for name in ("record_content", "trace_content"):
+            wanted = {getattr(one.settings, name) for one in (self, other)}
+            allowed[name] = False if False in wanted else True if wanted == {True} else None
         before = "before" in (self.settings.prompt_check, other.settings.prompt_check)
         both = self.settings.model_copy(update={**allowed, "prompt_check": "before" if before else "parallel"})
         return replace(self, settings=both, policy=self.policy.joined(other.policy))
@@ -98,3 +110,13 @@ def _policy(name: str, settings: JudgingSettings) -> Policy:
         release=ReleaseMode(settings.release),
         window=settings.window,
     )
+
+
+def sides_of(policy: Policy, request: ModeratedRequest) -> tuple[Policy, Policy]:
+    """The prompt's policy and the answer's. A client's own wish may only tighten them."""
+    if request.moderation is None:
+        return policy.of(Part.PROMPT), policy
+    at_least = {"score": Action.ANNOTATE, "block": Action.BLOCK}
+    sides = (request.moderation.input, request.moderation.output)
+    prompt, answer = (policy.tightened(at_least[side or "score"]) for side in sides)
+    return prompt.of(Part.PROMPT), answer

@@ -91,6 +91,8 @@ class PolicySettings(JudgingSettings):
     """Notations of answers under this policy instead of those of [annotations]; [] for none."""
     record_content: bool | None = None
     """Keep what was said in the records: prompts and answers; unset, [records] content decides."""
+    trace_content: bool | None = None
+    """Tell what was said in traces: prompts and answers; unset, [telemetry] content decides."""
     channels: dict[Part, JudgingSettings] = Field(default_factory=dict)
     """Where one sort of text is judged otherwise, such as [policy.channels.reasoning] on_flag = "annotate"."""
 

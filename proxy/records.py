@@ -12,10 +12,13 @@ import msgspec
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
+from proxy.classifier import Lags
 from proxy.identity import CREDENTIALS
 from proxy.redaction import Redactor
+from proxy.settings import UpstreamSettings
 from proxy.stream import ModeratedStream, Outcome
-from proxy.trace import Traces
+from proxy.telemetry.request import RequestNotes
+from proxy.trace import Said, Traces
 
 LOGGER = logging.getLogger("weir.records")
 
@@ -118,7 +121,9 @@ class Record:
     seconds: float = 0.0
     _begin: float = field(default_factory=time.monotonic)
     _traces: Traces | None = None
+    _packs_text: bool = False
     _secrets: tuple[str, ...] = ()
+    _notes: RequestNotes | None = None
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
@@ -140,9 +145,64 @@ class Record:
         """What is kept of each token, where records are."""
         return self._traces
 
-    def trace(self, prompt: Sequence[Mapping[str, Any]], headers: Mapping[str, str], *, keeps_text: bool) -> None:
-        """Keep the risks of all tokens to come; with the text `prompt`, too, and none of the caller's credentials."""
-        self._traces = Traces(keeps_text=keeps_text, prompt=prompt)
+    @property
+    def notes(self) -> RequestNotes | None:
+        """What its spans need, where they are wanted."""
+        return self._notes
+
+    def follow(self, notes: RequestNotes) -> None:
+        self._notes = notes
+
+    def note_prompt(self, begin: float) -> None:
+        """The guard is done with the prompt, one way or another."""
+        if self._notes is not None:
+            self._notes.prompt = (begin, self.elapsed())
+
+    def note_upstream(self, settings: UpstreamSettings) -> None:
+        """The upstream is called now."""
+        if self._notes is not None:
+            self._notes.call(settings, self.elapsed())
+
+    def note_head(self, status: int) -> None:
+        self.upstream_first_byte_seconds = self.elapsed()
+        if self._notes is not None:
+            self._notes.upstream_status = status
+
+    def note_upstream_end(self) -> None:
+        if self._notes is not None:
+            self._notes.end_call(self.elapsed())
+
+    def note_answer(self, lags: Lags) -> None:
+        if self._notes is not None and lags.count:
+            self._notes.batches = lags.count
+            end = self.elapsed() if lags.last is None else lags.last - self._begin
+            self._notes.answer = (lags.first - self._begin, end)
+
+    def note_error(self, code: str | None) -> None:
+        """What the client was told."""
+        if self._notes is not None:
+            self._notes.error = code
+
+    def sent_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Those of the client, as they go on to the upstream."""
+        return headers if self._notes is None else self._notes.sent_headers(headers)
+
+    def trace(
+        self,
+        prompt: Sequence[Mapping[str, Any]],
+        headers: Mapping[str, str],
+        *,
+        keeps_text: bool,
+        tells_text: bool = False,
+    ) -> None:
+        """Keep the risks of all tokens to come; with a text `prompt`, too, and none of the caller's credentials.
+
+        `keeps_text` for the record, `tells_text` for spans.
+        """
+        self._traces = Traces(keeps_text=keeps_text or tells_text, prompt=prompt)
+        self._packs_text = keeps_text
+        if self._notes is not None:
+            self._notes.tells_text = tells_text
         given = [text for name, text in headers.items() if name.lower() in CREDENTIALS]
         self._secrets = tuple(part for text in given for part in text.split()[-1:])
 
@@ -152,7 +212,13 @@ class Record:
         return 2000 + (0 if self._traces is None else self._traces.bytes_held)
 
     def pack_trace(self, redactor: Redactor) -> bytes | None:
-        return None if self._traces is None else self._traces.pack(redactor.also(self._secrets).redact)
+        if self._traces is None:
+            return None
+        return self._traces.pack(redactor.also(self._secrets).redact, with_text=self._packs_text)
+
+    def said(self, redactor: Redactor) -> Said:
+        """The texts that are kept, without keys."""
+        return Said() if self._traces is None else self._traces.said(redactor.also(self._secrets).redact)
 
     def settle(self, stream: ModeratedStream, *, is_judged: bool) -> None:
         """What came of the answer."""

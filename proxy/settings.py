@@ -26,6 +26,7 @@ from proxy.setting_types import (
     not_bool,
     words,
 )
+from proxy.telemetry_settings import TelemetrySettings
 
 Dialect = Literal["openai", "anthropic", "gemini"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -182,6 +183,7 @@ class Settings(Section):
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     records: RecordSettings = RecordSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @property
     def upstreams(self) -> tuple[UpstreamSettings, ...]:

@@ -9,7 +9,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.base import Key
 from proxy.risk import RISK_LEVELS, Risk, RiskLevel
@@ -98,6 +98,13 @@ class Trace:
             curve.left_out = index + 1 - len(curve)
 
 
+class Said(NamedTuple):
+    """The messages of a prompt, and the text of each channel; nothing where none is kept."""
+
+    prompt: Sequence[Any] = ()
+    texts: Sequence[tuple[Key, str]] = ()
+
+
 class Traces:
     """All channels of one response."""
 
@@ -119,19 +126,27 @@ class Traces:
         self._traces.append(Trace(self, key))
         return self._traces[-1]
 
-    def pack(self, redact: Callable[[str], str]) -> bytes | None:
+    def pack(self, redact: Callable[[str], str], *, with_text: bool = True) -> bytes | None:
         """Small; None where there is nothing. Every text goes through `redact`, which keeps its length."""
-        channels = [self._channel(trace, redact) for trace in self._traces]
+        with_text = with_text and self.keeps_text
+        channels = [self._channel(trace, redact, with_text=with_text) for trace in self._traces]
         found: dict[str, Any] = {"channels": channels}
-        if self.keeps_text:
-            found["prompt"] = json.loads(redact(json.dumps(self._prompt, ensure_ascii=False)))
+        if with_text:
+            found["prompt"] = self._asked(redact)
         if not channels and "prompt" not in found:
             return None
         return zlib.compress(json.dumps(found, separators=(",", ":")).encode())
 
-    def _channel(self, trace: Trace, redact: Callable[[str], str]) -> dict[str, Any]:
+    def said(self, redact: Callable[[str], str]) -> "Said":
+        return Said(self._asked(redact), [(trace.key, redact("".join(trace.texts))) for trace in self._traces])
+
+    def _asked(self, redact: Callable[[str], str]) -> list[Any]:
+        found: list[Any] = json.loads(redact(json.dumps(self._prompt, ensure_ascii=False)))
+        return found
+
+    def _channel(self, trace: Trace, redact: Callable[[str], str], *, with_text: bool) -> dict[str, Any]:
         found: dict[str, Any] = {"choice": trace.key.choice, "channel": trace.key.channel}
-        if self.keeps_text:
+        if with_text:
             found["text"] = redact("".join(trace.texts))
         return found | {"views": [curve.packed() for curve in trace.views]}
 

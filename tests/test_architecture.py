@@ -28,7 +28,9 @@ PURE = {
     "message_request", "moderation_request", "normalizer", "passthrough", "policies", "policy",
     "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
     "response_request", "retokenizer", "risk", "setting_names", "setting_types", "settings", "settling", "splitter",
-    "sse", "stored_request", "stream", "surrogates", "transcript", "upstream_headers", "view", "vocabulary",
+    "sse", "stored_request", "stream", "surrogates", "telemetry.answer", "telemetry.context", "telemetry.endpoint",
+    "telemetry.providers", "telemetry.request", "telemetry.spans", "telemetry_settings", "transcript",
+    "upstream_headers", "view", "vocabulary",
 }  # fmt: skip
 AIOHTTP = {
     f"proxy.{name}"
@@ -79,6 +81,7 @@ LATE = {
     "proxy.guards",
     "proxy.store.command",
     "proxy.store.postgres",
+    "proxy.telemetry.otlp",
     "uvloop",
     "proxy.moderations",
     "proxy.policy_check",

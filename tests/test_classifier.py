@@ -74,8 +74,12 @@ def test_lags_are_bounded_and_keep_the_worst() -> None:
     lags = Lags()
     assert (lags.median, lags.max) == (None, None)
     for seconds in (9.0, *[1.0] * MAX_LAGS):
-        lags.add(seconds)
+        lags.begin(5.0)
+        lags.add(5.0, 5.0 + seconds)
     assert (lags.median, lags.max) == (1.0, 9.0)
+    assert (lags.count, lags.first, lags.last) == (MAX_LAGS + 1, 5.0, 6.0)
+    lags.begin(7.0)
+    assert (lags.count, lags.first, lags.last) == (MAX_LAGS + 2, 5.0, None)
 
 
 async def test_choices_are_shared_out_among_prompts() -> None:

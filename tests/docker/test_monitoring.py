@@ -21,6 +21,7 @@ from tests.docker.test_deployment import COMPOSE
 from tests.test_cli import free_port
 
 DOCKER = Path(__file__).parent.parent.parent / "docker"
+PAGE = DOCKER.parent / "docs" / "observability.md"
 DASHBOARD = json.loads((DOCKER / "grafana" / "dashboards" / "weir.json").read_text())
 RULES = [rule for group in yaml.safe_load((DOCKER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 PROMETHEUS = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
@@ -64,8 +65,18 @@ async def told() -> AsyncIterator[dict[str, set[str]]]:
     yield found
 
 
-async def test_every_number_and_label_that_is_asked_for_is_told() -> None:
+def on_the_page() -> set[str]:
+    """Numbers that docs/observability.md lists, without what Prometheus' formats put behind their names."""
+    rows = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `weir_")]
+    return {name.removesuffix("_total") for row in rows for name in re.findall(r"`(weir_\w+)`", row)}
+
+
+async def test_every_number_and_label_that_is_asked_for_is_told_and_all_are_on_the_page() -> None:
     async with told() as found:
+        told_names = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in found}
+        others = {"weir_workers", "weir_worker_deaths", "weir_key_requests"}  # of several workers, and of keys
+        others |= {"weir_engine_door_lag_seconds", "weir_engine_door_open_seconds"}  # of an engine's process
+        assert on_the_page() == told_names | others
         asked = [name for expr in expressions() for name in re.findall(r"\bweir_\w+", expr)]
         assert len(set(asked)) > 15
         for expr in expressions():
@@ -75,6 +86,11 @@ async def test_every_number_and_label_that_is_asked_for_is_told() -> None:
             for name, matched in re.findall(r"\b(weir_\w+)\{(\w+)=", expr):
                 assert matched in found[name], expr
             assert all(labels <= found[name] for name in names), expr
+
+
+def test_every_alert_is_on_the_page() -> None:
+    rows = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| Weir")]
+    assert sorted(", ".join(row.strip() for row in rows).split(", ")) == sorted(rule["alert"] for rule in RULES)
 
 
 def test_alerts_match_codes_that_exist() -> None:

@@ -62,8 +62,8 @@ def free_ports(count: int) -> list[str]:
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """In bash, in an empty folder, with this tree's `weir`, on ports of its own; all that it started ends with it."""
-    upstream, weir = free_ports(2)
-    script = script.replace("9000", upstream).replace("8080", weir)
+    upstream, weir, admin = free_ports(3)
+    script = script.replace("9000", upstream).replace("8080", weir).replace("9464", admin)
     (folder / "bin").mkdir()
     command = folder / "bin" / "weir"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m proxy "$@"\n')

@@ -1,6 +1,7 @@
 """Canaries in keys, prompts and answers, through every way in which a request can end, at the level debug."""
 
 import asyncio
+import importlib.util
 import json
 import logging
 import socket
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from proxy.identity import digest_of
+from tests.collector import Collector
 from tests.driver import answer, body
 from tests.fakes import UNSAFE, RawUpstream, ScriptedGuard, ScriptedUpstream, labels
 from tests.reliability.bugs import JSON
 from tests.servers import weir
-from tests.sockets import ASK, CHAT_PATH, ask, connected, http_request, read_reply
+from tests.sockets import ASK, CHAT_PATH, Reply, ask, connected, http_request, read_reply
 
 KEY, OWN, PROMPT, REPLY = "weir-canarykey", "sk-canaryown", "canaryprompt", "canaryreply"
 MESSAGES = [{"role": "user", "content": f"{PROMPT} and more"}]
@@ -100,6 +102,7 @@ WAYS = {f"{name}, {how}": way for how, is_streamed in (("streamed", True), ("who
         for name, way in of_answers(is_streamed=is_streamed).items()} | OF_REQUESTS  # fmt: skip
 METRICS = http_request(b"", method="GET", path="/metrics", headers={"Host": "127.0.0.1", "Content-Type": ""})
 SECRETS = (KEY, OWN, PROMPT, REPLY)
+HAS_OTEL = importlib.util.find_spec("opentelemetry.sdk") is not None
 
 
 def free_port() -> int:
@@ -110,7 +113,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("name", WAYS)
-async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_or_a_stranger(
+async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_a_trace_or_a_stranger(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     way = WAYS[name]
@@ -119,7 +122,26 @@ async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_or_a_strang
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     keys = {"auth__keys": f"app:{digest_of(KEY)}", "upstream__api_key": OWN, "policy__notice": ""}
-    async with weir(way.upstream, way.guard, **keys, **way.settings, admin__port=(port := free_port())) as server:
+    port, collector = free_port(), Collector()
+    async with collector.running():
+        traces = {"telemetry__endpoint": collector.url} if HAS_OTEL else {}
+        settings = {**keys, **way.settings, **traces, "admin__port": port}
+        raw, numbers = await seen(way, port, settings)
+    assert numbers.status == 200
+    out, err = capfd.readouterr()
+    told = caplog.text + out + err + repr(contexts) + numbers.body.decode() + collector.raw.decode("latin-1")
+    assert not [secret for secret in SECRETS if secret in told]
+    assert not [secret for secret in (KEY, OWN) if secret.encode() in raw]
+    assert contexts == []
+    assert collector.spans or not HAS_OTEL or not name.startswith("complete")
+    reply = read_reply(raw)
+    if reply.status >= 400 and not way.quotes:
+        assert b"canary" not in raw
+
+
+async def seen(way: Way, port: int, settings: Mapping[str, Any]) -> tuple[bytes, Reply]:
+    """What the client got, and the operator's numbers then."""
+    async with weir(way.upstream, way.guard, **settings) as server:
         async with asyncio.timeout(10), connected(server.url) as client:
             await client.send(way.request)
             if way.leaves:
@@ -129,16 +151,7 @@ async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_or_a_strang
                 await client.reply()
             raw = client.received
         await asyncio.sleep(0.02)
-        numbers = await ask(f"http://127.0.0.1:{port}", METRICS)
-    assert numbers.status == 200
-    out, err = capfd.readouterr()
-    told = caplog.text + out + err + repr(contexts) + numbers.body.decode()
-    assert not [secret for secret in SECRETS if secret in told]
-    assert not [secret for secret in (KEY, OWN) if secret.encode() in raw]
-    assert contexts == []
-    reply = read_reply(raw)
-    if reply.status >= 400 and not way.quotes:
-        assert b"canary" not in raw
+        return raw, await ask(f"http://127.0.0.1:{port}", METRICS)
 
 
 def test_there_are_more_than_thirty_ways() -> None:
