@@ -17,6 +17,10 @@ import msgspec
 class AdapterError(Exception):
     """An upstream event that cannot be read. Nothing of it may reach the client."""
 
+    def __init__(self, *args: object, limit: str = "") -> None:
+        super().__init__(*args)
+        self.limit = limit  # that it is beyond, if that is why
+
 
 class UpstreamReportedError(AdapterError):
     """A readable event in which the upstream says that it failed."""
@@ -192,6 +196,7 @@ class Failure:
     message: str
     type: str = "api_error"
     code: str | None = None
+    limit: str = ""  # that was met; for metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from proxy.errors import RETRY_AFTER_SECONDS, SHUTTING_DOWN, ApiError, Fault
+from proxy.errors import SHUTTING_DOWN, TOO_MANY, Fault
 
 # For what still runs when the time to drain is over: to tell its client and clean up.
 STOP_SECONDS = 2.0
@@ -28,8 +28,7 @@ class Admission:
     async def enter(self) -> AsyncIterator[None]:
         """Raises ApiError."""
         if self.running >= self._limit:
-            retry = {"retry-after": str(RETRY_AFTER_SECONDS)}
-            raise ApiError(503, "Too many requests are running.", "api_error", code="overloaded", headers=retry)
+            raise Fault(TOO_MANY, 503).api_error()
         try:
             async with asyncio.timeout(None) as stop:
                 self._running.add(stop)

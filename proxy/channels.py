@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channel import STEP, Batch, Channel, cost_of
+from proxy.limits import Limit
 from proxy.policy import Policy, part_of
 from proxy.surrogates import DeltaJoiner
 from proxy.trace import Traces
@@ -31,7 +32,7 @@ class Channels:
         key = delta.key
         if key not in self.by_key:
             if len(self.by_key) >= MAX_CHANNELS:
-                raise AdapterError(f"more than {MAX_CHANNELS} channels")
+                raise AdapterError(f"more than {MAX_CHANNELS} channels", limit=Limit.CHANNELS)
             policy = self._policy.of(part_of(key, delta.kind))
             trace = self._traces.open(key) if self._traces is not None else None
             self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds, trace=trace)

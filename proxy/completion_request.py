@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.limits import Limit
 from proxy.request_body import BadRequest
 from proxy.request_fields import (
     ModeratedRequest,
@@ -30,7 +31,7 @@ def read_completion_request(body: Mapping[str, Any], terms: Terms) -> ModeratedR
     each = choices_of(body, terms.limits.max_choices)
     if each * len(prompts) > terms.limits.max_choices:
         message = f"Invalid 'n': {each} answers to each of {len(prompts)} prompts, {terms.limits.max_choices} at most."
-        raise BadRequest(400, message, "n", "integer_above_max_value")
+        raise BadRequest(400, message, "n", "integer_above_max_value", Limit.CHOICES)
     is_stream = field(body, "stream", bool) or False
     _check_candidates(body, each, terms.limits.max_choices, is_stream=is_stream)
     _check_flags(body)
@@ -63,7 +64,8 @@ def _prompts(body: Mapping[str, Any], most: int) -> list[str]:
             param = f"prompt[{index}]"
             raise BadRequest(400, f"Invalid type for '{param}': expected a string.", param, "invalid_type")
     if len(prompt) > most:
-        raise BadRequest(400, f"Invalid 'prompt': more than {most} items.", "prompt", "array_above_max_length")
+        message = f"Invalid 'prompt': more than {most} items."
+        raise BadRequest(400, message, "prompt", "array_above_max_length", Limit.CHOICES)
     return prompt
 
 

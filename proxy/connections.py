@@ -12,9 +12,11 @@ from contextlib import suppress
 from typing import ClassVar, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.handlers import HTTP_LOGGER
+from proxy.limits import Limit
 from proxy.replies import error_response
 from proxy.settings import ServerSettings
 
@@ -23,6 +25,7 @@ if sys.platform != "win32":
 
 # Request heads: far above real ones.
 MAX_LINE_BYTES = 8190
+MAX_HEADERS = 128
 # For the head of a request, and between two of them. Above the 60 s after which load balancers
 # drop a connection, so that it is never we who close one that they are about to use.
 IDLE_CONNECTION_SECONDS = 75.0
@@ -46,12 +49,12 @@ class Room:
 
     def __init__(self, limit: int, tell: Callable[[ApiError], None]) -> None:
         self._limit = limit
-        self._tell = tell
+        self.tell = tell
         self.held = 0
 
     def enter(self) -> bool:
         if self.held >= self._limit:
-            self._tell(ApiError(503, "Too many connections.", code="too_many_connections"))
+            self.tell(ApiError(503, "Too many connections.", code="too_many_connections", limit=Limit.CONNECTIONS))
             return False
         self.held += 1
         return True
@@ -107,6 +110,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # one record a request says more
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
         )
         self._send_seconds = settings.send_seconds
         self._room, self._is_let_in = room, False
@@ -128,6 +132,12 @@ class Connection(web.RequestHandler):
             self._is_let_in = False
             self._room.leave()
 
+    def _process_keepalive(self) -> None:
+        was_open = not self._force_close
+        super()._process_keepalive()
+        if was_open and self._force_close:
+            self._room.tell(ApiError(408, "", limit=Limit.HEAD_SECONDS))
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -139,6 +149,8 @@ class Connection(web.RequestHandler):
             raise exc  # the client is gone, which is nothing to tell anyone
         if isinstance(exc, UnicodeEncodeError) and "Expect" in request.headers:
             status = 417  # aiohttp quotes an expectation that it does not know, and fails where that is no text
+        if limit := _limit_of(exc):
+            self._room.tell(ApiError(status, "", limit=limit))
         now, lines = time.monotonic(), self._log_seconds
         if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
             lines.append(now)
@@ -149,3 +161,10 @@ class Connection(web.RequestHandler):
         response = error_response(ApiError(status, text, code=None if status < 500 else INTERNAL.code), {})
         response.force_close()
         return response
+
+
+def _limit_of(exc: BaseException | None) -> str:
+    """The limit of a request's head that was met, if that is why it cannot be read."""
+    if isinstance(exc, LineTooLong):
+        return Limit.HEAD
+    return Limit.HEADERS if isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many") else ""

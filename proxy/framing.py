@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from adapters.base import AdapterError, Event
+from proxy.limits import Limit
 from proxy.sse import EventDecoder, EventTooLarge, encode_event
 
 # An event or a body of more takes a millisecond or more to read, and to write.
@@ -52,7 +53,7 @@ class EventFraming:
 
 def _before(error: EventTooLarge) -> Iterator[Event]:
     yield from error.events
-    raise AdapterError(str(error)) from error
+    raise AdapterError(str(error), limit=Limit.EVENT) from error
 
 
 class BodyFraming:
@@ -66,7 +67,8 @@ class BodyFraming:
     def feed(self, chunk: bytes) -> list[Event]:
         self.held += len(chunk)
         if self.held > self._max_body_bytes:
-            raise AdapterError(f"the upstream's body exceeds {self._max_body_bytes} bytes")
+            message = f"the upstream's body exceeds {self._max_body_bytes} bytes"
+            raise AdapterError(message, limit=Limit.ANSWER_BODY)
         self._chunks.append(chunk)
         return []
 

@@ -18,6 +18,7 @@ from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
 from proxy.identity import Caller, Callers
 from proxy.incoming import read_request
+from proxy.limits import Limit
 from proxy.metrics import Metrics
 from proxy.passthrough import refusal
 from proxy.policies import Chosen
@@ -77,7 +78,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError) as exc:
         if isinstance(exc, SlowClient):
-            request.app[METRICS].refused(ApiError(408, "", code="slow_client"))
+            request.app[METRICS].refused(ApiError(408, "", code="slow_client", limit=Limit.SEND))
         if not reply.is_told:
             record.outcome = RequestOutcome.CLIENT_GONE
         raise

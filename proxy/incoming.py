@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from proxy.errors import ApiError, Fault
+from proxy.limits import Limit
 from proxy.pump import Run, at_once
 from proxy.request_body import BadRequest, check_headers, read_object
 from proxy.settings import ServerSettings
@@ -32,11 +33,13 @@ async def read_request(
     except Fault as fault:
         raise fault.api_error() from fault
     except BadRequest as exc:
-        raise ApiError(exc.status, exc.message, param=exc.param, code=exc.code) from exc
+        raise ApiError(exc.status, exc.message, param=exc.param, code=exc.code, limit=exc.limit) from exc
 
 
 async def _read_body(request: web.Request, limits: ServerSettings) -> bytearray:
-    too_large = ApiError(413, f"The body exceeds {limits.max_body_bytes} bytes.", code="request_too_large")
+    too_large = ApiError(
+        413, f"The body exceeds {limits.max_body_bytes} bytes.", code="request_too_large", limit=Limit.BODY
+    )
     if (request.content_length or 0) > limits.max_body_bytes:
         raise too_large
     try:
@@ -50,4 +53,6 @@ async def _read_body(request: web.Request, limits: ServerSettings) -> bytearray:
     except web.RequestPayloadError as exc:
         raise ApiError(400, "The body cannot be read.", code="invalid_body") from exc
     except TimeoutError as exc:
-        raise ApiError(408, "The body did not arrive in time.", code="request_timeout") from exc
+        raise ApiError(
+            408, "The body did not arrive in time.", code="request_timeout", limit=Limit.BODY_SECONDS
+        ) from exc

@@ -75,4 +75,5 @@ class KeyLimits:
 
 def _too_many(limit: str, message: str, wait: float) -> ApiError:
     retry = {"retry-after": str(max(RETRY_AFTER_SECONDS, math.ceil(wait)))}
-    return ApiError(429, message, "rate_limit_error", code="rate_limit_exceeded", headers=retry, extra={"limit": limit})
+    told, counted = {"limit": limit}, f"auth.keys.{limit}"
+    return ApiError(429, message, "rate_limit_error", None, "rate_limit_exceeded", retry, told, counted)

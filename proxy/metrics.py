@@ -67,6 +67,7 @@ class Metrics:
         )
         self.key_requests = Counter("weir_key_requests", "The same by key.", ["key", "outcome"], registry=registry)
         self.errors = Counter("weir_errors", "Refused requests and broken answers.", ["code"], registry=registry)
+        self.limits = Counter("weir_limits", "Limits that were met.", ["limit"], registry=registry)
         what = ["channel", "category", "policy"]
         self.flags = Counter(
             "weir_flags", "Texts that were flagged: cut, or told of, as the policy says.", what, registry=registry
@@ -138,7 +139,11 @@ class Metrics:
             counter.labels(channel, note.category or OTHER, policy).inc()
 
     def refused(self, error: ApiError) -> None:
-        """A request that got an error, before its answer or within it."""
+        """A request that got an error, before its answer or within it; without a code, one that never was."""
+        if error.limit:
+            self.limits.labels(error.limit).inc()
+        if error.limit and error.code is None:
+            return
         limit = error.extra.get("limit")
         known = limit if limit in KEY_LIMITS else error.code
         self.errors.labels(known if known in CODES | KEY_LIMITS else OTHER).inc()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.limits import Limit
 from proxy.request_body import BadRequest
 from proxy.request_fields import Terms, field, objects, required
 
@@ -30,7 +31,8 @@ def read_moderation_request(body: Mapping[str, Any], terms: Terms) -> Moderation
     if not given:
         raise BadRequest(400, "Invalid 'input': expected at least one.", "input", "empty_array")
     if len(given) > MAX_INPUTS:
-        raise BadRequest(400, f"Invalid 'input': more than {MAX_INPUTS} items.", "input", "array_above_max_length")
+        message = f"Invalid 'input': more than {MAX_INPUTS} items."
+        raise BadRequest(400, message, "input", "array_above_max_length", Limit.INPUTS)
     if all(isinstance(one, str) for one in given):
         return ModerationRequest([_asked(one) for one in given], model)
     objects(body, "input", MAX_INPUTS)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,14 @@ from proxy.deadline import Deadline
 from proxy.errors import UPSTREAM_ODD, ApiError, Fault
 from proxy.exchange import Service
 from proxy.handlers import CALLER, served
+from proxy.limits import Limit
 from proxy.passthrough import Route
 from proxy.records import Record
 from proxy.replies import Reply
 from proxy.upload import Upload
 from proxy.upstream import MAX_ERROR_BYTES, Pulse, Upstream, UpstreamResponse, reader
+
+TOO_LARGE = replace(UPSTREAM_ODD, limit=Limit.PASSED_ANSWER)
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
 
@@ -93,7 +97,7 @@ async def _relay(
         chunk = await source()
         record.downloaded_bytes += len(chunk)
         if record.downloaded_bytes > limit:
-            raise Fault(UPSTREAM_ODD, 502, f"an answer of more than {limit} bytes")
+            raise Fault(TOO_LARGE, 502, f"an answer of more than {limit} bytes")
         return chunk
 
     return await reply.relay(response.status, headers, read)

@@ -10,8 +10,9 @@ from adapters.base import Assessment, Note
 from proxy.channel import badness, note_of
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
-from proxy.errors import GUARD_FAILED, ApiError, Fault
+from proxy.errors import ApiError, Fault, guard_failure
 from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, GuardUnavailable, SequenceTooLong
+from proxy.limits import Limit
 from proxy.policy import Policy, Verdict
 from proxy.pump import Run, at_once
 from proxy.request_fields import ModeratedRequest
@@ -24,6 +25,7 @@ OFF_LOOP_CHARACTERS = 4096
 PART_CHARACTERS = 16
 # Of the guard's window; the rest is for the answer that it judges behind the prompt.
 PROMPT_SHARE = 0.75
+TOO_LONG = "context_length_exceeded"
 DEFAULT_POLICY = Policy()
 
 
@@ -50,7 +52,8 @@ async def render_prompts(
         try:
             prompts.append(await run(functools.partial(read, messages)))
         except ConversationError as exc:
-            raise ApiError(400, str(exc), param=exc.param, code=exc.code) from exc
+            limit = Limit.WINDOW if exc.code == TOO_LONG else ""
+            raise ApiError(400, str(exc), param=exc.param, code=exc.code, limit=limit) from exc
     return prompts
 
 
@@ -125,8 +128,8 @@ def refusal_without_verdict(error: GuardError) -> ApiError:
     """What a request gets whose prompt cannot be judged."""
     if isinstance(error, SequenceTooLong):
         message = "The conversation is too long."
-        return ApiError(400, message, param="messages", code="context_length_exceeded")
-    return Fault(GUARD_FAILED, 503).api_error()
+        return ApiError(400, message, param="messages", code=TOO_LONG, limit=Limit.WINDOW)
+    return Fault(guard_failure(error), 503).api_error()
 
 
 def assess_prompt(risk: Risk, policy: Policy) -> Assessment:

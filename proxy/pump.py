@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from proxy.channel import Batch
-from proxy.errors import GUARD_FAILED, INTERNAL, Fault
+from proxy.errors import INTERNAL, Fault, guard_failure
 from proxy.guard.protocol import GuardError
 from proxy.risk import Risk
 from proxy.stream import ModeratedStream
@@ -51,7 +51,7 @@ async def pump(
             if fails_open:
                 stream.open_gate(error)
             else:
-                stream.fail(GUARD_FAILED, error)
+                stream.fail(guard_failure(exc), error)
             await _send(stream, write, aside)
     if not stream.is_finished:
         stream.fail(INTERNAL, "all was read and judged, and still the answer has not ended")

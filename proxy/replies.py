@@ -138,7 +138,7 @@ def check(stream: ModeratedStream) -> None:
     if stream.failure is None or stream.outcome is not Outcome.FAILED:
         return
     error = Fault(stream.failure, status_of(stream.failure)).api_error()
-    if stream.failure == GUARD_FAILED:
+    if stream.failure.code == GUARD_FAILED.code:
         # The upstream has answered. SDKs that ask again unseen would have it answer, and bill, up to three times.
         error.headers = {**error.headers, "x-should-retry": "false"}
     raise error

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from proxy.limits import Limit
+
 # No field of the API has a longer name; tools' parameters have names of their own.
 MAX_KEY_CHARS = 1024
 # A million empty lists fit the largest body and take seconds to look at; real requests hold some thousand values.
@@ -20,8 +22,11 @@ MAX_BRACKETS = 2 * MAX_VALUES  # counted before parsing, those in texts included
 class BadRequest(Exception):
     """A body that cannot be accepted. The message repeats nothing of it but names of the API's own."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, limit: str = ""
+    ) -> None:
         super().__init__(message)
+        self.limit = limit
         self.status = status
         self.message = message
         self.param = param
@@ -46,7 +51,7 @@ def read_object(raw: bytes | bytearray, *, max_depth: int) -> dict[str, Any]:
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse("The body begins with a byte order mark; send plain UTF-8.")
     if raw.count(b"[") + raw.count(b"{") > MAX_BRACKETS:
-        _refuse(f"The body holds more than {MAX_BRACKETS} brackets.")
+        _refuse(f"The body holds more than {MAX_BRACKETS} brackets.", Limit.BRACKETS)
     try:
         value = json.loads(
             raw.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_float=_finite
@@ -56,7 +61,7 @@ def read_object(raw: bytes | bytearray, *, max_depth: int) -> dict[str, Any]:
     except json.JSONDecodeError as exc:
         _refuse(f"The body is not JSON (line {exc.lineno}, column {exc.colno}).")
     except RecursionError:
-        _refuse(f"The body is nested deeper than {max_depth} levels.")
+        _refuse(f"The body is nested deeper than {max_depth} levels.", Limit.DEPTH)
     except ValueError:  # an integer of more digits than Python reads
         _refuse("The body holds a number with too many digits.")
     if not isinstance(value, dict):
@@ -70,8 +75,8 @@ def dump(forward: Mapping[str, Any]) -> bytes:
     return json.dumps(forward, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _refuse(message: str) -> NoReturn:
-    raise BadRequest(400, message, code="invalid_json")
+def _refuse(message: str, limit: str = "") -> NoReturn:
+    raise BadRequest(400, message, code="invalid_json", limit=limit)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,16 +103,16 @@ def _check_tree(value: Any, max_depth: int) -> None:
     while level:
         seen += len(level)
         if seen > MAX_VALUES:
-            _refuse(f"The body holds more than {MAX_VALUES} values.")
+            _refuse(f"The body holds more than {MAX_VALUES} values.", Limit.VALUES)
         if not all(_is_encodable(item) for item in level if isinstance(item, str)):
             _refuse("A string in the body holds half of a surrogate pair.")
         tables = [item for item in level if isinstance(item, dict)]
         lists = [item for item in level if isinstance(item, list)]
         if depth == max_depth and (tables or lists):
-            _refuse(f"The body is nested deeper than {max_depth} levels.")
+            _refuse(f"The body is nested deeper than {max_depth} levels.", Limit.DEPTH)
         keys = [key for table in tables for key in table]
         if any(len(key) > MAX_KEY_CHARS for key in keys):
-            _refuse(f"The body has a key of more than {MAX_KEY_CHARS} characters.")
+            _refuse(f"The body has a key of more than {MAX_KEY_CHARS} characters.", Limit.KEY_CHARACTERS)
         level = (
             keys + [item for table in tables for item in table.values()] + [item for items in lists for item in items]
         )

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
+from proxy.limits import Limit
 from proxy.request_body import BadRequest
 from proxy.settings import ServerSettings
 
 MAX_PARTS = 4096  # of one message
 MAX_TOOLS = 256
 MAX_MODEL_CHARS = 256
+# Of any other list it is that of the parts of a message.
+LIMIT_OF_LIST = dict.fromkeys(("messages", "structured_messages", "input"), Limit.MESSAGES) | dict.fromkeys(
+    ("tools", "functions", "tool_calls"), Limit.TOOLS
+)
 
 ModerationMode = Literal["score", "block"]
 T = TypeVar("T")
@@ -110,7 +115,8 @@ def objects(table: Mapping[str, Any], name: str, most: int, where: str = "") -> 
     """A list of objects and no more than `most`; empty where it is missing."""
     items, param = field(table, name, list, where) or [], f"{where}{name}"
     if len(items) > most:
-        raise BadRequest(400, f"Invalid '{param}': more than {most} items.", param, "array_above_max_length")
+        message, limit = f"Invalid '{param}': more than {most} items.", LIMIT_OF_LIST.get(name, Limit.PARTS)
+        raise BadRequest(400, message, param, "array_above_max_length", limit)
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             param = f"{param}[{index}]"
@@ -131,7 +137,8 @@ def choices_of(body: Mapping[str, Any], most: int) -> int:
     n = field(body, "n", int)
     if n is not None and not 1 <= n <= most:
         code = "integer_below_min_value" if n < 1 else "integer_above_max_value"
-        raise BadRequest(400, f"Invalid 'n': expected an integer from 1 to {most}.", "n", code)
+        limit = Limit.CHOICES if n > most else ""
+        raise BadRequest(400, f"Invalid 'n': expected an integer from 1 to {most}.", "n", code, limit)
     return n or 1
 
 

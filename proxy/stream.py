@@ -7,7 +7,7 @@ data = stream.data_to_send()
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from adapters.base import (
@@ -191,7 +191,7 @@ class ModeratedStream:
         except UpstreamReportedError as exc:
             self.fail(UPSTREAM_FAILED, str(exc))
         except AdapterError as exc:
-            self.fail(UNREADABLE, str(exc))
+            self.fail(replace(UNREADABLE, limit=exc.limit), str(exc))
         except HeldTooMuch as exc:
             self.fail(TOO_MUCH_HELD, str(exc))
 

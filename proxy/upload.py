@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 
 from proxy.errors import ApiError
+from proxy.limits import Limit
 from proxy.settings import PassthroughSettings
 
 # What one write takes at the most.
 MAX_PART_BYTES = 64 << 10
-TOO_SLOW = ApiError(408, "The body did not arrive in time.", code="request_timeout")
+TOO_SLOW = ApiError(408, "The body did not arrive in time.", code="request_timeout", limit=Limit.UPLOAD_IDLE)
 
 
 class Upload:
@@ -63,7 +64,7 @@ class Upload:
         return chunk
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"The body exceeds {self._limit} bytes.", code="request_too_large")
+        return ApiError(413, f"The body exceeds {self._limit} bytes.", code="request_too_large", limit=Limit.UPLOAD)
 
 
 async def parts(body: bytes) -> AsyncIterator[bytes]:

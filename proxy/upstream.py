@@ -32,7 +32,7 @@ from proxy.upstream_headers import (
     request_headers,
     response_headers,
 )
-from proxy.upstream_pool import Pool
+from proxy.upstream_pool import ConnectTimeout, Pool
 from proxy.upstream_route import Route
 
 # What the paths of a bare host begin with.
@@ -168,6 +168,8 @@ class Upstream:
         try:
             sent = self._headers(headers, key_header, body, moves_key=moves_key)
             connection, head = await self._exchange(self._request(method, self.url(path, query), sent), body)
+        except ConnectTimeout as exc:
+            raise Fault(exc.failure, exc.status, type(exc).__name__) from exc
         except (OSError, ValueError) as exc:
             if isinstance(exc, TimeoutError):
                 raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from proxy.errors import UPSTREAM_BUSY, UPSTREAM_UNCONNECTED
 from proxy.upstream_connection import UpstreamConnection
 from proxy.upstream_route import Route
 
@@ -10,7 +11,15 @@ KEEP_SECONDS = 15.0
 
 
 class ConnectTimeout(ConnectionError):
-    """No connection within the limit: the upstream cannot be reached, or none of ours is free."""
+    """No connection within the limit: the upstream cannot be reached."""
+
+    failure, status = UPSTREAM_UNCONNECTED, 502
+
+
+class PoolFull(ConnectTimeout):
+    """None of ours became free within the limit."""
+
+    failure, status = UPSTREAM_BUSY, 503
 
 
 class Pool:
@@ -26,16 +35,18 @@ class Pool:
 
     async def take(self) -> UpstreamConnection:
         """An idle connection or a new one. Raises OSError, also where the wait is too long, and ValueError."""
+        reason: type[ConnectTimeout] = PoolFull
         try:
             async with asyncio.timeout(self._connect_seconds):
                 await self._room.acquire()
+                reason = ConnectTimeout
                 try:
                     connection = self._reused() or await self.route.connect()
                 except BaseException:
                     self._room.release()
                     raise
         except TimeoutError as exc:
-            raise ConnectTimeout("no connection within the limit") from exc
+            raise reason("no connection within the limit") from exc
         self._taken.add(connection)
         return connection
 
