@@ -6,7 +6,7 @@ import platform
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -28,6 +28,7 @@ from proxy.moderate import moderate
 from proxy.neighbours import answering
 from proxy.policies import policy_of
 from proxy.settings import GuardSettings, Settings, UpstreamSettings
+from proxy.store.checkup import check_records
 from proxy.upstream import Upstream
 from proxy.upstream_pool import ConnectTimeout
 
@@ -88,8 +89,8 @@ async def report(findings: AsyncIterator[Finding], console: Console) -> int:
     return int(has_failed)
 
 
-async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Settings, installation, upstream, guard, canaries: each as soon as it is known."""
+async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> AsyncGenerator[Finding, None]:
+    """Settings, installation, records, upstream, guard, canaries: each as soon as it is known."""
     for finding in installation():
         yield finding
     try:
@@ -100,6 +101,16 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
         return
     for finding in about_settings(settings):
         yield finding
+    if settings.records.is_on:
+        found = await asyncio.to_thread(check_records, settings.records)
+        yield Finding(Status(found.status), "records", found.said, found.todo)
+    async for finding in about_upstreams(settings, environ):
+        yield finding
+    async for finding in about_guard(settings):
+        yield finding
+
+
+async def about_upstreams(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     for upstream in settings.upstreams:
         if not settings.upstream_tables:
             yield await about_upstream(upstream, environ)
@@ -107,8 +118,6 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
         # A key that the shell holds is for one provider: it is no key to try at several.
         finding = await about_upstream(upstream, {}, f"WEIR_UPSTREAM__{slug(upstream.name).upper()}__API_KEY")
         yield replace(finding, said=f"{upstream.name}: {finding.said}")
-    async for finding in about_guard(settings):
-        yield finding
 
 
 def installation() -> Iterator[Finding]:

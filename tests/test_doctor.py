@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from proxy.doctor import (
 )
 from proxy.guard.protocol import GuardTimeout
 from proxy.policy_settings import PolicySettings
+from proxy.record_settings import RecordSettings
 from proxy.settings import Dialect, GuardSettings, ServerSettings, Settings, UpstreamSettings
 from proxy.upstream_connection import BrokenAnswer
 from proxy.upstream_pool import ConnectTimeout
@@ -252,6 +254,24 @@ async def test_a_guard_that_cannot_be_loaded_is_a_failure(tmp_path: Path) -> Non
 
 def broken() -> Settings:
     raise ConfigError("weir.toml line 2: first.\nweir.toml line 3: second.")
+
+
+async def test_records_are_looked_at_where_they_are_kept(tmp_path: Path) -> None:
+    async def found(settings: Settings) -> list[Finding]:
+        kept = []
+        async with aclosing(examine(lambda: settings, {})) as examined:
+            async for finding in examined:
+                if finding.subject == "upstream":  # what comes behind it takes long
+                    break
+                kept.append(finding)
+        return [finding for finding in kept if finding.subject == "records"]
+
+    assert await found(Settings()) == []
+    [well] = await found(Settings(records=RecordSettings(file=tmp_path / "records.db")))
+    assert (well.status, well.todo) == (Status.OK, "")
+    [ill] = await found(Settings(records=RecordSettings(file=tmp_path / "nowhere" / "records.db")))
+    assert ill.status is Status.FAIL
+    assert "there is no folder" in ill.said
 
 
 async def test_broken_settings_end_the_examination() -> None:

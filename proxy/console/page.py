@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 
 # Path -> file and its type. They hold nothing secret, so that a browser without the key can ask for it.
-SCRIPTS = ("console.js", "dom.js", "chart.js", "live.js", "playground.js", "records.js")
+SCRIPTS = ("console.js", "dom.js", "chart.js", "live.js", "playground.js", "records.js", "tokens.js")
 FILES: Mapping[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/console.css": ("console.css", "text/css; charset=utf-8"),

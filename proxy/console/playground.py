@@ -24,7 +24,7 @@ from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompt
 from proxy.pump import pump
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, Terms
-from proxy.risk import Risk
+from proxy.risk import RISK_LEVELS, Risk
 from proxy.settings import GuardSettings, ServerSettings
 from proxy.sse import EventDecoder
 from proxy.stream import Expected, ModeratedStream
@@ -104,7 +104,7 @@ async def judge(asked: Asked, service: Service) -> dict[str, Any]:
     if not asked.has_prompt:
         found["prompt"] = None
         found["flagged"] = any(text.flagged_at is not None for text in moderation.texts)
-    _add_harm(found["texts"], moderation)
+    _add_levels(found["texts"], moderation)
     return found | {"client": await _received(asked, moderation.prompt, guard, settings)}
 
 
@@ -114,12 +114,13 @@ def policy_dict(chosen: Chosen) -> dict[str, Any]:
     return {name: getattr(one, name) for name in names}
 
 
-def _add_harm(texts: Sequence[dict[str, Any]], moderation: Moderation) -> None:
-    """To each token the probability that it is not Safe, which a curve can be drawn of."""
+def _add_levels(texts: Sequence[dict[str, Any]], moderation: Moderation) -> None:
+    """To each token the probabilities that a curve is drawn of."""
     for text, judged in zip(texts, moderation.texts, strict=True):
         text["length"] = len(judged.text)
         for token, span in zip(text["tokens"], judged.tokens, strict=True):
-            token["harm"] = round(1.0 - span.risk.levels[0], 4)
+            for level, probability in zip(RISK_LEVELS, span.risk.levels, strict=True):
+                token[level.lower()] = round(probability, 4)
 
 
 async def _received(asked: Asked, risk: Risk, guard: Guard, settings: GuardSettings) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ sqlite    a file (the default)
 postgres  a server, for several instances
 writer    a thread with a bounded queue, so that no disk can hold up a stream
 places    the store that the settings name
+checkup   what weir doctor says of it
 command   weir records list | show | export
 tables    what they print
 """

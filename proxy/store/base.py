@@ -54,6 +54,9 @@ class Store(Protocol):
 class Place(Protocol):
     """Where a store is, open or not."""
 
+    def name(self) -> str:
+        """For people: no user, no password. Raises StoreUnusable."""
+
     def open(self, *, is_reader: bool = False) -> Store:
         """Made or migrated if need be; for a reader it must be there, and nothing is changed. Raises StoreError."""
 

@@ -80,6 +80,11 @@ class PostgresPlace:
     def __init__(self, url: str) -> None:
         self._url = url
 
+    def name(self) -> str:
+        found = _parameters(self._url)
+        host = found.get("host") or found.get("hostaddr") or found.get("service") or "the default host"
+        return f"{host}{':' * ('port' in found)}{found.get('port', '')}/{found.get('dbname', '')}"
+
     def open(self, *, is_reader: bool = False) -> "PostgresStore":
         return PostgresStore(self._url, is_reader=is_reader)
 
@@ -197,13 +202,6 @@ class PostgresStore(SqlStore):
     def close(self) -> None:
         self._socket.close()
         self._connection.close()
-
-
-def place_named(url: str) -> str:
-    """Host, port and database, for people. Raises StoreUnusable."""
-    found = _parameters(url)
-    host = found.get("host") or found.get("hostaddr") or found.get("service") or "the default host"
-    return f"{host}{':' * ('port' in found)}{found.get('port', '')}/{found.get('dbname', '')}"
 
 
 def _parameters(url: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
 VERSION = len(STEPS)
 
 TOO_NEW = "its records have version {found}, and this Weir knows none above {known}: upgrade Weir, or name another one"
+NOTHING_YET = "there are no records yet: `weir serve` makes the tables"
 TOO_OLD = "its records are of an older version: `weir serve` brings them up to date"
 NOTHING_MORE: Mapping[int, Sequence[str]] = MappingProxyType({})
 
@@ -47,4 +48,4 @@ def check_version(found: int) -> None:
     if found > VERSION:
         raise StoreUnusable(TOO_NEW.format(found=found, known=VERSION))
     if found < VERSION:
-        raise StoreUnusable(TOO_OLD)
+        raise StoreUnusable(TOO_OLD if found else NOTHING_YET)

@@ -28,6 +28,9 @@ class SqliteFile:
     def __init__(self, file: Path) -> None:
         self._file = file
 
+    def name(self) -> str:
+        return str(self._file)
+
     def open(self, *, is_reader: bool = False) -> "SqliteStore":
         return SqliteStore(self._file, is_reader=is_reader)
 

@@ -59,6 +59,7 @@ class RecordWriter:
         self._rows: list[Row] = []  # the batch that is to be written next
         self._retry_seconds = 0.0
         self._next_prune = 0.0
+        self._is_pruning = False  # there is more to delete
         self._next_tell = 0.0
         self._is_failing = False
         self.written = 0
@@ -103,9 +104,8 @@ class RecordWriter:
         with self._change:
             if self._is_failing:
                 self._change.wait_for(lambda: self._is_closing, self._retry_seconds)
-            elif not self._rows:
-                idle = max(0.0, self._next_prune - time.monotonic())
-                self._change.wait_for(lambda: self._queue or self._is_closing, idle)
+            elif not self._rows and not self._is_pruning:
+                self._change.wait_for(lambda: self._queue or self._is_closing, PRUNE_SECONDS)
             return bool(self._queue or self._rows) or not self._is_closing
 
     def _work(self) -> None:
@@ -115,8 +115,8 @@ class RecordWriter:
             self._rows = self._take()
         if self._rows:
             self._write(self._store)
-        is_due = time.monotonic() >= self._next_prune
-        if is_due and not self._store.prune(time.time() - self._keep_seconds, self._max_bytes):
+        if self._is_pruning or time.monotonic() >= self._next_prune:
+            self._is_pruning = self._store.prune(time.time() - self._keep_seconds, self._max_bytes) > 0
             self._next_prune = time.monotonic() + PRUNE_SECONDS
         self._recover()
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 QUESTION = "Tell me about the history of fireworks."
 ANSWER = (
@@ -48,24 +48,57 @@ def playground(page: Page) -> None:
     page.get_by_role("button", name="Judge").focus()
     page.keyboard.press("Enter")
     page.locator(".tokens [role=option]").first.wait_for()
-    page.get_by_role("button", name="Replay").click()
-    page.locator(".detail", has_text="Token 41").wait_for()
-    page.locator(".tokens [role=option]").last.wait_for()
-    page.locator(".tokens").focus()
-    page.keyboard.press("Home")
-    for _ in range(30):
-        page.keyboard.press("ArrowRight")
-    page.locator(".detail", has_text="Token 31").wait_for()
+    replayed(page.locator("#verdict .token-view"))
     page.evaluate("scrollTo(0, 0)")
 
 
+def replayed(view: Locator) -> None:
+    """By the keyboard: walk over the tokens, play them, stop, and read the same as a table."""
+    tokens, detail = view.locator(".tokens"), view.locator(".detail")
+    count = tokens.get_by_role("option").count()
+    tokens.focus()
+    view.page.keyboard.press("Home")
+    for _ in range(3):
+        view.page.keyboard.press("ArrowRight")
+    detail.get_by_text("Token 4,").wait_for()
+    view.get_by_label("Speed").select_option("320")
+    view.get_by_role("button", name="Play").press("Enter")
+    detail.get_by_text(f"Token {count},").wait_for()
+    view.get_by_role("button", name="Play").wait_for()  # it has stopped at the end
+    view.get_by_label("Speed").select_option("5")
+    view.get_by_role("button", name="Play").press("Enter")
+    view.get_by_role("button", name="Pause").press("Enter")
+    assert tokens.locator("[role=option]:not([hidden])").count() < count
+    tokens.focus()
+    view.page.keyboard.press("End")
+    assert tokens.locator("[role=option]:not([hidden])").count() == count
+    view.locator("summary").press("Enter")
+    view.locator("tbody tr").last.wait_for()
+    assert view.locator("tbody tr").count() == count
+    view.locator("summary").press("Enter")
+    tokens.focus()
+    for _ in range(4):
+        view.page.keyboard.press("ArrowLeft")
+    drawn = view.locator(".curve svg[role=img]").get_attribute("aria-label") or ""
+    assert drawn.count("at most") == 2
+
+
 def records(page: Page) -> None:
+    """One of which only offsets and levels are kept, then one with its text."""
     page.get_by_role("tab", name="Records").click()
-    page.locator("#outcome").select_option("cut")
-    page.get_by_role("button", name="Search").click()
-    page.locator("#found td", has_text="cut").first.wait_for()
-    page.locator("#found td button").first.click()
-    page.locator("#record h3").wait_for()
+    for model, is_text in (("small-model", False), ("large-model", True)):
+        page.locator("#outcome").select_option("cut")
+        page.locator("#model").fill(model)
+        page.get_by_role("button", name="Search").click()
+        page.locator("#found td", has_text=model).first.wait_for()
+        page.locator("#found td button").first.click()
+        page.locator("#record summary", has_text="The prompt").wait_for(state="attached" if is_text else "detached")
+        view = page.locator("#record .token-view").first
+        view.locator(".tokens .cut", has_text="cut here").wait_for()
+        assert page.locator("#record", has_text="The text is not kept").count() == (not is_text)
+        assert (view.locator("[role=option]", has_text="bomb").count() > 0) is is_text
+        replayed(view)
+    page.evaluate("scrollTo(0, 0)")
 
 
 VIEWS = {"live": live, "playground": playground, "records": records}

@@ -27,6 +27,15 @@ AXE = FOLDER / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEY = "a-key-of-the-operators-own"
 CLIENTS = 6
+# Of the requests to one of the models no text is kept.
+QUIET = """
+[policies.quiet]
+record_content = false
+
+[[rules]]
+models = ["small-model"]
+policy = "quiet"
+"""
 SECONDS = 300
 
 
@@ -82,7 +91,10 @@ async def test_every_view_works_and_can_be_read_by_all(tmp_path: Path) -> None:
     async with ScriptedLLM().running() as upstream:
         values = {"upstream.base_url": upstream, "server.port": 0, "admin.port": admin, "admin.key": KEY}
         values["records.file"] = str(tmp_path / "records.db")
-        settings = load_settings(overrides=values, environ={})
+        values["records.content"] = True
+        quiet = tmp_path / "quiet.toml"
+        quiet.write_text(QUIET)
+        settings = load_settings(quiet, overrides=values, environ={})
         guard = await open_guard(settings)
         try:
             async with running(settings, guard) as port, asyncio.TaskGroup() as group:

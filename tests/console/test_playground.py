@@ -52,7 +52,8 @@ async def test_a_flagged_answer_shows_what_lies_behind_the_cut_and_delivers_noth
     assert text["length"] == 22
     levels = {token["text"]: token["risk_level"] for token in text["tokens"]}
     assert levels == {"one": "Safe", " two": "Safe", " bad": "Unsafe", " three": "Unsafe", " four": "Unsafe"}
-    assert all(0 <= token["harm"] <= 1 for token in text["tokens"])
+    for token in text["tokens"]:
+        assert sum(token[level] for level in ("safe", "unsafe", "controversial")) == pytest.approx(1, abs=0.001)
     assert text["tokens"][2] | {"category": "Violent", "start": 7, "end": 11} == text["tokens"][2]
     client = found["client"]
     assert client["content"].startswith("one two\n\n[")

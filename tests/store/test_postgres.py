@@ -362,7 +362,7 @@ def test_no_failure_tells_a_password(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_a_place_is_named_without_its_user_and_password(url: str, name: str) -> None:
-    assert postgres.place_named(url) == name
+    assert PostgresPlace(url).name() == name
 
 
 def test_a_server_is_not_set_aside(url: str) -> None:

@@ -44,7 +44,7 @@ def test_a_reader_needs_a_database_of_this_version(file: Path) -> None:
     assert not file.exists()
     sqlite3.connect(file).close()
     file.touch()
-    with pytest.raises(StoreUnusable, match="older version"):
+    with pytest.raises(StoreUnusable, match="no records yet"):
         SqliteStore(file, is_reader=True)
 
 

@@ -32,6 +32,9 @@ class Scripted:
     to_prune: int = 0  # parts
     refused: str = ""  # a row's id
 
+    def name(self) -> str:
+        return "in memory"
+
     def open(self, *, is_reader: bool = False) -> "Scripted":
         self.opened += 1
         if self.fault is not None:

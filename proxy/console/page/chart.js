@@ -6,6 +6,7 @@ const WIDTH = 240;
 const HEIGHT = 60;
 const KEPT = 120; // samples: two minutes
 const CLASSES = ["a", "b", "c", "d"];
+const LEVEL_CLASSES = ["b", "c"]; // of Unsafe and Controversial
 
 export class Chart {
   /** `names` of at most four lines; `show` writes a value. */
@@ -19,7 +20,7 @@ export class Chart {
     this.drawing.append(...grid, ...this.paths);
     this.top = el("span", {}, "");
     this.values = names.map(() => el("span", {}, "–"));
-    const legend = names.map((name, n) => el("li", {}, sample(CLASSES[n]), `${name} `, this.values[n]));
+    const legend = names.map((name, n) => el("li", {}, sample(`line ${CLASSES[n]}`), `${name} `, this.values[n]));
     this.element = el("div", { class: "panel chart" }, el("h3", {}, title, this.top), this.drawing, el("ul", { class: "legend" }, legend));
   }
 
@@ -51,30 +52,43 @@ export class Chart {
   }
 }
 
-const sample = (name) => svg("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, svg("line", { class: `line ${name}`, x1: 0, x2: 30, y1: 5, y2: 5 }));
+const sample = (name) => svg("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, svg("line", { class: name, x1: 0, x2: 30, y1: 5, y2: 5 }));
 
 function nice(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * unit).find((step) => step >= value);
 }
 
-/** The probability of harm over the tokens; `cut` is the token that is withheld first, `pick` is told which is pointed at. */
-export function curve(harms, cut, pick) {
-  const place = (n) => (harms.length > 1 ? (n * WIDTH) / (harms.length - 1) : 0);
-  const points = harms.map((harm, n) => `${n ? "L" : "M"}${place(n).toFixed(1)} ${(HEIGHT - 1 - harm * (HEIGHT - 2)).toFixed(1)}`);
+/**
+ * Probabilities over tokens. `lines`: [name, values]; `marks`: [token, what is said of it]; the first token is number
+ * `first` + 1; `pick` is told which is pointed at.
+ */
+export function curve(lines, marks, first, pick) {
+  const count = lines[0][1].length;
+  const place = (n) => (count > 1 ? (n * WIDTH) / (count - 1) : 0);
+  const path = (values) => values.map((value, n) => `${n ? "L" : "M"}${place(n).toFixed(1)} ${(HEIGHT - 1 - value * (HEIGHT - 2)).toFixed(1)}`).join("");
+  const highest = (values) => values.reduce((best, value, n) => (value > values[best] ? n : best), 0);
+  const said = [
+    ...lines.map(([name, values]) => `${name} at most ${values[highest(values)].toFixed(2)}, at token ${first + highest(values) + 1}`),
+    ...marks.map(([n, text]) => `${text}: token ${first + n + 1}`),
+  ];
   const here = svg("line", { class: "here", x1: -9, x2: -9, y1: 0, y2: HEIGHT });
-  const highest = Math.max(...harms);
-  const told = `Probability of harm over ${harms.length} tokens, at most ${highest.toFixed(2)} at token ${harms.indexOf(highest) + 1}`;
-  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", height: 90, role: "img", "aria-label": told });
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", height: 110, role: "img", "aria-label": `Probabilities over ${count} tokens: ${said.join("; ")}` });
   for (const y of [0.5, HEIGHT / 2, HEIGHT - 0.5]) drawing.append(svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: y, y2: y }));
-  if (cut >= 0) drawing.append(svg("line", { class: "mark", x1: place(cut), x2: place(cut), y1: 0, y2: HEIGHT }));
-  drawing.append(svg("path", { class: "line a", d: points.length > 1 ? points.join("") : `${points[0] ?? ""}h${WIDTH}` }), here);
+  for (const [n] of marks) drawing.append(svg("line", { class: "mark", x1: place(n), x2: place(n), y1: 0, y2: HEIGHT }));
+  lines.forEach(([, values], n) => drawing.append(svg("path", { class: `line ${LEVEL_CLASSES[n]}`, d: count > 1 ? path(values) : `${path(values)}h${WIDTH}` })));
+  drawing.append(here);
   drawing.addEventListener("mousemove", (event) => {
     const box = drawing.getBoundingClientRect();
-    pick(Math.round(((event.clientX - box.left) / box.width) * (harms.length - 1)));
+    pick(Math.round(((event.clientX - box.left) / box.width) * (count - 1)));
   });
   const move = (n) => { for (const name of ["x1", "x2"]) here.setAttribute(name, place(n).toFixed(1)); };
-  return { element: el("div", { class: "curve" }, drawing), move };
+  const legend = [
+    ...lines.map(([name], n) => el("li", {}, sample(`line ${LEVEL_CLASSES[n]}`), name)),
+    ...marks.map(([n, text]) => el("li", {}, sample("mark"), `${text}, token ${first + n + 1}`)),
+    el("li", {}, "0 at the bottom, 1 at the top"),
+  ];
+  return { element: el("div", { class: "curve" }, drawing, el("ul", { class: "legend" }, legend)), move };
 }
 
 /** A table of names and numbers, the highest first, with bars. */

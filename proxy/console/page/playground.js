@@ -1,10 +1,9 @@
 // A conversation, judged for real: its tokens, the curve, and what a client would have got.
 
 import { ask, byId, el, pairs, say } from "./dom.js";
-import { curve } from "./chart.js";
+import { tokenView } from "./tokens.js";
 
 const ROLES = ["system", "user", "assistant"];
-const REPLAY_SECONDS = 3;
 let number = 0;
 
 export function showAbout(about) {
@@ -69,63 +68,11 @@ const keyOf = (name) => el("span", { class: "key-of", "data-level": name }, name
 
 function textOf(text, client) {
   const delivered = client.delivered[text.channel] ?? 0;
-  const cut = text.tokens.findIndex((token) => token.end > delivered);
+  const withheld = text.tokens.findIndex((token) => token.end > delivered);
   const flag = text.flagged_at === null ? -1 : text.tokens.findIndex((token) => token.end > text.flagged_at);
-  const detail = el("div", { class: "detail", "aria-live": "polite" }, "Point at a token, or reach the tokens by Tab and move with the arrow keys.");
-  const tokens = text.tokens.map((token, n) => el("span", {
-    role: "option", id: `token-${text.channel}-${n}`, "aria-selected": "false", "data-level": token.risk_level, "data-withheld": cut >= 0 && n >= cut,
-    "aria-label": spoken(token), "data-n": n,
-  }, token.text));
-  const list = el("div", { class: "tokens", role: "listbox", tabindex: 0, "aria-label": `Tokens of ${text.channel}`, "aria-orientation": "horizontal" }, tokens);
-  const sign = (n, text) => tokens[n]?.before(el("span", { class: "cut", role: "presentation", "aria-hidden": "true" }, text));
-  sign(cut, "cut here");
-  if (flag !== cut) sign(flag, "flagged here");
-  let at = -1;
-  const drawn = curve(text.tokens.map((token) => token.harm), cut >= 0 ? cut : flag, (n) => select(n));
-  function select(n) {
-    if (n < 0 || n >= tokens.length || n === at) return;
-    tokens[at]?.setAttribute("aria-selected", "false");
-    at = n;
-    tokens[n].setAttribute("aria-selected", "true");
-    list.setAttribute("aria-activedescendant", tokens[n].id);
-    drawn.move(n);
-    detail.replaceChildren(...described(text.tokens[n], n));
-  }
-  list.addEventListener("mouseover", (event) => { if (event.target.dataset.n) select(Number(event.target.dataset.n)); });
-  list.addEventListener("focus", () => select(Math.max(at, 0)));
-  list.addEventListener("keydown", (event) => {
-    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: tokens.length - 1 }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    select(Math.min(Math.max(to, 0), tokens.length - 1));
-    tokens[at].scrollIntoView({ block: "nearest" });
-  });
-  const replay = el("button", { type: "button", onclick: () => play(tokens, select, replay) }, "Replay");
-  return el("div", {}, el("h4", {}, `${text.channel}: ${text.tokens.length} tokens, ${text.length} characters`), list, detail,
-    el("h4", {}, "Probability of harm, token by token"), drawn.element, el("p", { class: "row" }, replay));
-}
-
-/** Shows the tokens one after the other, as they were judged. */
-async function play(tokens, select, button) {
-  button.disabled = true;
-  for (const token of tokens) token.hidden = true;
-  const each = Math.max(1, Math.ceil(tokens.length / (REPLAY_SECONDS * 60)));
-  for (let n = 0; n < tokens.length; n += each) {
-    for (const token of tokens.slice(n, n + each)) token.hidden = false;
-    select(Math.min(n + each, tokens.length) - 1);
-    await new Promise((done) => setTimeout(done, Math.max(16, (REPLAY_SECONDS * 1000 * each) / tokens.length / 2)));
-  }
-  button.disabled = false;
-}
-
-const spoken = (token) => `${token.text.trim() || "space"}: ${token.risk_level}, ${token.risk_prob.toFixed(2)}${token.category ? `, ${token.category}` : ""}`;
-
-function described(token, n) {
-  const category = token.category ? `, ${token.category} (${token.category_prob.toFixed(2)})` : "";
-  return [
-    el("div", {}, `Token ${n + 1}, characters ${token.start} to ${token.end}: `, el("strong", {}, JSON.stringify(token.text))),
-    el("div", {}, level(token), ` with probability ${token.risk_prob.toFixed(4)}${category}; harm ${token.harm.toFixed(4)}`),
-  ];
+  const marks = [[withheld, "cut here"], ...(flag === withheld ? [] : [[flag, "flagged here"]])].filter(([n]) => n >= 0);
+  const tokens = text.tokens.map((token) => ({ ...token, level: token.risk_level }));
+  return el("div", {}, el("h4", {}, `${text.channel}: ${text.tokens.length} tokens, ${text.length} characters`), tokenView({ name: text.channel, tokens, withheld, marks }));
 }
 
 function received(found) {

@@ -1,7 +1,8 @@
-// What the store keeps of requests: no texts, only counts, verdicts and times.
+// What the store keeps of requests: counts, verdicts, times and the risk of each token; texts where they are asked for.
 
 import { ask, byId, el, milliseconds, pairs, say, short } from "./dom.js";
 import { bar } from "./chart.js";
+import { tokenView } from "./tokens.js";
 
 const PAGE = 50;
 let keeps = false;
@@ -80,14 +81,21 @@ function detail(record) {
   ]);
   const box = byId("record");
   box.hidden = false;
-  box.replaceChildren(el("h3", {}, record.request_id), facts, ...record.channels.flatMap(channelOf),
-    el("p", { class: "hint" }, "Offsets count characters of what the upstream sent. weir records show ID --json tells the risk of every token."));
+  box.replaceChildren(el("h3", {}, record.request_id), ...record.channels.flatMap((channel) => channelOf(channel, record)), ...promptOf(record),
+    el("h4", {}, "The request"), facts, el("p", { class: "hint" }, "Offsets count characters of what the upstream sent."));
+}
+
+function promptOf(record) {
+  const messages = record.trace?.prompt ?? [];
+  if (!messages.length) return [];
+  const texts = messages.flatMap((message) => [el("dt", {}, message.role ?? "–"), el("dd", {}, typeof message.content === "string" ? message.content : JSON.stringify(message))]);
+  return [el("details", {}, el("summary", {}, `The prompt, ${messages.length} ${messages.length === 1 ? "message" : "messages"}`), el("dl", { class: "pairs said" }, texts))];
 }
 
 const risk = (note) => `${note.risk_level} ${note.probability.toFixed(2)}${note.category ? `, ${note.category}` : ""}`;
 const place = (note) => `${risk(note)}, characters ${note.start} to ${note.end}`;
 
-function channelOf(channel) {
+function channelOf(channel, record) {
   const length = Math.max(channel.received, 1);
   const parts = [["rest", 0, 1], ["fill", 0, channel.delivered / length]];
   if (channel.flagged) parts.push(["flag", channel.flagged.start / length, Math.max(channel.flagged.end, channel.flagged.start + length / 100) / length]);
@@ -96,5 +104,37 @@ function channelOf(channel) {
     ["Received", `${short(channel.received)} characters, ${short(channel.tokens)} tokens judged`], ["Judged", short(channel.scanned)], ["Delivered", short(channel.delivered)],
     ["Worst", channel.worst ? place(channel.worst) : "–"], ...(channel.flagged ? [["Flagged", place(channel.flagged)]] : []),
   ]);
-  return [el("h4", {}, `${channel.channel}, choice ${channel.choice}`), el("div", { class: "bar" }, bar(parts)), facts];
+  return [el("h4", {}, `${channel.channel}, choice ${channel.choice}`), el("div", { class: "bar" }, bar(parts)), ...tokensOf(channel, record), facts];
+}
+
+/** The tokens as they were judged; the other views of a text are what its escapes or look-alike letters say. */
+function tokensOf(channel, record) {
+  const trace = record.trace?.channels.find((one) => one.choice === channel.choice && one.channel === channel.channel);
+  const views = (trace?.views ?? []).filter((view) => view.ends.length);
+  if (!views.length) return [];
+  const name = `${channel.channel} ${channel.choice}`.replaceAll(" ", "-");
+  const characters = trace.text === undefined ? null : Array.from(trace.text); // offsets count these, not UTF-16 units
+  const shown = el("div", {});
+  const show = (view) => shown.replaceChildren(viewOf(name, channel, record, view, characters));
+  show(views[0]);
+  if (views.length === 1) return [shown];
+  const chosen = el("select", { onchange: () => show(views[chosen.selectedIndex]) }, views.map((_, n) => el("option", {}, n ? `read otherwise, ${n}` : "as it stands")));
+  return [el("p", { class: "row" }, el("label", {}, "The text ", chosen)), shown];
+}
+
+function viewOf(name, channel, record, view, characters) {
+  const tokens = view.ends.map((end, n) => {
+    const start = n ? view.ends[n - 1] : 0;
+    const text = characters === null || start >= characters.length ? null : characters.slice(start, end).join("");
+    return { start, end, text, level: view.levels[n], unsafe: view.unsafe[n], controversial: view.controversial[n], category: view.categories[n] };
+  });
+  const withheld = tokens.findIndex((token) => token.end > channel.delivered);
+  const flag = channel.flagged ? tokens.findIndex((token) => token.end > channel.flagged.start) : -1;
+  const end = record.outcome === "cut" ? "cut here" : "delivered so far";
+  const marks = [[withheld, end], ...(flag === withheld ? [] : [[flag, "flagged here"]])].filter(([n]) => n >= 0);
+  const hints = [
+    ...(characters === null ? ["The text is not kept: a square is a token."] : []),
+    ...(view.left_out ? [`${short(view.left_out)} more tokens were judged and are not kept.`] : []),
+  ];
+  return el("div", {}, tokenView({ name, tokens, withheld, marks }), ...hints.map((hint) => el("p", { class: "hint" }, hint)));
 }
