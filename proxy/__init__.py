@@ -6,12 +6,15 @@ cli, __main__    the `weir` command and its manual; init, completion, doctor, mo
                  benchmark/ are its other jobs; neighbours helps doctor with a wrong base URL
 config, config_file, settings, policy_settings, setting_names, setting_types
                  what can be set, refused with a sentence; reload reads it again
-app              routes, start and stop
+serving          `weir serve`, from the settings to the exit status
+app, connections routes, and one server around them
+loading, current what stands for a guard that is not there yet; what requests find, and keep to their end
 workers, crew, worker, joint_metrics
                  several processes that serve on one port: their parent, and one of them; their numbers as one
 admission        how many requests may run, and how they end when the server stops
-identity, key_limits, exposure
-                 whose key a request shows, how much that one may ask, and whether others can reach us at all
+identity, key_limits, shared_usage, exposure
+                 whose key a request shows, how much that one may ask, be it of several processes, and whether others
+                 can reach us at all
 handlers         one coroutine an endpoint; replies and client_writer, what its client gets
 metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
 hold_times       how long text was held

@@ -11,12 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.admin_settings import AdminSettings
 from proxy.admission import STOP_SECONDS
+from proxy.config import ConfigError
 from proxy.console.page import FILES, HEADERS
 from proxy.console.routes import Console
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exposure import is_loopback
 from proxy.handlers import alive, is_ready, metrics_of, told_ready
 from proxy.identity import digest_of
+from proxy.reload import Reload, Reloaded
 from proxy.replies import error_response
 
 LOGGER = logging.getLogger("weir.admin")
@@ -35,6 +37,9 @@ class Teller(Protocol):
 
     async def is_ready(self) -> bool: ...
 
+    async def reload(self) -> Reloaded:
+        """Read the settings again. Raises ConfigError."""
+
 
 TELLER = web.AppKey("teller", Teller)
 
@@ -42,14 +47,21 @@ TELLER = web.AppKey("teller", Teller)
 class OneServer:
     """A `Teller` of one application."""
 
-    def __init__(self, public: web.Application) -> None:
+    def __init__(self, public: web.Application, reload: Reload | None = None) -> None:
+        """`reload`: where the settings can be read again."""
         self.public = public
+        self._reload = reload
 
     async def metrics(self) -> bytes:
         return metrics_of(self.public).text()
 
     async def is_ready(self) -> bool:
         return await is_ready(self.public)
+
+    async def reload(self) -> Reloaded:
+        if self._reload is None:
+            raise ConfigError("The settings of this server came from no file.")
+        return await self._reload()
 
 
 def build_admin(settings: AdminSettings, teller: Teller) -> web.Application:
@@ -60,6 +72,7 @@ def build_admin(settings: AdminSettings, teller: Teller) -> web.Application:
     app.router.add_get("/metrics", metrics, allow_head=False)
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", readiness, allow_head=False)
+    app.router.add_post("/reload", reload)
     if teller.public is not None:
         console = Console(teller.public)
         app.router.add_routes(console.routes())
@@ -73,6 +86,17 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 
 async def readiness(request: web.Request) -> web.StreamResponse:
     return told_ready(await request.app[TELLER].is_ready())
+
+
+async def reload(request: web.Request) -> web.StreamResponse:
+    """As SIGHUP does, with the answer here. A page from elsewhere cannot send this type without being asked first."""
+    if request.content_type != "application/json":
+        raise ApiError(415, "Send it as application/json; the body is not read.", code="unsupported_media_type")
+    try:
+        done = await request.app[TELLER].reload()
+    except ConfigError as exc:
+        raise ApiError(409, str(exc), code="settings_not_reloaded") from exc
+    return web.json_response({"changed": done.changed, "needs_restart": done.needs_restart})
 
 
 @web.middleware

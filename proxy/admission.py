@@ -14,7 +14,7 @@ class Admission:
     """Knows the moderated requests under way. What is too many is refused at once, not queued."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._running: set[asyncio.Timeout] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -27,7 +27,7 @@ class Admission:
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
         """Raises ApiError."""
-        if self.running >= self._limit:
+        if self.running >= self.limit:
             raise Fault(TOO_MANY, 503).api_error()
         try:
             async with asyncio.timeout(None) as stop:

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     require_upstream(settings)
-    from proxy.app import serve
+    from proxy.serving import serve
     from proxy.workers import serve_with_workers
 
     several = serve_with_workers if settings.server.workers > 1 else None

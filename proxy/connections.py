@@ -48,12 +48,12 @@ class Room:
     """Counts connections. Above the limit new ones are closed at once, and those that are there notice nothing."""
 
     def __init__(self, limit: int, tell: Callable[[ApiError], None]) -> None:
-        self._limit = limit
+        self.limit = limit
         self.tell = tell
         self.held = 0
 
     def enter(self) -> bool:
-        if self.held >= self._limit:
+        if self.held >= self.limit:
             self.tell(ApiError(503, "Too many connections.", code="too_many_connections", limit=Limit.CONNECTIONS))
             return False
         self.held += 1

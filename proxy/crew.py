@@ -5,16 +5,19 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from proxy.app import CannotStart
 from proxy.joint_metrics import Family, JointMetrics, family
+from proxy.serving import CannotStart
 from proxy.settings import Settings
-from proxy.worker import READY, Said
+from proxy.shared_usage import SharedMemory
+from proxy.worker import LISTENING, READY, Said, Start
 
-# Loading the modules and tables takes about two seconds of a core.
+# Loading the modules and tables takes about two seconds of a core; so may attaching to a guard that is there.
 START_SECONDS = 60.0
 # For the metrics of one; the last known ones stand for one that is late.
 ASK_SECONDS = 1.0
@@ -32,8 +35,9 @@ class Worker:
 
     module = "proxy.worker"
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, row: int) -> None:
         self.process = process
+        self.row = row  # of the memory in which keys are counted
         self.families: list[Family] = []  # as they were told last
         self.is_serving = False
         self._number = READY
@@ -41,40 +45,39 @@ class Worker:
         self._began = time.monotonic()
 
     @classmethod
-    async def spawn(cls) -> "Worker":
+    async def spawn(cls, fd: int, row: int) -> "Worker":
         """Raises OSError."""
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", cls.module),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=MAX_ANSWER_BYTES,
-                start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
-            )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", cls.module),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=MAX_ANSWER_BYTES,
+            pass_fds=(fd,),
+            start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
         )
+        return cls(process, row)
 
     @property
     def is_steady(self) -> bool:
         return time.monotonic() - self._began > STEADY_SECONDS
 
-    def order(self, order: Settings | int) -> None:
+    def order(self, order: Start | Settings | int) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(pickle.dumps(order))
 
-    async def begin(self, settings: Settings) -> None:
-        """Back when it serves. Raises CannotStart."""
-        self.order(settings)
+    async def until(self, number: int) -> None:
+        """Back when it has said so. Raises CannotStart."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 said = await self._answer()
         except TimeoutError:
             self.end(signal.SIGKILL)
-            said = Said(error="it was not ready in time", status=1)
+            said = Said(error="A worker was not ready in time.", status=1)
         if said is None:
             raise CannotStart(f"A worker died at its start ({cause(await self.process.wait())}).", 1)
         if said.error:
             raise CannotStart(said.error, said.status)
-        self.is_serving = True
+        self.is_serving = number == READY
 
     async def ask(self) -> None:
         """For its metrics; where it does not answer, those of its last answer stay."""
@@ -104,8 +107,11 @@ class Worker:
 class Crew:
     """Keeps as many workers as the settings say."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_late: bool) -> None:
+        """`settings` may be without an address of the guard: it comes with `guard_at`."""
         self._settings = settings
+        self._is_late = is_late  # workers listen once they can serve
+        self._memory = SharedMemory(settings.server.workers)
         self._workers: set[Worker] = set()
         self._stopping = asyncio.Event()
         self._metrics = JointMetrics()
@@ -115,13 +121,20 @@ class Crew:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    async def start(self) -> None:
-        """Back when all serve. Raises CannotStart, OSError."""
-        starts = [self._start() for _ in range(self._settings.server.workers)]
-        results = await asyncio.gather(*starts, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+    async def listen(self) -> None:
+        """Back when all listen; they answer with 503 so far. Raises CannotStart, OSError."""
+        await _all(self._spawn(row) for row in range(self._settings.server.workers))
+
+    def guard_at(self, address: str) -> None:
+        """The guard is there, for all of them and those that will replace them."""
+        self._change(self._settings.model_copy(
+            update={"guard": self._settings.guard.model_copy(update={"address": address})}
+        ))  # fmt: skip
+
+    async def serve(self) -> None:
+        """Back when all serve. Raises CannotStart."""
+        await _all(worker.until(READY) for worker in self._workers)
+        self._is_late = True  # as will those be that replace one
 
     def keep(self, group: asyncio.TaskGroup) -> None:
         """Replace those that die, until `stop`; the group's tasks end when they all have."""
@@ -130,10 +143,15 @@ class Crew:
 
     def adopt(self, settings: Settings) -> None:
         """See `reload.Adopting`."""
-        own = {name: getattr(self._settings, name) for name in ("server", "guard", "admin")}
-        self._settings = settings.model_copy(update=own)
+        own = self._settings.server
+        server = settings.server.model_copy(update={"port": own.port, "reuse_port": own.reuse_port})
+        kept = {"server": server, "guard": self._settings.guard, "admin": self._settings.admin}
+        self._change(settings.model_copy(update=kept))
+
+    def _change(self, settings: Settings) -> None:
+        self._settings = settings
         for worker in self._workers:
-            worker.order(self._settings)
+            worker.order(settings)
 
     async def metrics(self) -> bytes:
         """Of all of them, in Prometheus' text format."""
@@ -162,14 +180,30 @@ class Crew:
         for worker in self._workers:
             worker.end(number)
 
-    async def _start(self) -> Worker:
-        """Raises CannotStart, OSError."""
-        worker = await Worker.spawn()
+    def close(self) -> None:
+        """Whoever is left ends with it."""
+        self.end()
+        self._memory.close()
+
+    async def _spawn(self, row: int) -> Worker:
+        """Back when it listens. Raises CannotStart, OSError."""
+        worker = await Worker.spawn(self._memory.fd, row)
         self._workers.add(worker)
         if self.is_stopping:
             worker.end(signal.SIGTERM)
         try:
-            await worker.begin(self._settings)
+            worker.order(Start(self._settings, self._is_late, self._memory.fd, self._memory.rows, row))
+            await worker.until(LISTENING)
+        except BaseException:
+            self._workers.discard(worker)
+            raise
+        return worker
+
+    async def _start(self, row: int) -> Worker:
+        """Back when it serves. Raises CannotStart, OSError."""
+        worker = await self._spawn(row)
+        try:
+            await worker.until(READY)
         except BaseException:
             self._workers.discard(worker)
             raise
@@ -181,20 +215,21 @@ class Crew:
             status = await worker.process.wait()
             self._workers.discard(worker)
             self._metrics.retire(worker.families)
+            self._memory.clear(worker.row)
             if self.is_stopping:
                 return
             self._deaths += 1
             print(f"weir: a worker died ({cause(status)}) and is replaced", file=sys.stderr, flush=True)
             failures = 0 if worker.is_steady else failures + 1
-            if (found := await self._replace(failures)) is None:
+            if (found := await self._replace(worker.row, failures)) is None:
                 return
             worker = found
 
-    async def _replace(self, failures: int) -> Worker | None:
+    async def _replace(self, row: int, failures: int) -> Worker | None:
         """Until it serves; None once there is nothing to replace any more."""
         while not await self._stops_within(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)]):
             try:
-                return await self._start()
+                return await self._start(row)
             except (CannotStart, OSError) as exc:
                 failures += 1
                 if not self.is_stopping:
@@ -206,6 +241,13 @@ class Crew:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
         return self.is_stopping
+
+
+async def _all(starts: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Each to its end, then the first exception of any."""
+    for result in await asyncio.gather(*starts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def cause(status: int) -> str:

@@ -47,9 +47,9 @@ from proxy.upstreams import Upstreams
 Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Service:
-    """What all requests of one application share."""
+    """What a request is served with: what it found at its beginning holds to its end."""
 
     settings: Settings
     policies: Policies
@@ -59,10 +59,6 @@ class Service:
     times: HoldTimes | None = None  # of what is streamed
     telemetry: Telemetry | None = None  # no traces are told
     aside: Aside = field(default_factory=Aside)  # for what would hold the event loop up
-
-    def adopt(self, settings: Settings) -> None:
-        """For the requests that come; those that are there go on by what they found."""
-        self.settings, self.policies = settings, Policies(settings)
 
 
 @dataclass(frozen=True, slots=True)

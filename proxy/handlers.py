@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -11,6 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from proxy.admission import Admission
 from proxy.annotations import ANNOTATIONS_HEADER, asked_notations
 from proxy.client_writer import SlowClient
+from proxy.current import Current
 from proxy.dialects import call_of, stored_call
 from proxy.dialects.call import UpstreamCall
 from proxy.doors import DOORS, RESPONSES, terms_of
@@ -19,6 +21,7 @@ from proxy.exchange import Ask, Exchange, Service
 from proxy.identity import Caller, Callers
 from proxy.incoming import read_request
 from proxy.limits import Limit
+from proxy.loading import refuse_while_loading
 from proxy.metrics import Metrics
 from proxy.passthrough import refusal
 from proxy.policies import Chosen
@@ -41,11 +44,12 @@ TRACEPARENT = "traceparent"
 
 Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamResponse]]
 
-SERVICE = web.AppKey("service", Service)
+CURRENT = web.AppKey("current", Current)
 ADMISSION = web.AppKey("admission", Admission)
 METRICS = web.AppKey("metrics", Metrics)
 CALLERS = web.AppKey("callers", Callers)
 CALLER = web.RequestKey("caller", Caller)
+SERVICE = web.RequestKey("service", Service)
 # What anybody may ask who can reach the port. All else is for callers that we know.
 PUBLIC = ("/healthz", "/readyz")
 
@@ -62,7 +66,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
 
 async def served(request: web.Request, answer: Answer, endpoint: str | None = None) -> web.StreamResponse:
     """Admit a request, have it answered, and write its record, whatever comes of it."""
-    service = request.app[SERVICE]
+    service = request[SERVICE]
     record = _open_record(request, service, endpoint or request.path)
     admission = request.app[ADMISSION]
     reply = Reply(request, record, service.settings.server.send_seconds, admission)
@@ -183,7 +187,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
 
 async def is_ready(app: web.Application) -> bool:
     """A real verdict on a canary text: red while the guard hangs, whatever its process says."""
-    health = await app[SERVICE].guard.health()
+    health = await app[CURRENT].now.guard.health()
     return health.is_ready and not app[ADMISSION].is_draining
 
 
@@ -209,9 +213,8 @@ async def part_while_draining(request: web.Request, response: web.StreamResponse
 async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
     """Whatever goes wrong outside an endpoint is told in the shape that clients of the API read."""
     try:
-        _identify(request)
-        _check_head(request)
-        response: web.StreamResponse = await handler(request)
+        with _let_in(request):
+            response: web.StreamResponse = await handler(request)
     except ApiError as exc:
         request.app[METRICS].refused(exc)
         return error_response(exc, {}, request.path)
@@ -230,11 +233,22 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
     return response
 
 
-def _identify(request: web.Request) -> None:
-    """Decided on the route that was matched, nothing else; what is no route is not public. Raises ApiError."""
+@contextmanager
+def _let_in(request: web.Request) -> Iterator[None]:
+    """Whoever may ask, once there is a guard. Raises ApiError.
+
+    Decided on the route that was matched, nothing else; what is no route is not public.
+    """
     resource = request.match_info.route.resource
-    if resource is None or resource.canonical not in PUBLIC:
-        request[CALLER] = request.app[CALLERS].identify(request.headers.items())
+    if resource is not None and resource.canonical in PUBLIC:
+        _check_head(request)
+        yield
+        return
+    request[CALLER] = request.app[CALLERS].identify(request.headers.items())
+    _check_head(request)
+    with request.app[CURRENT].taken() as request[SERVICE]:
+        refuse_while_loading(request[SERVICE].guard)
+        yield
 
 
 def _check_head(request: web.Request) -> None:

@@ -3,18 +3,20 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from proxy.auth_settings import AuthSettings
 from proxy.errors import ApiError
-from proxy.key_limits import KeyLimits
+from proxy.key_limits import KeyLimits, OwnUsage, Usage
 
 # Where clients put a credential: OpenAI, Azure, Anthropic.
 CREDENTIALS = ("authorization", "api-key", "x-api-key")
 # Tells a key of ours from others', in a leak scanner for one.
 KEY_PREFIX = "weir-"
 KEY_BYTES = 32
+
+UsageOf = Callable[[str], Usage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,21 @@ class Caller:
 class Callers:
     """Tells callers by their credential, and keeps how much each has used."""
 
-    def __init__(self, settings: AuthSettings) -> None:
-        self._callers = {
-            key.sha256: Caller(key.name, KeyLimits(key.max_streams, key.requests_per_minute, key.tokens_per_minute),
-                               key.name)
-            for key in settings.keys
-        }  # fmt: skip
+    def __init__(self, settings: AuthSettings, usage_of: UsageOf | None = None) -> None:
+        """`usage_of` a key by its name: what it has used is counted there."""
+        self._usage_of = usage_of or (lambda _: OwnUsage())
+        self._limits: dict[str, KeyLimits] = {}  # by the name of the key
+        self._callers: dict[str, Caller] = {}  # by its hash
         self._unlimited = KeyLimits()
+        self.adopt(settings)
+
+    def adopt(self, settings: AuthSettings) -> None:
+        """Know these keys from now on, and no others. What a name has used stays used, under a new key too."""
+        known = self._limits
+        self._limits = {key.name: known.get(key.name) or KeyLimits(self._usage_of(key.name)) for key in settings.keys}
+        for key in settings.keys:
+            self._limits[key.name].adopt(key.max_streams, key.requests_per_minute, key.tokens_per_minute)
+        self._callers = {key.sha256: Caller(key.name, self._limits[key.name], key.name) for key in settings.keys}
 
     def identify(self, headers: Iterable[tuple[str, str]]) -> Caller:
         """Raises ApiError."""

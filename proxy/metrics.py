@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +25,7 @@ from proxy.records import Record
 
 # What errors are counted by; any other code is an upstream's own word, and counted as "other".
 CODES = frozenset({
-    "slow_client", "too_many_connections",
+    "slow_client", "starting", "too_many_connections",
     "content_filter", "context_length_exceeded", "guard_unavailable", "held_too_much", "internal_error",
     "invalid_api_key", "invalid_body", "invalid_json", "invalid_value", "model_not_found", "not_found", "overloaded",
     "request_timeout", "request_too_large", "several_credentials", "shutting_down", "total_timeout",
@@ -57,7 +57,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """What one process has served so far."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Callable[[], Guard]) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "weir_requests",
@@ -189,14 +189,14 @@ class _Engine(Collector):
         "faults", "restarts",
     })  # fmt: skip
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Callable[[], Guard]) -> None:
         self._guard = guard
 
     def describe(self) -> Sequence[GaugeMetricFamily]:
         return ()
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        read = getattr(self._guard, "metrics", None)
+        read = getattr(self._guard(), "metrics", None)
         found = read() if callable(read) else None
         if not isinstance(found, EngineMetrics):
             return

@@ -28,7 +28,7 @@ async def models(request: web.Request) -> web.StreamResponse:
 
 
 async def _models(request: web.Request) -> web.StreamResponse:
-    upstreams = list(request.app[SERVICE].upstreams)
+    upstreams = list(request[SERVICE].upstreams)
     headers = request[CALLER].forwarded(request.headers)
     if len(upstreams) > 1:
         return await _merged(request, upstreams, headers)
@@ -46,7 +46,7 @@ async def _merged(request: web.Request, upstreams: list[Upstream], headers: Mapp
     lists = [one.result() for one in asked]
     if all(listed is None for listed in lists):
         return error_response(ApiError(502, "No upstream lists its models.", "api_error", code="upstream_error"), {})
-    route = request.app[SERVICE].upstreams.find
+    route = request[SERVICE].upstreams.find
     data = {
         entry["id"]: entry
         for upstream, listed in zip(upstreams, lists, strict=True)

@@ -37,7 +37,7 @@ class Redactor:
         return text
 
     def also(self, secrets: Sequence[str]) -> "Redactor":
-        return Redactor([*self._secrets, *secrets])
+        return Redactor([*dict.fromkeys([*self._secrets, *secrets])])
 
 
 def _starred(found: re.Match[str]) -> str:

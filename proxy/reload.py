@@ -2,22 +2,51 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.config import ConfigError
+from proxy.config import ConfigError, require_upstream
 from proxy.config_file import UPSTREAM, Name
 from proxy.errors import place_of
+from proxy.exposure import require_identity
 from proxy.setting_names import SEVERAL, written
 from proxy.settings import Settings, cross_faults
 
 LOGGER = logging.getLogger("weir.settings")
 
-# What the next request goes by. All else is built into what runs: sockets, connections, the guard.
-LIVE = ("policy", "policies", "rules", "annotations")
-LOG_LEVEL = ("log", "level")
+# What the next request goes by: whole sections, and keys of others. All else is built into what runs: sockets,
+# routes, processes, the guard.
+LIVE = ("policy", "policies", "rules", "annotations", "auth", "upstream", "upstream_tables")
+LIVE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "server": (
+        "max_messages", "max_choices", "max_json_depth", "request_seconds", "send_seconds", "heartbeat_seconds",
+        "pre_stop_seconds", "drain_seconds", "max_connections", "max_streams",
+    ),
+    "passthrough": ("upstream", "max_upload_bytes", "max_answer_bytes", "idle_seconds"),
+    "log": ("level",),
+}  # fmt: skip
+KEPT = "settings not reloaded, the last good ones stay"
 
 Read = Callable[[], Settings]
+
+
+Reload = Callable[[], Awaitable["Reloaded"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of it: keys as `weir.toml` has them. Never a value: some are secret."""
+
+    changed: tuple[str, ...]
+    needs_restart: tuple[str, ...]  # what has changed in the file, and waits
+
+    def __str__(self) -> str:
+        parts = [f"{', '.join(self.changed)} changed" if self.changed else "nothing changed"]
+        if self.needs_restart:
+            parts.append(f"{', '.join(self.needs_restart)} changed too, and need a restart")
+        return "; ".join(parts)
 
 
 class Adopting(Protocol):
@@ -27,7 +56,7 @@ class Adopting(Protocol):
 
 
 class Reloader:
-    """Reads the settings when it is asked to, and hands what may change to the service.
+    """Reads the settings when it is asked to, and hands what may change to whoever serves.
 
     A request goes by what it found at its beginning, to its end.
     """
@@ -35,54 +64,72 @@ class Reloader:
     def __init__(self, read: Read, settings: Settings) -> None:
         self._read = read
         self._settings = settings
-        self._service: Adopting | None = None
+        self._adopting: Adopting | None = None
+        self._lock = asyncio.Lock()
         self.asked = asyncio.Event()
 
-    def attach(self, service: Adopting) -> None:
-        self._service = service
+    def attach(self, adopting: Adopting) -> None:
+        self._adopting = adopting
 
-    async def run(self) -> None:
-        """Until cancelled. Requests to reload that come while it reads are one."""
-        while True:
-            await self.asked.wait()
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Heed `asked` until stopped. Requests to reload that come while it reads are one."""
+        while await either(self.asked, stopped):
             self.asked.clear()
+            with suppress(ConfigError):  # the log has it
+                await self.reload()
+
+    async def reload(self) -> Reloaded:
+        """Raises ConfigError with the reason; then the last good settings stay."""
+        async with self._lock:
             try:
                 found = await asyncio.to_thread(self._read)
-                self._adopt(found)
+                return self._adopt(found)
             except ConfigError as exc:
-                LOGGER.error("settings not reloaded, the last good ones stay: %s", " ".join(str(exc).splitlines()))
+                LOGGER.error("%s: %s", KEPT, " ".join(str(exc).splitlines()))
+                raise
             except Exception as exc:  # a mistake of ours is no reason to stop serving
-                LOGGER.error("settings not reloaded, the last good ones stay: internal: %s", place_of(exc))
+                LOGGER.error("%s: internal: %s", KEPT, place_of(exc))
+                raise ConfigError("The settings could not be reloaded, by a mistake of Weir's.") from exc
 
-    def _adopt(self, found: Settings) -> None:
+    def _adopt(self, found: Settings) -> Reloaded:
         """Raises ConfigError."""
         live = live_settings(self._settings, found)
         if faults := [f"{written(name)} {reason}." for name, reason in cross_faults(live)]:
             raise ConfigError("\n".join(faults))
-        LOGGER.warning("settings reloaded: %s", told(self._settings, live, found))
-        self.take(live)
-
-    def take(self, live: Settings) -> None:
-        """Go by settings that have been checked."""
+        require_upstream(live)
+        require_identity(live)
+        done = Reloaded(told(self._settings, live), told(live, found))
+        LOGGER.warning("settings reloaded: %s", done)
         self._settings = live
-        if self._service is not None:
-            self._service.adopt(live)
-        logging.getLogger("weir").setLevel(live.log.level.upper())
+        if self._adopting is not None:
+            self._adopting.adopt(live)
+        return done
+
+
+async def either(first: asyncio.Event, second: asyncio.Event) -> bool:
+    """Wait for one of the two; whether the second is not set."""
+    loop = asyncio.get_running_loop()
+    waiting = {loop.create_task(event.wait()) for event in (first, second)}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+    return not second.is_set()
 
 
 def live_settings(now: Settings, found: Settings) -> Settings:
     """Those that run, with what may change as it was found."""
     changed: dict[str, Any] = {name: getattr(found, name) for name in LIVE}
-    return now.model_copy(update=changed | {"log": now.log.model_copy(update={"level": found.log.level})})
+    for name, keys in LIVE_KEYS.items():
+        section = getattr(found, name)
+        changed[name] = getattr(now, name).model_copy(update={key: getattr(section, key) for key in keys})
+    return now.model_copy(update=changed)
 
 
-def told(now: Settings, live: Settings, found: Settings) -> str:
-    """One line: which keys have changed, and which need a restart. Never a value: some are secret."""
-    changed, waiting = list(differences(now, live)), list(differences(live, found))
-    parts = [f"{', '.join(map(written, changed))} changed" if changed else "nothing changed"]
-    if waiting:
-        parts.append(f"{', '.join(map(written, waiting))} changed too, and need a restart")
-    return "; ".join(parts)
+def told(now: Settings, other: Settings) -> tuple[str, ...]:
+    """The keys that are not the same."""
+    return tuple(written(name) for name in differences(now, other))
 
 
 def differences(one: Settings, other: Settings) -> Iterator[Name]:

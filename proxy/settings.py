@@ -58,9 +58,9 @@ class ServerSettings(Section):
     heartbeat_seconds: Annotated[Seconds, Field(le=50)] = 15.0
     """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
     reuse_port: bool = False
-    """Share the port with other servers of the same user (SO_REUSEPORT): a new one takes over from an old one."""
+    """Share the port with other servers of the same user (SO_REUSEPORT): a new one takes it over once it can judge."""
     workers: Annotated[Count, Field(ge=1, le=256)] = 1
-    """Processes that serve, with one guard's engine among them; limits of keys, streams and connections are of each."""
+    """Processes that serve, with one guard's engine and the limits of keys among them; other limits are of each."""
     pre_stop_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
     """After a stop signal: how long new requests are still taken while /readyz says that others should be asked."""
     drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0

@@ -129,8 +129,11 @@ class UpstreamResponse:
 class Upstream:
     """One LLM API behind one base URL, and the connections to it; `close` ends them."""
 
-    def __init__(self, settings: UpstreamSettings, *, takes_client_key: bool = True) -> None:
-        """`takes_client_key`: forward the client's own credential, where there is no key of ours."""
+    def __init__(self, settings: UpstreamSettings, *, takes_client_key: bool = True, pool: Pool | None = None) -> None:
+        """`takes_client_key`: forward the client's own credential, where there is no key of ours.
+
+        `pool`: its connections, where there are some already.
+        """
         if settings.base_url is None:
             raise ValueError("an upstream needs a base URL")
         self.settings = settings
@@ -143,11 +146,10 @@ class Upstream:
         self._base = base.rstrip("/") + (PREFIXES[settings.dialect] if url.path in ("", "/") else "")
         self._host = url.host_port_subcomponent or ""
         self._is_azure = (url.host or "").endswith(".azure.com")
-        self._route = Route(url.origin())
-        self._pool = Pool(self._route, settings.max_connections, settings.connect_seconds)
+        self.pool = pool or Pool(Route(url.origin()), settings.max_connections, settings.connect_seconds)
 
     def close(self) -> None:
-        self._pool.close()
+        self.pool.close()
 
     async def open(
         self,
@@ -174,7 +176,7 @@ class Upstream:
             if isinstance(exc, TimeoutError):
                 raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
             raise Fault(UPSTREAM_UNREACHABLE, 502, type(exc).__name__) from exc
-        response = UpstreamResponse(head.code, response_headers(head.headers), head, connection, self._pool)
+        response = UpstreamResponse(head.code, response_headers(head.headers), head, connection, self.pool)
         if not 200 <= head.code <= 599 or 300 <= head.code <= 399:
             response.close()
             raise Fault(UPSTREAM_ODD, 502, f"status {head.code}")
@@ -186,7 +188,7 @@ class Upstream:
         """Raises OSError, ValueError."""
         seconds = self.settings.first_byte_seconds
         async with asyncio.timeout(seconds) as deadline:
-            connection = await self._pool.take()
+            connection = await self.pool.take()
             try:
                 if isinstance(body, Upload):
                     connection.send(request)
@@ -199,12 +201,12 @@ class Upstream:
                     connection.send(request + (body or b""))
                 return connection, await connection.head()
             except BaseException:
-                self._pool.give_back(connection)
+                self.pool.give_back(connection)
                 raise
 
     def _request(self, method: str, url: URL, headers: Mapping[str, str]) -> bytes:
         """The head of a request as bytes. Raises ValueError for what would end a line early."""
-        target = str(url) if self._route.asks_by_url else url.raw_path_qs
+        target = str(url) if self.pool.route.asks_by_url else url.raw_path_qs
         lines = [f"{method} {target} HTTP/1.1", f"host: {self._host}"]
         lines += [f"{name}: {text}" for name, text in headers.items()]
         if " " in target or any(map(CONTROLS.search, lines)):
@@ -224,7 +226,7 @@ class Upstream:
         *,
         moves_key: bool = False,
     ) -> dict[str, str]:
-        headers = {**SENT_HEADERS, **request_headers(client, self.settings.dialect), **self._route.headers}
+        headers = {**SENT_HEADERS, **request_headers(client, self.settings.dialect), **self.pool.route.headers}
         headers.update(_headers_of(body))
         key_header = key_header or KEY_HEADERS[self.settings.dialect]
         if self.own_key is not None:

@@ -23,7 +23,7 @@ class PoolFull(ConnectTimeout):
 
 
 class Pool:
-    """`take` a connection, and `give_back` each that was taken."""
+    """`take` a connection, and `give_back` each that was taken. Each who has it closes it."""
 
     def __init__(self, route: Route, limit: int, connect_seconds: float) -> None:
         self.route = route
@@ -32,6 +32,27 @@ class Pool:
         self._idle: list[tuple[float, UpstreamConnection]] = []  # since when; the newest last
         self._taken: set[UpstreamConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._holders = 1
+
+    @property
+    def is_closed(self) -> bool:
+        return not self._holders
+
+    def share(self) -> "Pool":
+        """For one more who will close it."""
+        self._holders += 1
+        return self
+
+    def close(self) -> None:
+        """The last one's ends all connections."""
+        self._holders -= 1
+        if self._holders:
+            return
+        for connection in [*self._taken, *(connection for _, connection in self._idle)]:
+            connection.abort()
+        self._idle.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
 
     async def take(self) -> UpstreamConnection:
         """An idle connection or a new one. Raises OSError, also where the wait is too long, and ValueError."""
@@ -64,13 +85,6 @@ class Pool:
         self._idle.append((loop.time(), connection))
         if self._sweeper is None:
             self._sweeper = loop.call_later(KEEP_SECONDS, self._sweep)
-
-    def close(self) -> None:
-        for connection in [*self._taken, *(connection for _, connection in self._idle)]:
-            connection.abort()
-        self._idle.clear()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
 
     def _reused(self) -> UpstreamConnection | None:
         while self._idle:

@@ -1,7 +1,7 @@
 """All upstreams: which one a model goes to, and connections for each, so that none waits behind another."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from proxy.errors import ApiError
@@ -10,10 +10,30 @@ from proxy.upstream import Upstream
 
 
 class Upstreams:
-    """The upstreams in the order of the settings."""
+    """The upstreams of one reading of the settings, in its order.
+
+    Their connections close when they are retired and the last request that found them has ended.
+    """
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
+        self._users = 1  # whoever has made them, and the requests under way
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """By one request, to its end."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self.retire()
+
+    def retire(self) -> None:
+        """For the one who has made them: no request finds them any more."""
+        self._users -= 1
+        if not self._users:
+            for one in self._upstreams:
+                one.close()
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._upstreams)
@@ -49,17 +69,24 @@ def serves(settings: UpstreamSettings, model: str) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in settings.models or ())
 
 
-@asynccontextmanager
-async def open_upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
-    """Each with its own connections and limits."""
+def make_upstreams(settings: Settings, before: Iterable[Upstream] = ()) -> Upstreams:
+    """Each with connections and limits of its own, which the caller retires; those of `before` are shared where they
+    lead to the same place in the same way.
+    """
     several = settings.upstreams
-    with ExitStack() as stack:
-        opened = []
-        for one in several:
-            upstream = Upstream(one, takes_client_key=takes_client_key(one, is_alone=len(several) == 1))
-            stack.callback(upstream.close)
-            opened.append(upstream)
-        yield Upstreams(opened)
+    known = {_way(one.settings): one.pool for one in before}
+
+    def make(one: UpstreamSettings) -> Upstream:
+        mine = takes_client_key(one, is_alone=len(several) == 1)
+        pool = known.get(_way(one))
+        return Upstream(one, takes_client_key=mine, pool=None if pool is None else pool.share())
+
+    return Upstreams([make(one) for one in several])
+
+
+def _way(settings: UpstreamSettings) -> tuple[object, ...]:
+    """What connections depend on."""
+    return settings.name, settings.base_url, settings.max_connections, settings.connect_seconds
 
 
 def takes_client_key(settings: UpstreamSettings, *, is_alone: bool) -> bool:

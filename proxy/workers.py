@@ -7,70 +7,89 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from proxy.admin import administered
-from proxy.app import heed_signals, started
 from proxy.config import ConfigError, Settings
 from proxy.crew import Crew
 from proxy.guard.process import ProcessGuard
 from proxy.guard.protocol import Guard
 from proxy.guards import open_guard
-from proxy.reload import Read, Reloader
+from proxy.loading import Loading, unless
+from proxy.reload import Read, Reload, Reloaded, Reloader
+from proxy.serving import heed_signals, loading, started
 from proxy.settings import ServerSettings
 
 
 async def serve_with_workers(settings: Settings, read: Read) -> None:
-    """As `app.serve_until_stopped`. Raises ConfigError, CannotStart, GuardError, OSError."""
+    """As `serving.serve_until_stopped`. Raises ConfigError, CannotStart, GuardError, OSError."""
     stopped, reloader = asyncio.Event(), Reloader(read, settings)
     heed_signals(stopped, reloader)
+    is_late = settings.server.reuse_port
     with held_port(settings.server) as port:
-        guard = await open_guard(settings)
+        crew = Crew(settings_of_workers(settings, port), is_late=is_late)
+        reloader.attach(crew)
+        several = Several(crew, reloader.reload)
         try:
-            crew = Crew(settings_of_workers(settings, port, guard))
-            reloader.attach(crew)
-            try:
-                await crew.start()
-                await _serve(settings, port, guard, crew, reloader, stopped)
-            finally:
-                crew.end()
+            async with administered(settings.admin, several):
+                if not is_late:
+                    await unless(stopped, crew.listen())
+                    print(loading(settings, port), file=sys.stderr, flush=True)
+                guard = await unless(stopped, open_guard(settings))
+                if guard is not None:
+                    several.guard = guard
+                    await _serve(settings, port, guard, crew, stopped, is_late=is_late)
+                    await _keep(crew, reloader, stopped)
         finally:
-            await guard.close()
+            crew.close()
+            await several.guard.close()
 
 
 async def _serve(
-    settings: Settings, port: int, guard: Guard, crew: Crew, reloader: Reloader, stopped: asyncio.Event
+    settings: Settings, port: int, guard: Guard, crew: Crew, stopped: asyncio.Event, *, is_late: bool
 ) -> None:
-    async with administered(settings.admin, Several(guard, crew)), asyncio.TaskGroup() as group:
-        reloading = group.create_task(reloader.run())
-        crew.keep(group)
+    """Raises CannotStart, OSError."""
+    if isinstance(guard, ProcessGuard):
+        crew.guard_at(f"unix:{guard.path}")
+    if is_late:
+        await unless(stopped, crew.listen())
+    await unless(stopped, crew.serve())
+    if not stopped.is_set():
         print(f"{started(settings, guard, port)}\n{settings.server.workers} workers", file=sys.stderr, flush=True)
-        await stopped.wait()
-        reloading.cancel()
+
+
+async def _keep(crew: Crew, reloader: Reloader, stopped: asyncio.Event) -> None:
+    """Until stopped, and all have drained."""
+    async with asyncio.TaskGroup() as group:
+        crew.keep(group)
+        await reloader.run(stopped)
         crew.stop()
 
 
 class Several:
     """An `admin.Teller` of all workers."""
 
-    def __init__(self, guard: Guard, crew: Crew) -> None:
-        self._guard, self._crew = guard, crew
+    def __init__(self, crew: Crew, reload: Reload) -> None:
+        self.guard: Guard = Loading()
+        self._crew, self._reload = crew, reload
         self.public = None
 
     async def metrics(self) -> bytes:
         return await self._crew.metrics()
 
     async def is_ready(self) -> bool:
-        health = await self._guard.health()
+        health = await self.guard.health()
         return health.is_ready and not self._crew.is_stopping
 
+    async def reload(self) -> Reloaded:
+        return await self._reload()
 
-def settings_of_workers(settings: Settings, port: int, guard: Guard) -> Settings:
-    """Those of each: the port to share, the parent's guard, and nothing for operators."""
-    changed = {
-        "server": settings.server.model_copy(update={"port": port, "reuse_port": True}),
-        "admin": settings.admin.model_copy(update={"port": None}),
-    }
-    if isinstance(guard, ProcessGuard):
-        changed["guard"] = settings.guard.model_copy(update={"address": f"unix:{guard.path}"})
-    return settings.model_copy(update=changed)
+
+def settings_of_workers(settings: Settings, port: int) -> Settings:
+    """Those of each: the port to share, and nothing for operators."""
+    return settings.model_copy(
+        update={
+            "server": settings.server.model_copy(update={"port": port, "reuse_port": True}),
+            "admin": settings.admin.model_copy(update={"port": None}),
+        }
+    )
 
 
 @contextmanager

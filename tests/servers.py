@@ -13,6 +13,8 @@ from typing import Any
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.protocol import Guard
+from proxy.settings import Settings
+from proxy.upstreams import Upstreams, make_upstreams
 from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream
 
 
@@ -25,6 +27,14 @@ class Weir:
     @property
     def base_url(self) -> str:
         return f"{self.url}/v1"
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Upstreams]:
+    """The upstreams without a server."""
+    upstreams = make_upstreams(settings)
+    yield upstreams
+    upstreams.retire()
 
 
 @asynccontextmanager

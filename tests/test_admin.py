@@ -11,21 +11,22 @@ from aiohttp import web
 from proxy.admin import OneServer, administered, check_neighbour
 from proxy.admin_settings import AdminSettings
 from proxy.app import build_app
-from proxy.config import load_settings
+from proxy.config import ConfigError, load_settings
 from proxy.errors import ApiError
+from proxy.reload import Reload, Reloaded
 from tests.fakes import ScriptedGuard
-from tests.sockets import ask, http_request
+from tests.sockets import Reply, ask, http_request
 
 KEY = "operators-key-0123456789"
 
 
 @asynccontextmanager
-async def operated(**given: Any) -> AsyncIterator[str]:
+async def operated(reload: Reload | None = None, **given: Any) -> AsyncIterator[str]:
     app = build_app(load_settings(overrides={"upstream.base_url": "http://127.0.0.1:1"}, environ={}), ScriptedGuard())
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        async with administered(AdminSettings.model_validate({"port": 0, **given}), OneServer(app)) as port:
+        async with administered(AdminSettings.model_validate({"port": 0, **given}), OneServer(app, reload)) as port:
             yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
@@ -78,6 +79,37 @@ def test_without_a_key_only_loopback_names_are_answered(host: str | None, is_let
     with pytest.raises(ApiError) as caught:
         check_neighbour(host, None)
     assert caught.value.status == 403
+
+
+async def test_a_reload_is_asked_for_as_json_and_told_of() -> None:
+    outcomes: list[Reloaded | ConfigError] = [
+        Reloaded(("[policy] mode",), ("[server] port",)),
+        ConfigError("weir.toml line 3: it is wrong."),
+    ]
+
+    async def reload() -> Reloaded:
+        found = outcomes.pop(0)
+        if isinstance(found, ConfigError):
+            raise found
+        return found
+
+    async with operated(reload=reload) as url:
+
+        async def ask_for(**headers: str) -> Reply:
+            given = {"Host": "127.0.0.1", **{name.replace("_", "-"): text for name, text in headers.items()}}
+            return await ask(url, http_request(b"", path="/reload", headers=given))
+
+        for headers, status in (({"Content_Type": "text/plain"}, 415), ({"Content_Type": ""}, 415),
+                                ({"Host": "evil.test"}, 403), ({"Origin": "https://evil.test"}, 403)):  # fmt: skip
+            assert (await ask_for(**headers)).status == status
+        assert (await ask(url, get("/reload"))).status == 405
+        assert len(outcomes) == 2
+        assert (await ask_for()).json == {"changed": ["[policy] mode"], "needs_restart": ["[server] port"]}
+        reply = await ask_for()
+        assert (reply.status, reply.error["code"]) == (409, "settings_not_reloaded")
+        assert reply.error["message"] == "weir.toml line 3: it is wrong."
+    async with operated() as url:
+        assert (await ask_for()).status == 409
 
 
 async def test_a_port_in_use_is_an_error_of_the_start() -> None:

@@ -49,6 +49,7 @@ AIOHTTP = {
         "incoming",
         "model_handlers",
         "passthrough_handlers",
+        "serving",
         "upload",
         "replies",
         "upstream",
@@ -66,7 +67,6 @@ TORCH = {
 # What may be imported late: whole optional parts, and what would make `weir --help` wait.
 LATE = {
     "openai",
-    "proxy.app",
     "proxy.benchmark.baselines",
     "proxy.benchmark.command",
     "proxy.demo",
@@ -85,6 +85,7 @@ LATE = {
     "uvloop",
     "proxy.moderations",
     "proxy.policy_check",
+    "proxy.serving",
     "proxy.workers",
 }
 # Files in which there is nothing to test.

@@ -19,9 +19,9 @@ from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_body import dump
 from proxy.request_fields import Terms
 from proxy.settings import ServerSettings
-from proxy.upstreams import open_upstreams
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
+from tests.servers import opened
 from tests.sockets import ASK
 
 TEXT = "".join(WORDS)
@@ -35,7 +35,7 @@ async def exchange(
     async with upstream.running():
         values = {name.replace("__", "."): value for name, value in overrides.items()}
         settings = load_settings(overrides={"upstream.base_url": upstream.url} | values, environ={})
-        async with open_upstreams(settings) as upstreams:
+        async with opened(settings) as upstreams:
             service = Service(settings, Policies(settings), guard, upstreams)
             record = Record("weir-1", "/v1/chat/completions", "default", "g@1")
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))

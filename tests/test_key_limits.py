@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from proxy.errors import ApiError
-from proxy.key_limits import KeyLimits
+from proxy.key_limits import KeyLimits, OwnUsage
 
 
 class Clock:
@@ -13,6 +13,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def limits_of(clock: Clock | None = None, **given: int) -> KeyLimits:
+    limits = KeyLimits(OwnUsage(), clock or Clock())
+    limits.adopt(**given)
+    return limits
 
 
 def refusal(limits: KeyLimits) -> ApiError | None:
@@ -30,7 +36,7 @@ def test_without_limits_nobody_is_refused() -> None:
 
 
 def test_streams_are_counted_while_they_run_and_free_their_place_whatever_happens() -> None:
-    limits = KeyLimits(max_streams=2)
+    limits = limits_of(max_streams=2)
     with ExitStack() as stack:
         stack.enter_context(limits.enter())
         stack.enter_context(limits.enter())
@@ -46,7 +52,7 @@ def test_streams_are_counted_while_they_run_and_free_their_place_whatever_happen
 
 def test_requests_refill_evenly_over_a_minute() -> None:
     clock = Clock()
-    limits = KeyLimits(requests_per_minute=6, clock=clock)
+    limits = limits_of(requests_per_minute=6, clock=clock)
     assert [refusal(limits) is None for _ in range(7)] == [True] * 6 + [False]
     error = refusal(limits)
     assert error is not None
@@ -61,7 +67,7 @@ def test_requests_refill_evenly_over_a_minute() -> None:
 
 def test_tokens_that_are_owed_are_made_good_first() -> None:
     clock = Clock()
-    limits = KeyLimits(tokens_per_minute=60, clock=clock)
+    limits = limits_of(tokens_per_minute=60, clock=clock)
     assert refusal(limits) is None
     limits.charge(180)
     error = refusal(limits)
@@ -73,7 +79,7 @@ def test_tokens_that_are_owed_are_made_good_first() -> None:
 
 
 def test_what_one_limit_refuses_uses_up_no_other() -> None:
-    limits = KeyLimits(max_streams=1, requests_per_minute=2, clock=Clock())
+    limits = limits_of(max_streams=1, requests_per_minute=2)
     with limits.enter():
         assert all(refusal(limits) is not None for _ in range(10))
     assert refusal(limits) is None

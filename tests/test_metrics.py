@@ -30,7 +30,7 @@ def record(**more: object) -> Record:
 
 
 def test_a_request_is_counted_by_what_came_of_it() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     note = Note("content", 0, 4, "Unsafe", "Violent", 0.9)
     cut = ChannelRecord(0, "content", received=10, scanned=8, delivered=9, tokens=3, flagged=note, is_cut=True)
     odd = ChannelRecord(0, "made.up.by.an.upstream", received=1, scanned=1, delivered=1, tokens=1, flagged=note)
@@ -55,7 +55,7 @@ def test_a_request_is_counted_by_what_came_of_it() -> None:
 
 
 def test_a_prompt_that_is_told_of_is_flagged_and_one_that_is_refused_is_cut_too() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     note = Note("prompt", 0, 0, "Unsafe", "Violent", 0.9)
     metrics.served(record(prompt=note, prompt_flagged=True))
     metrics.served(record(prompt=note, prompt_flagged=True, prompt_blocked=True))
@@ -65,7 +65,7 @@ def test_a_prompt_that_is_told_of_is_flagged_and_one_that_is_refused_is_cut_too(
 
 
 def test_hold_times_are_told_while_an_answer_is_under_way() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     assert samples(metrics)["weir_hold_seconds_count",] == 0
     metrics.hold_times.released(metrics.hold_times.clock() - 0.025)
     found = samples(metrics)
@@ -75,7 +75,7 @@ def test_hold_times_are_told_while_an_answer_is_under_way() -> None:
 
 
 def test_errors_have_names_of_ours_alone() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     for number in range(1000):
         metrics.refused(ApiError(400, "x", code=f"upstream_{number}"))
     metrics.refused(ApiError(429, "x", code="rate_limit_exceeded", extra={"limit": "max_streams"}))
@@ -90,7 +90,7 @@ def test_the_engines_numbers_are_told_as_they_are_now() -> None:
             return EngineMetrics(streams=3, **steps.values())
 
     steps = StepRecorder()
-    metrics = Metrics(Counting())
+    metrics = Metrics(Counting)
     assert samples(metrics)["weir_engine_streams",] == 3
     for seconds in (0.001, 0.002, 0.004):
         steps.step([], 2, seconds)
@@ -104,11 +104,11 @@ def test_the_engines_numbers_are_told_as_they_are_now() -> None:
 
 
 def test_a_guard_that_keeps_no_numbers_tells_none() -> None:
-    assert not [key for key in samples(Metrics(ScriptedGuard())) if key[0].startswith("weir_engine")]
+    assert not [key for key in samples(Metrics(ScriptedGuard)) if key[0].startswith("weir_engine")]
 
 
 async def test_a_loop_that_is_held_up_is_late() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     lag = LoopLag(metrics, after=0.0)
     await asyncio.sleep(0.06)
     time.sleep(0.2)  # noqa: ASYNC251

@@ -8,20 +8,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from proxy.app import has_terminal, running
+from proxy.app import running
 from proxy.config import ConfigError, load_settings
-from proxy.handlers import SERVICE
-from proxy.reload import Reloader, differences, live_settings, told
+from proxy.handlers import CURRENT
+from proxy.identity import digest_of
+from proxy.reload import Reloaded, Reloader, differences, live_settings, told
 from proxy.settings import Settings, UpstreamSettings
 from tests.driver import WORDS, answer, read
 from tests.fakes import CONTROVERSIAL, ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import ask, connected, http_request
+from tests.sockets import Reply, ask, connected, http_request
 
 TEXT = "".join(WORDS)
 
@@ -39,8 +41,17 @@ def test_what_may_change_is_taken_and_the_rest_waits(tmp_path: Path) -> None:
         """
         [server]
         port = 9
+        max_streams = 7
         [upstream]
         api_key = "sk-canary"
+        [guard]
+        model = "other"
+        [[auth.keys]]
+        name = "a"
+        sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+        [passthrough]
+        allow = ["files"]
+        idle_seconds = 3
         [policy]
         mode = "strict"
         [policy.categories]
@@ -59,26 +70,30 @@ def test_what_may_change_is_taken_and_the_rest_waits(tmp_path: Path) -> None:
     live = live_settings(now, found)
     assert (live.policy, live.policies, live.rules) == (found.policy, found.policies, found.rules)
     assert (live.annotations, live.log.level) == (found.annotations, "error")
-    assert (live.server, live.upstream, live.log.file) == (now.server, now.upstream, None)
-    assert told(now, live, found) == (
-        "[policy] mode, [policy] categories.PII, [policies] old, [policies] new, [[rules]], [annotations] weir, "
-        "[log] level changed; [server] port, [upstream] api_key, [log] file changed too, and need a restart"
+    assert (live.server.port, live.server.max_streams) == (now.server.port, 7)
+    assert (live.upstream, live.auth, live.log.file) == (found.upstream, found.auth, None)
+    assert (live.guard, live.passthrough.allow, live.passthrough.idle_seconds) == (now.guard, (), 3)
+    assert str(Reloaded(told(now, live), told(live, found))) == (
+        "[server] max_streams, [upstream] api_key, [policy] mode, [policy] categories.PII, [policies] old, "
+        "[policies] new, [[rules]], [annotations] weir, [auth] keys, [passthrough] idle_seconds, [log] level "
+        "changed; [server] port, [guard] model, [passthrough] allow, [log] file changed too, and need a restart"
     )
-    assert told(now, now, now) == "nothing changed"
+    assert str(Reloaded(told(now, now), ())) == "nothing changed"
 
 
 def test_a_secret_is_told_by_its_key_alone() -> None:
     one, other = (Settings(upstream=UpstreamSettings(api_key=SecretStr(f"sk-canary{n}"))) for n in (1, 2))
     assert list(differences(one, other)) == [("upstream", "api_key")]
-    assert "canary" not in told(one, one, other)
+    assert "canary" not in str(told(one, other))
 
 
 @asynccontextmanager
 async def reloading(reloader: Reloader) -> AsyncIterator[None]:
+    stopped = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(reloader.run())
+        group.create_task(reloader.run(stopped))
         yield
-        task.cancel()
+        stopped.set()
 
 
 async def asked(reloader: Reloader, caplog: pytest.LogCaptureFixture) -> str:
@@ -112,7 +127,7 @@ async def test_a_running_answer_keeps_the_policy_with_which_it_began(caplog: pyt
         reloader = Reloader(lambda: strict, load_settings(None, values, {}))
         settings = load_settings(None, values, {})
         async with (
-            running(settings, guard, lambda app: reloader.attach(app[SERVICE])) as port,
+            running(settings, guard, lambda app: reloader.attach(app[CURRENT])) as port,
             reloading(reloader),
         ):
             url = f"http://127.0.0.1:{port}"
@@ -130,14 +145,53 @@ async def test_a_running_answer_keeps_the_policy_with_which_it_began(caplog: pyt
     assert read(new.body).finish == {0: "content_filter"}
 
 
+async def test_what_is_reloaded_holds_for_those_who_come_and_for_nobody_who_is_there() -> None:
+    """Keys, limits and the upstream change under an answer that runs."""
+    old, new = Waiting(answer(WORDS)), ScriptedUpstream(answer(["a", " b"]))
+    app: list[web.Application] = []
+    async with old.running(), new.running():
+
+        def settings_with(url: str, *keys: dict[str, Any], streams: int = 9) -> Settings:
+            values = {"server.port": 0, "upstream.base_url": url, "upstream.api_key": "sk-o"}
+            return load_settings(None, values | {"auth.keys": list(keys), "server.max_streams": streams}, {})
+
+        alice, bob = ({"name": name, "sha256": digest_of(f"weir-{name}")} for name in ("alice", "bob"))
+        settings = settings_with(old.url, alice, bob)
+        async with running(settings, ScriptedGuard(), app.append) as port:
+            current, url = app[0][CURRENT], f"http://127.0.0.1:{port}"
+
+            async def asked_by(name: str) -> Reply:
+                return await ask(url, http_request(stream=True, headers={"x-api-key": f"weir-{name}"}))
+
+            async with connected(url) as client:
+                await client.send(http_request(stream=True, headers={"x-api-key": "weir-bob"}))
+                await client.read_until(b" two")
+                changed = settings_with(new.url, alice | {"max_streams": 1}, streams=1)
+                current.adopt(changed)
+                assert (await asked_by("bob")).status == 401
+                assert (await asked_by("alice")).error["code"] == "overloaded"
+                current.adopt(settings_with(new.url, alice | {"max_streams": 1}))
+                assert read((await asked_by("alice")).body).content == "a b"
+                old.goes_on.set()
+                assert read((await client.reply()).body).content == TEXT
+            current.adopt(settings_with(new.url, alice | {"requests_per_minute": 1}))
+            assert (await asked_by("alice")).status == 200
+            assert (await asked_by("alice")).error["limit"] == "requests_per_minute"
+    assert len(old.requests) == 1
+
+
 async def test_what_cannot_be_used_leaves_the_last_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+    upstream = {"base_url": "http://a", "api_key": "sk-ours"}
+    keys = [{"name": "a", "sha256": "0" * 64}]
+    public = Settings.model_validate({"server": {"host": "::"}, "auth": {"keys": keys}, "upstream": upstream})
+
     async def line_of(found: Settings | Exception) -> str:
         def read_again() -> Settings:
             if isinstance(found, Exception):
                 raise found
             return found
 
-        reloader = Reloader(read_again, Settings())
+        reloader = Reloader(read_again, public)
         async with reloading(reloader):
             return await asked(reloader, caplog)
 
@@ -145,10 +199,11 @@ async def test_what_cannot_be_used_leaves_the_last_good_ones(caplog: pytest.LogC
     assert await line_of(ConfigError("a.\nb.")) == f"{kept}a. b."
     assert (await line_of(ValueError("canary"))).startswith(f"{kept}internal: ValueError at test_reload.py")
     assert caplog.records[-1].levelno == logging.ERROR
-    several = {"a": UpstreamSettings(name="a", base_url="http://a")}
-    rules = [{"policy": "default", "upstreams": ["a"]}]
-    found = Settings.model_validate({"upstream_tables": several, "rules": rules})
-    assert await line_of(found) == f'{kept}[[rules]] upstreams names no upstream, "a"; there are default.'
+    # What is right for the address in the file may be wrong for the one that is listened on.
+    found = Settings.model_validate({"upstream": upstream})
+    assert "there are no keys: whoever finds the port" in await line_of(found)
+    found = Settings.model_validate({"upstream": {}, "auth": {"keys": keys}})
+    assert "weir serve needs an upstream" in await line_of(found)
 
 
 async def test_k4_a_signal_has_the_file_read_again_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
@@ -199,7 +254,3 @@ async def test_k4_a_signal_has_the_file_read_again_and_a_bad_one_changes_nothing
         assert await process.wait() == 0
     assert "canary" not in rest
     assert "Traceback" not in rest
-
-
-def test_a_terminal_is_there_or_not() -> None:
-    assert has_terminal() in (True, False)

@@ -9,11 +9,11 @@ from proxy.config import ConfigError, load_settings
 from proxy.errors import ApiError
 from proxy.policy_settings import PolicySettings
 from proxy.settings import Settings, UpstreamSettings
-from proxy.upstreams import open_upstreams, takes_client_key
+from proxy.upstreams import takes_client_key
 from tests.doors import DOORS, Door
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
-from tests.servers import recorded, weir_before
+from tests.servers import opened, recorded, weir_before
 from tests.sockets import ask, http_request, timed
 
 JSON = "application/json"
@@ -71,15 +71,15 @@ def settings_of(*models: tuple[str, ...] | None) -> Settings:
     ],
 )
 async def test_the_first_pattern_that_matches_picks_the_upstream(model: str, expected: str) -> None:
-    async with open_upstreams(settings_of(("a-*", "?b"), ("b", "ab"), None)) as upstreams:
+    async with opened(settings_of(("a-*", "?b"), ("b", "ab"), None)) as upstreams:
         assert upstreams.of_model(model).name == expected
 
 
 async def test_a_default_may_stand_anywhere_and_a_model_of_nobody_is_not_found() -> None:
-    async with open_upstreams(settings_of(None, ("b",))) as upstreams:
+    async with opened(settings_of(None, ("b",))) as upstreams:
         assert (upstreams.of_model("b").name, upstreams.of_model("c").name) == ("1", "0")
         assert upstreams.of_stored().name == "0"
-    async with open_upstreams(settings_of(("a",), ("b",))) as upstreams:
+    async with opened(settings_of(("a",), ("b",))) as upstreams:
         assert upstreams.of_stored().name == "0"
         with pytest.raises(ApiError) as caught:
             upstreams.of_model("c")
@@ -87,7 +87,7 @@ async def test_a_default_may_stand_anywhere_and_a_model_of_nobody_is_not_found()
 
 
 async def test_a_pattern_of_many_stars_costs_nothing() -> None:
-    async with open_upstreams(settings_of(("*a" * 30 + "b",))) as upstreams:
+    async with opened(settings_of(("*a" * 30 + "b",))) as upstreams:
         with timed(0.5), pytest.raises(ApiError):
             upstreams.of_model("a" * 256)
 

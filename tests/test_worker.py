@@ -11,7 +11,8 @@ import msgspec
 
 from proxy.config import load_settings
 from proxy.settings import Settings
-from proxy.worker import READY, Said
+from proxy.shared_usage import SharedMemory
+from proxy.worker import LISTENING, READY, Said, Start
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
@@ -29,24 +30,27 @@ def settings_of(url: str, **more: Any) -> Settings:
 
 @asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    memory = SharedMemory(1)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy.worker"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 22,
+        pass_fds=(memory.fd,),
         env=environment(),
         cwd=ROOT,
     )
     try:
-        tell(process, settings)
+        tell(process, Start(settings, False, memory.fd, 1, 0))
         yield process
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+        memory.close()
 
 
-def tell(process: asyncio.subprocess.Process, order: Settings | int) -> None:
+def tell(process: asyncio.subprocess.Process, order: Start | Settings | int) -> None:
     assert process.stdin is not None
     process.stdin.write(pickle.dumps(order))
 
@@ -60,7 +64,7 @@ async def heard(process: asyncio.subprocess.Process) -> Said:
 async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() -> None:
     upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
     async with upstream.running(), started(settings := settings_of(upstream.url)) as process:
-        assert await heard(process) == Said(READY)
+        assert [await heard(process) for _ in range(2)] == [Said(LISTENING), Said(READY)]
         url = f"http://127.0.0.1:{settings.server.port}"
         tell(process, settings.model_copy(update={"policy": settings.policy.model_copy(update={"name": "other"})}))
         tell(process, 7)

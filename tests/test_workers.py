@@ -6,18 +6,20 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from proxy.config import ConfigError, load_settings
+from proxy.identity import digest_of
 from proxy.settings import ServerSettings, Settings
 from proxy.workers import held_port, settings_of_workers
-from tests.crews import children, serving, until_dead
+from tests.crews import children, holders, serving, until_dead
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
-from tests.fakes import ScriptedGuard, ScriptedUpstream
+from tests.fakes import ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import Reply, ask
+from tests.sockets import Client, Reply, ask, connected, http_request
 
 TEXT = "".join(WORDS)
 
@@ -58,7 +60,7 @@ def test_workers_get_the_port_and_no_door_for_operators() -> None:
     settings = load_settings(
         overrides={"admin.port": 9464, "guard.address": "unix:/g", "server.workers": 2}, environ={}
     )
-    found = settings_of_workers(settings, 5000, ScriptedGuard())
+    found = settings_of_workers(settings, 5000)
     assert (found.server.port, found.server.reuse_port, found.admin.port) == (5000, True, None)
     assert found.guard.address == "unix:/g"
     assert settings.server.port == Settings().server.port
@@ -81,6 +83,62 @@ async def test_a_worker_that_cannot_start_ends_all_with_its_sentence() -> None:
         _, said = await process.communicate()
     assert said.decode().splitlines() == ["[records] file: there is no folder /no/such/folder."]
     assert process.returncode == 2
+
+
+async def test_b17_limits_of_keys_and_a_reload_hold_over_all_workers(tmp_path: Path) -> None:
+    """Ten are allowed: ten of forty run, over two workers. One dies and its share is free; a key is taken back."""
+    upstream = ScriptedUpstream(answer(WORDS), stall_at=3)
+    keys = {"alice": "max_streams = 10", "bob": ""}
+    tables = {
+        name: f'[[auth.keys]]\nname = "{name}"\nsha256 = "{digest_of(f"weir-{name}")}"\n{limit}\n'
+        for name, limit in keys.items()
+    }
+    file = tmp_path / "weir.toml"
+    file.write_text("".join(tables.values()))
+    flags = ("--port", "0", "--workers", "2", "--config", str(file), "--upstream-key", "sk-ours")
+    async with (
+        upstream.running(),
+        serving(f"{upstream.url}/v1", *flags, WEIR_ADMIN__PORT=str(admin := free_port())) as server,
+        AsyncExitStack() as stack,
+    ):
+
+        async def heads(count: int, key: str = "weir-alice") -> list[tuple[Client, bytes]]:
+            """As many at once, each on a connection of its own, up to its first word or its refusal."""
+            clients = [await stack.enter_async_context(connected(server.url)) for _ in range(count)]
+            for client in clients:
+                await client.send(http_request(stream=True, headers={"x-api-key": key}))
+            for client in clients:
+                await client.read_until(b"}")
+            return [(client, client.received[:12]) for client in clients]
+
+        first = await heads(40)
+        running = [client for client, head in first if head.endswith(b"200")]
+        assert len(running) == 10
+        assert sum(head.endswith(b"429") for _, head in first) == 30
+        assert sum(head.endswith(b"200") for _, head in await heads(3, "weir-bob")) == 3
+
+        held = holders(int(server.url.rpartition(":")[2]), server.workers)
+        dying = max(held.values(), key=lambda pid: sum(held.get(client.port) == pid for client in running))
+        died = [client for client in running if held[client.port] == dying]
+        os.kill(dying, signal.SIGKILL)
+        await server.said(b"a worker died (SIGKILL) and is replaced")
+        async with asyncio.timeout(60):
+            while len(server.workers) < 2 or b" weir_workers 2.0" not in b" " + (await told(admin)):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        second = await heads(20)
+        assert sum(head.endswith(b"200") for _, head in second) == len(died)
+
+        file.write_text(tables["alice"])
+        reply = await ask(f"http://127.0.0.1:{admin}", http_request(b"", path="/reload", headers={"Host": "localhost"}))
+        assert (reply.status, reply.json) == (200, {"changed": ["[auth] keys"], "needs_restart": []})
+        async with asyncio.timeout(30):  # until each worker has heard of it
+            while not all(head.endswith(b"401") for _, head in await heads(10, "weir-bob")):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+async def told(admin: int) -> bytes:
+    request = http_request(b"", method="GET", path="/metrics", headers={"Host": "localhost"})
+    return b" ".join((await ask(f"http://127.0.0.1:{admin}", request)).body.splitlines())
 
 
 async def test_k2_one_process_hands_its_port_to_the_next_under_load() -> None:

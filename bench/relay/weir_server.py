@@ -12,10 +12,13 @@ from contextlib import contextmanager
 import uvloop
 
 from bench.relay.serving import until_terminated
-from proxy.app import keep_what_is_loaded, open_guard, record_log, running
+from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.protocol import Guard, GuardInfo, GuardStream, Health
+from proxy.guards import open_guard
+from proxy.log import record_log
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
+from proxy.serving import keep_what_is_loaded
 from proxy.settings import Settings
 
 WINDOW_TOKENS = 1 << 20

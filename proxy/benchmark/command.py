@@ -13,7 +13,6 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proxy.app import event_loop_factory
 from proxy.benchmark.figures import Figures
 from proxy.benchmark.guards import engine_settings, load, open_guard
 from proxy.benchmark.measure import Bench, Tell
@@ -24,6 +23,7 @@ from proxy.benchmark.sizes import Sizes
 from proxy.guard.protocol import GuardError
 from proxy.guard.supervisor import Config
 from proxy.guards import CAN_FORK
+from proxy.serving import event_loop_factory
 from proxy.settings import GuardSettings
 
 FAILED, BAD_INPUT = 1, 2

@@ -17,8 +17,9 @@ from proxy.console.search import read_search
 from proxy.errors import GUARD_FAILED, ApiError, Fault
 from proxy.exchange import Service
 from proxy.guard.protocol import GuardError, SequenceTooLong
-from proxy.handlers import ADMISSION, METRICS, SERVICE
+from proxy.handlers import ADMISSION, CURRENT, METRICS
 from proxy.incoming import read_request
+from proxy.loading import refuse_while_loading
 from proxy.moderate import BadConversation
 from proxy.request_body import BadRequest
 from proxy.settings import UpstreamSettings
@@ -61,7 +62,10 @@ class Console:
 
     @property
     def _service(self) -> Service:
-        return self._public[SERVICE]
+        """Raises ApiError while there is no guard yet."""
+        found = self._public[CURRENT].now
+        refuse_while_loading(found.guard)
+        return found
 
     async def about(self, _: web.Request) -> web.StreamResponse:
         """What does not change while the page is open, but for a reload of the settings."""

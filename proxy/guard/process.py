@@ -58,6 +58,7 @@ class ProcessGuard(RemoteGuard):
         self._config = msgspec.structs.replace(config, path=str(self._folder / "guard.sock"))
         super().__init__(Address(path=self._config.path), "", config.settings)
         self._process: asyncio.subprocess.Process | None = None
+        self._is_loaded = False
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -90,6 +91,9 @@ class ProcessGuard(RemoteGuard):
                 await self._watcher
         await super().close()
         if self._process is not None:
+            if not self._is_loaded:  # it hears nothing, and has nobody to say farewell to
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
             await _stop(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -109,6 +113,7 @@ class ProcessGuard(RemoteGuard):
         report = msgspec.json.decode(line, type=Report) if line else Report(error="its process died at once")
         if report.error:
             raise GuardUnavailable(report.error)
+        self._is_loaded = True
 
     async def _watch(self) -> None:
         """Start the process again when it is gone. Its engine it replaces itself."""

@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from proxy.guard.devices import make_runner
 from proxy.guard.door import GuardDoor
@@ -12,6 +16,8 @@ from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
 from proxy.guard.protocol import GuardInfo, GuardUnavailable
 from proxy.guard.settings import GuardSettings
+
+T = TypeVar("T")
 
 
 async def start_guard(
@@ -28,10 +34,28 @@ async def start_guard(
     `model` is "embedded", a folder, or a hub id; see `loader.load_guard` for the rest.
     The caller closes it. Raises GuardUnavailable (CheckpointError is one) with the reason.
     """
-    loaded = await asyncio.to_thread(load_guard, model, revision=revision, dtype=dtype, device=device, sha256=sha256)
+    loaded = await in_thread(partial(load_guard, model, revision=revision, dtype=dtype, device=device, sha256=sha256))
     guard = LocalGuard(loaded, settings)
     await check_guard(guard)
     return guard
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Its result or exception. Unlike one of the pool's, the thread holds up no end of the program."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as exc:
+            result.set_exception(exc)
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="weir-load", daemon=True).start()
+    await done.wait()
+    return result.result()
 
 
 async def check_guard(guard: GuardDoor) -> None:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from proxy.errors import place_of
 from proxy.records import Record
@@ -79,6 +80,10 @@ class RecordWriter:
                 self._queue.append(record)
                 self._bytes += record.bytes_held
                 self._change.notify()
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Star these out as well, wherever they are said."""
+        self._redactor = self._redactor.also(secrets)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Write what is queued, if that can be done in time."""

@@ -10,7 +10,7 @@ from tests.test_metrics import record
 
 
 def test_counters_are_summed_by_one_label() -> None:
-    metrics = Metrics(ScriptedGuard())
+    metrics = Metrics(ScriptedGuard)
     flagged = Note("content", 0, 4, "Unsafe", "Violent", 0.9)
     channel = ChannelRecord(0, "content", received=10, scanned=8, delivered=9, tokens=3, flagged=flagged)
     for endpoint in ("/v1/chat/completions", "/v1/messages"):
@@ -32,7 +32,7 @@ def test_counters_are_summed_by_one_label() -> None:
 
 
 def test_nothing_has_happened_yet() -> None:
-    found = live_of(Metrics(ScriptedGuard()))
+    found = live_of(Metrics(ScriptedGuard))
     assert found["requests"] == found["cuts"] == found["errors"] == {}
     assert found["tokens"] == found["streams"] == 0
     assert found["guard_lag"][-1] == (None, 0)
@@ -43,7 +43,7 @@ def test_the_engine_tells_its_single_numbers() -> None:
         def metrics(self) -> EngineMetrics:
             return EngineMetrics(streams=3, restarts=1)
 
-    engine = live_of(Metrics(Counting()))["engine"]
+    engine = live_of(Metrics(Counting))["engine"]
     assert engine["streams"] == 3
     assert engine["restarts"] == 1
     assert "step_seconds" not in engine

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from proxy.config import load_settings
 from proxy.console.page import FILES, POLICY, body_of
 from proxy.console.playground import MAX_BODY_BYTES
 from proxy.console.routes import MAX_JUDGED, MAX_SEARCHES, Console
-from proxy.handlers import SERVICE
+from proxy.handlers import CURRENT
 from proxy.records import ChannelRecord, RequestOutcome
 from proxy.store.sqlite import SqliteFile
 from proxy.store.writer import RecordWriter
@@ -199,7 +200,7 @@ async def test_without_a_store_records_say_so() -> None:
 async def test_records_are_found_and_opened(tmp_path: Path) -> None:
     file = tmp_path / "records.db"
     async with console(records__file=str(file)) as (url, app):
-        writer = app[SERVICE].records
+        writer = app[CURRENT].now.records
         assert writer is not None
         for number, outcome in enumerate([RequestOutcome.CUT, RequestOutcome.COMPLETE]):
             one = record(outcome=outcome, model="gpt-5", channels=[ChannelRecord(0, "content", 9, 9, 9, 3)])
@@ -238,15 +239,17 @@ async def test_few_searches_run_at_once_and_no_slow_disk_holds_up_the_loop(tmp_p
     file = tmp_path / "records.db"
     os.mkfifo(file)  # opening it waits for somebody who writes
     async with console() as (url, app):
-        app[SERVICE].records = RecordWriter(SqliteFile(tmp_path / "other.db"), keep_days=1, max_bytes=1 << 20)
-        settings = app[SERVICE].settings.records.model_copy(update={"file": file})
-        app[SERVICE].settings = app[SERVICE].settings.model_copy(update={"records": settings})
+        writer = RecordWriter(SqliteFile(tmp_path / "other.db"), keep_days=1, max_bytes=1 << 20)
+        current = app[CURRENT]
+        records = current.now.settings.records.model_copy(update={"file": file})
+        settings = current.now.settings.model_copy(update={"records": records})
+        current.now = replace(current.now, settings=settings, records=writer)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             asked = [group.create_task(get(url, "/console/records")) for _ in range(MAX_SEARCHES + 1)]
             [first], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             assert (first.result().status, first.result().error["code"]) == (429, "overloaded")
             assert (await get(url, "/console/live")).status == 200
             assert not any(one.done() for one in waiting)
-            writer = os.open(file, os.O_RDWR)
-        os.close(writer)
+            end = os.open(file, os.O_RDWR)
+        os.close(end)
         assert {one.result().status for one in waiting} == {503}

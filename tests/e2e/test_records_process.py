@@ -35,6 +35,7 @@ def serving(url: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str
     )
     try:
         assert process.stderr is not None
+        assert process.stderr.readline().startswith("loading the guard")
         line = process.stderr.readline()
         yield process, line.split(" ")[2].partition("/v1")[0]
     finally:

@@ -1,17 +1,23 @@
 """Section K of docs/reliability.md: how a server ends."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from proxy.app import running
 from proxy.config import load_settings
+from proxy.handlers import CURRENT, PUBLIC, metrics_of
+from proxy.identity import digest_of
+from proxy.loading import Loading
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream
@@ -80,6 +86,61 @@ async def test_k2_a_rolling_restart_loses_no_request() -> None:
     assert all(reply.is_complete and events(reply).content == TEXT for reply in replies)
 
 
+async def test_k6_while_the_guard_loads_every_door_is_a_503_and_nothing_passes_unjudged() -> None:
+    upstream, guard = ScriptedUpstream(answer(WORDS)), ScriptedGuard()
+    app: list[web.Application] = []
+    async with upstream.running():
+        values = {"server.port": 0, "upstream.base_url": upstream.url, "guard.on_failure": "open"}
+        values |= {"policy.on_flag": "monitor", "passthrough.allow": "files"}  # no setting lets anything through
+        values |= {"auth.keys": [{"name": "a", "sha256": digest_of("weir-a")}], "upstream.api_key": "sk-ours"}
+        settings = load_settings(overrides=values, environ={})
+        async with running(settings, Loading(), app.append) as port, connected(f"http://127.0.0.1:{port}") as client:
+            url, key = f"http://127.0.0.1:{port}", {"x-api-key": "weir-a"}
+            for path, status in (("/healthz", 200), ("/readyz", 503)):
+                assert (await ask(url, http_request(b"", method="GET", path=path))).status == status
+            for route in app[0].router.routes():
+                assert route.resource is not None
+                path = route.resource.canonical.replace("{response_id}", "resp_1").replace("{id0}", "f-1")
+                if path in PUBLIC:
+                    continue
+                reply = await ask(url, http_request(method=route.method, path=path, headers=key))
+                assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "starting", "3"), path
+                assert (await ask(url, http_request(method=route.method, path=path))).status == 401
+            assert b'weir_errors_total{code="starting"}' in metrics_of(app[0]).text()
+            assert upstream.requests == []
+            await client.send(http_request(headers=key))
+            assert (await client.reply()).status == 503
+            app[0][CURRENT].arrive(guard)
+            client.received = b""
+            await client.send(http_request(headers=key, stream=True))  # the same connection
+            assert events(await client.reply()).content == TEXT
+            assert (await ask(url, http_request(b"", method="GET", path="/readyz"))).status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_k6_a_server_listens_while_its_guard_loads_and_stops_at_once(workers: int, tmp_path: Path) -> None:
+    """The guard's first file is a pipe into which nobody writes."""
+    os.mkfifo(tmp_path / "config.json")
+    flags = ("--port", "0", "--workers", str(workers), "--guard", str(tmp_path), "--upstream", "http://127.0.0.1:9")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "serve", *flags),
+        env=environment(WEIR_SERVER__PRE_STOP_SECONDS="600", WEIR_SERVER__DRAIN_SECONDS="600"),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(300):
+        assert process.stderr is not None
+        line = (await process.stderr.readline()).decode()
+        url = "http://" + line.split("until then ")[1].split()[0]
+        for path, status in (("/healthz", 200), ("/readyz", 503)):
+            assert (await ask(url, http_request(b"", method="GET", path=path))).status == status
+        reply = await ask(url)
+        assert (reply.status, reply.error["code"]) == (503, "starting")
+        process.send_signal(signal.SIGTERM)
+        rest = await process.stderr.read()
+        assert (await process.wait(), rest) == (0, b"")
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -99,7 +160,8 @@ async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
             stderr=asyncio.subprocess.PIPE,
         )
         assert process.stderr is not None
-        line = (await process.stderr.readline()).decode()
+        while not (line := (await process.stderr.readline()).decode()).startswith("weir "):
+            assert line
         url = line.split()[2].removesuffix("/v1")
         ready = await ask(url, http_request(b"", method="GET", path="/readyz"))
         assert ready.status == 200

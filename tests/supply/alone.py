@@ -71,6 +71,7 @@ async def watched(folder: Path) -> dict[str, Any]:
         )
         try:
             assert process.stderr is not None
+            await process.stderr.readline()  # it loads
             found = re.search(r"http://[0-9.]+:[0-9]+", first := (await process.stderr.readline()).decode())
             assert found is not None, first
             async with asyncio.timeout(20):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.app import serve
 from proxy.config import load_settings
 from proxy.records import Record
 from proxy.redaction import Redactor
+from proxy.serving import serve
 from proxy.telemetry.exporter import BATCH_REQUESTS, Telemetry, open_telemetry, require_exporter
 from proxy.telemetry.spans import Span
 from proxy.telemetry_settings import TelemetrySettings
