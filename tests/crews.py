@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.reliability.environment import ROOT, environment
+from tests.sockets import PATIENCE_SECONDS
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Serving:
 
     async def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(3 * PATIENCE_SECONDS):
             return await self.process.wait()
 
 
@@ -83,7 +84,7 @@ def holders(server_port: int, pids: Iterable[int]) -> dict[int, int]:
     return found
 
 
-async def until_dead(pids: Iterable[int], seconds: float = 30.0) -> None:
+async def until_dead(pids: Iterable[int], seconds: float = 3 * PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while any(is_alive(pid) for pid in pids):  # noqa: ASYNC110 (nobody tells of another's child)
             await asyncio.sleep(0.05)

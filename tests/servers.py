@@ -16,6 +16,7 @@ from proxy.guard.protocol import Guard
 from proxy.settings import Settings
 from proxy.upstreams import Upstreams, make_upstreams
 from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream
+from tests.sockets import PATIENCE_SECONDS
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Records(logging.Handler):
 
     async def next(self) -> Any:
         """The newest record, as soon as there is one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self._more.wait()
         self._more.clear()
         return json.loads(self.lines[-1])

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.admission import Admission
 from proxy.errors import ApiError
+from tests.sockets import PATIENCE_SECONDS
 
 
 async def test_what_is_too_many_is_refused_at_once() -> None:
@@ -36,19 +37,19 @@ async def test_draining_waits_for_what_ends_in_time_and_ends_the_rest() -> None:
         except ApiError as exc:
             ends.append(str(exc.code))
 
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         group.create_task(run(0.05))
         group.create_task(run(3600))
         await asyncio.sleep(0)
         assert admission.running == 2
-        await admission.drain(0.2)
+        await admission.drain(0.5)
         assert admission.is_draining
         assert admission.running == 0
     assert ends == ["finished", "shutting_down"]
 
 
 async def test_draining_does_not_wait_for_nothing() -> None:
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await Admission(1).drain(3600)
 
 

@@ -10,7 +10,7 @@ from proxy.config import load_settings
 from proxy.connections import HTTP_LINES_A_SECOND
 from proxy.settings import Settings
 from tests.fakes import ScriptedGuard
-from tests.sockets import ask, connected
+from tests.sockets import PATIENCE_SECONDS, ask, connected
 
 
 def settings_of(**overrides: Any) -> Settings:
@@ -33,7 +33,7 @@ async def test_a_connection_that_says_garbage_is_told_so_and_closed(caplog: pyte
 async def test_a_head_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.connections.IDLE_CONNECTION_SECONDS", 0.3)
     async with running(settings_of(), ScriptedGuard()) as port, connected(f"http://127.0.0.1:{port}") as client:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ")
             assert await client.closed() == b""
 

@@ -19,6 +19,7 @@ from proxy import __version__
 from proxy.cli import KEYS, main
 from proxy.config import FLAGS
 from tests.guard.checkpoints import small_checkpoint
+from tests.sockets import PATIENCE_SECONDS, free_port
 
 ROOT = Path(__file__).parent.parent
 QWEN_VOCABULARY = 151936
@@ -45,16 +46,9 @@ def weir(*arguments: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE_SECONDS,
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_help_is_quick_and_shows_commands_and_exit_statuses() -> None:
@@ -92,7 +86,9 @@ def test_colours_are_for_terminals_that_want_them(surroundings: dict[str, str], 
     arguments = [sys.executable, "-m", "proxy", "doctor", "--mode", "strct"]
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environ = plain | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | surroundings
-    piped = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    piped = subprocess.run(
+        arguments, env=environ, capture_output=True, text=True, timeout=5 * PATIENCE_SECONDS, check=False
+    )
     assert piped.returncode == 1
     assert "fail  settings" in piped.stdout
     assert "\x1b" not in piped.stdout + piped.stderr
@@ -227,7 +223,7 @@ def test_serve_says_where_it_listens_and_stops_at_a_signal(guard: list[str]) -> 
         assert f"; until then 127.0.0.1:{port} answers with 503" in process.stderr.readline()
         assert f"http://127.0.0.1:{port}/v1" in process.stderr.readline()
         assert "small@" in process.stderr.readline()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_SECONDS) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()

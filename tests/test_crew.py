@@ -17,8 +17,7 @@ from tests.crews import Serving, holders, serving, until_dead
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
-from tests.sockets import Reply, ask, connected, http_request
-from tests.test_workers import free_port
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="which process has a connection is read from /proc")
@@ -41,7 +40,7 @@ class Streams:
 
     async def run(self, disturb: Callable[["Streams"], None]) -> None:
         """All have begun, then it is disturbed, then all end."""
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(5 * PATIENCE_SECONDS), asyncio.TaskGroup() as group:
             for _ in range(self._count):
                 group.create_task(self._one())
             while self._begun < self._count:  # noqa: ASYNC110 (a number that the loop changes)
@@ -97,7 +96,7 @@ async def test_k3_the_death_of_a_worker_or_the_engine_harms_no_other_stream(tmp_
             port for port in first.replies if first.holders[port] != killed[0]
         ]
         await server.said(b"a worker died (SIGKILL) and is replaced")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(5 * PATIENCE_SECONDS):
             while (told := await numbers(operators))["weir_workers"] < 3:  # noqa: ASYNC110 (of others)
                 await asyncio.sleep(0.1)
         assert told["weir_worker_deaths_total"] == 1
@@ -115,7 +114,7 @@ async def test_k3_the_death_of_a_worker_or_the_engine_harms_no_other_stream(tmp_
         await third.run(lambda _: server.process.send_signal(signal.SIGTERM))
         assert all(third.whole(port) for port in third.replies)
         assert {reply.headers["x-weir-policy"] for reply in third.replies.values()} == {"new"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(3 * PATIENCE_SECONDS):
             assert await server.process.wait() == 0
         await until_dead(before | server.workers)
     kept = sqlite3.connect(tmp_path / "r.db").execute("SELECT count(*) FROM records").fetchone()[0]

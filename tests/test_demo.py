@@ -32,7 +32,7 @@ async def test_the_scripted_model_serves_alone_until_a_signal() -> None:
         sys.executable, "-m", "proxy", "demo", "--scripted-llm", "0", stdout=asyncio.subprocess.PIPE
     )
     assert llm.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         first = (await llm.stdout.readline()).decode()
         url = first.removeprefix("A scripted LLM: ").strip()
         async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:

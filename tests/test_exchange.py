@@ -22,7 +22,7 @@ from proxy.settings import ServerSettings
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import opened
-from tests.sockets import ASK
+from tests.sockets import ASK, PATIENCE_SECONDS
 
 TEXT = "".join(WORDS)
 Made = tuple[Exchange, Record]
@@ -91,7 +91,7 @@ async def test_leaving_before_the_end_is_a_client_gone() -> None:
     upstream = ScriptedUpstream(answer(WORDS), stall_at=4)
     async with exchange(upstream, ScriptedGuard()) as (made, record):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(0.4):
                 await run(made)
     assert record.outcome is RequestOutcome.CLIENT_GONE
     assert record.scanned is Scanned.FULL
@@ -109,7 +109,7 @@ async def test_a_blocked_prompt_frees_the_upstream(check: str) -> None:
     assert record.scanned is Scanned.FULL
     assert len(upstream.requests) == (check == "parallel")
     if check == "parallel":
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await upstream.left.wait()
 
 
@@ -130,7 +130,7 @@ async def test_a_blocked_prompt_can_be_answered(stream: bool) -> None:
 
 async def test_when_both_sides_fail_one_error_comes_out() -> None:
     guard = ScriptedGuard(prompt_fault="raise", prompt_delay=0.05)
-    async with exchange(ScriptedUpstream(first_byte_delay=9), guard, upstream__first_byte_seconds=0.05) as (made, _):
+    async with exchange(ScriptedUpstream(first_byte_delay=3600), guard, upstream__first_byte_seconds=0.05) as (made, _):
         with pytest.raises(ApiError) as caught:
             await made.begin()
     assert caught.value.status in (503, 504)
@@ -143,7 +143,7 @@ async def test_a_request_that_is_cancelled_while_both_sides_work_frees_both() ->
             task = group.create_task(made.begin())
             await upstream.asked.wait()
             task.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await upstream.left.wait()
     assert record.scanned is Scanned.NONE
 

@@ -10,7 +10,7 @@ from proxy.config import ConfigError, load_settings
 from proxy.identity import digest_of
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 from tests.servers import recorded, weir, weir_before
-from tests.sockets import ask, connected, http_request, timed
+from tests.sockets import PATIENCE_SECONDS, ask, connected, http_request, timed
 from tests.test_upload import BINARY, FORM, UPLOAD, chunked
 
 ALL = (
@@ -167,7 +167,7 @@ async def test_an_upstream_that_breaks_is_told_and_no_end_is_made_up(resets: boo
 async def test_an_answer_that_stalls_is_broken_off_at_the_idle_deadline() -> None:
     upstream = ScriptedUpstream([b"x", b"y"], stall_at=1, content_type="audio/mpeg")
     async with weir(upstream, passthrough__allow="audio", upstream__idle_seconds=0.2) as server:
-        with timed(3):
+        with timed():
             reply = await ask(server.url, http_request(path="/v1/audio/speech"))
     assert (reply.body, reply.is_complete) == (b"x", False)
 
@@ -178,7 +178,7 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_is_let_go() ->
         with recorded() as records:
             async with connected(server.url, receive_buffer=4096) as client:
                 await client.send(http_request(path="/v1/audio/speech"))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     await upstream.left.wait()
         record = await records.next()
     assert record["outcome"] == "client_gone"

@@ -56,6 +56,6 @@ def test_our_own_keys_go_wherever_they_are(before: str, secret: str, after: str)
 
 def test_no_text_makes_it_slow() -> None:
     for text in ("a" * 262_144, "eyJ" + "a." * 130_000, "://a:" * 50_000, "sk-" * 80_000, "token: " * 37_000):
-        begin = time.perf_counter()
+        begin = time.process_time()
         Redactor().redact(text)
-        assert time.perf_counter() - begin < 2
+        assert time.process_time() - begin < 2

@@ -23,7 +23,7 @@ from proxy.settings import Settings, UpstreamSettings
 from tests.driver import WORDS, answer, read
 from tests.fakes import CONTROVERSIAL, ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import Reply, ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, http_request
 
 TEXT = "".join(WORDS)
 
@@ -100,7 +100,7 @@ async def asked(reloader: Reloader, caplog: pytest.LogCaptureFixture) -> str:
     """The line that a reload writes."""
     caplog.clear()
     reloader.asked.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not caplog.messages:  # noqa: ASYNC110  # a log has no event
             await asyncio.sleep(0.005)
     [line] = caplog.messages
@@ -210,7 +210,7 @@ async def test_k4_a_signal_has_the_file_read_again_and_a_bad_one_changes_nothing
     """A server of its own, five files one after another, and a signal behind each."""
     file = tmp_path / "weir.toml"
     upstream = ScriptedUpstream(answer(WORDS))
-    async with asyncio.timeout(60), upstream.running():
+    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running():
         good = f'[upstream]\nbase_url = "{upstream.url}"\n[server]\nport = 0\n[policy]\nname = "NAME"\n'
         file.write_text(good.replace("NAME", "first"))
         process = await asyncio.create_subprocess_exec(

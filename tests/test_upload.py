@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 from tests.servers import recorded, weir
-from tests.sockets import Reply, ask, connected, http_request, timed
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, http_request, timed
 from tests.wire import cut
 
 BINARY = bytes(range(256)) * 40
@@ -41,7 +41,7 @@ async def test_a_client_that_stalls_or_leaves_within_its_upload_costs_nothing() 
     upstream = ScriptedUpstream([b"{}"])
     half = http_request(UPLOAD, path="/v1/files", headers=FORM)[:-5000]
     async with weir(upstream, passthrough__allow="files", passthrough__idle_seconds=0.2) as server:
-        with recorded() as records, timed(3):
+        with recorded() as records, timed():
             reply = await ask(server.url, half)
         assert (reply.status, reply.error["code"]) == (408, "request_timeout")
         assert (await records.next())["outcome"] == "refused"
@@ -49,7 +49,7 @@ async def test_a_client_that_stalls_or_leaves_within_its_upload_costs_nothing() 
             with recorded() as records:
                 async with connected(server.url) as client:
                     await client.send(half)
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # the upload has begun
                     client.leave(reset=reset)
                 assert (await records.next())["outcome"] == "client_gone"
     assert upstream.requests == []  # half a file is none
@@ -57,15 +57,15 @@ async def test_a_client_that_stalls_or_leaves_within_its_upload_costs_nothing() 
 
 async def test_a_slow_upload_is_not_the_upstreams_delay() -> None:
     upstream = ScriptedUpstream([b"{}"])
-    async with weir(upstream, passthrough__allow="files", upstream__first_byte_seconds=0.3) as server:
+    async with weir(upstream, passthrough__allow="files", upstream__first_byte_seconds=0.5) as server:
         async with connected(server.url) as client:
             raw = http_request(UPLOAD, path="/v1/files")
             for part in cut(raw, len(raw) // 6 + 1):
                 await client.send(part)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.15)
             assert (await client.reply()).status == 200
-        upstream.first_byte_delay = 30
-        with timed(3):
+        upstream.first_byte_delay = 3600
+        with timed():
             assert (await ask(server.url, http_request(UPLOAD, path="/v1/files"))).status == 504
 
 
@@ -81,7 +81,7 @@ async def test_an_upstream_that_answers_before_the_upload_has_ended_is_heard() -
 
     async with weir(Hasty(), passthrough__allow="files") as server, connected(server.url) as client:
         await client.send(http_request(UPLOAD * 500, path="/v1/files")[:2000])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             reply = await client.reply()
     assert (reply.status, reply.body) == (403, b"no")
 
@@ -90,11 +90,11 @@ async def test_an_upstream_that_does_not_read_stops_the_client_and_is_given_up()
     class Deaf(RawUpstream):
         async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     size, sent = 64 << 20, 0
     limits: dict[str, Any] = {"passthrough__allow": "files", "upstream__first_byte_seconds": 0.5}
-    async with weir(Deaf(), **limits) as server, connected(server.url) as client, asyncio.timeout(10):
+    async with weir(Deaf(), **limits) as server, connected(server.url) as client, asyncio.timeout(2 * PATIENCE_SECONDS):
         await client.send(http_request(b"", path="/v1/files", headers={"Content-Length": str(size)}))
 
         async def pour() -> None:

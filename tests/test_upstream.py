@@ -15,6 +15,7 @@ from proxy.settings import Dialect, UpstreamSettings
 from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
 from proxy.upstream_connection import MAX_READ_BYTES
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
+from tests.sockets import PATIENCE_SECONDS
 
 
 @asynccontextmanager
@@ -75,10 +76,17 @@ async def test_a_body_is_read_to_its_end(framing: str) -> None:
 async def test_what_came_before_a_break_is_read_before_the_break_is_told() -> None:
     async with answered(framed(b"x" * 1000, "length")[:-1]) as response:
         await asyncio.sleep(0.05)  # all is here, and so is the end of it
-        assert await response.read() == b"x" * 999
+        assert await read_of(response, 999) == b"x" * 999
         for _ in range(2):
             with pytest.raises(Fault, match="BrokenAnswer"):
                 await response.read()
+
+
+async def read_of(response: UpstreamResponse, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        found += await response.read()
+    return found
 
 
 async def test_a_body_that_does_not_end_in_time_is_a_fault() -> None:
@@ -100,7 +108,8 @@ async def test_an_upstream_that_says_nothing_is_slow_and_one_that_closes_is_gone
         await server.closed.wait()
 
 
-async def test_a_connection_serves_again_only_after_a_clean_end() -> None:
+async def test_a_connection_serves_again_only_after_a_clean_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstream.END_SECONDS", PATIENCE_SECONDS)
     scripted = ScriptedUpstream([b"data: [DONE]\n\n"])
     async with scripted.running(), upstream_at(scripted.url) as upstream:
         ports = set()
@@ -148,7 +157,7 @@ def reading(source: Source, pulse: Pulse | None = None, **limits: float) -> Any:
 
 
 async def test_silence_ends_at_the_idle_deadline_and_bytes_put_it_off() -> None:
-    read = reading(Source(0.1, 0.1, 0.1, 9), idle_seconds=0.2)
+    read = reading(Source(0.2, 0.2, 0.2, 3600), idle_seconds=0.5)
     for _ in range(3):
         assert await read() == b"x"
     with pytest.raises(Fault) as caught:
@@ -169,18 +178,18 @@ async def test_a_pulse_beats_while_the_client_gets_nothing() -> None:
     async def beat() -> None:
         beats.append(time.monotonic())
 
-    pulse = Pulse(0.05, beat)
-    read = reading(Source(0.3), pulse)
-    await read()
-    assert 3 <= len(beats) <= 6
+    begin = time.monotonic()
+    await reading(Source(0.3), Pulse(0.02, beat))()
+    assert 3 <= len(beats) <= (time.monotonic() - begin) / 0.02
     beats.clear()
-    read = reading(Source(*[0.02] * 10), pulse)
-    for _ in range(10):
+    pulse = Pulse(0.3, beat)
+    read = reading(Source(*[0.05] * 8), pulse)
+    for _ in range(8):
         await read()  # the upstream is busy, and nothing of it reaches the client
     assert beats
     beats.clear()
-    read = reading(Source(*[0.02] * 10), pulse)
-    for _ in range(10):
+    read = reading(Source(*[0.05] * 8), pulse)
+    for _ in range(8):
         pulse.put_off()
         await read()
     assert not beats
@@ -188,9 +197,9 @@ async def test_a_pulse_beats_while_the_client_gets_nothing() -> None:
 
 async def test_a_client_that_takes_a_beat_slowly_is_not_the_upstreams_silence() -> None:
     async def beat() -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
 
-    read = reading(Source(0.1, 0.0), Pulse(0.05, beat), idle_seconds=0.2)
+    read = reading(Source(0.1, 0.0), Pulse(0.05, beat), idle_seconds=0.4)
     assert await read() == b"x"
 
 

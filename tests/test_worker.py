@@ -17,8 +17,7 @@ from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import connected, http_request
-from tests.test_workers import free_port
+from tests.sockets import PATIENCE_SECONDS, connected, free_port, http_request
 
 
 def settings_of(url: str, **more: Any) -> Settings:
@@ -57,7 +56,7 @@ def tell(process: asyncio.subprocess.Process, order: Start | Settings | int) -> 
 
 async def heard(process: asyncio.subprocess.Process) -> Said:
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(5 * PATIENCE_SECONDS):
         return msgspec.json.decode(await process.stdout.readline(), type=Said)
 
 
@@ -81,7 +80,7 @@ async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() ->
         assert reply.headers["x-weir-policy"] == "other"
         assert not reply.is_complete
         assert (events(reply).error or {})["code"] == "shutting_down"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await process.wait() == 0
 
 
@@ -96,5 +95,5 @@ async def test_without_an_order_it_ends() -> None:
     async with started(settings_of("http://127.0.0.1:1")) as process:
         assert process.stdin is not None
         process.stdin.transport.abort()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             await process.wait()

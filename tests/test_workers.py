@@ -19,16 +19,9 @@ from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import Client, Reply, ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Client, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def listening(port: int) -> socket.socket:
@@ -79,7 +72,7 @@ async def test_a_worker_that_cannot_start_ends_all_with_its_sentence() -> None:
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(5 * PATIENCE_SECONDS):
         _, said = await process.communicate()
     assert said.decode().splitlines() == ["[records] file: there is no folder /no/such/folder."]
     assert process.returncode == 2
@@ -162,7 +155,7 @@ async def test_k2_one_process_hands_its_port_to_the_next_under_load() -> None:
             assert new.url == old.url
             assert await old.end() == 0
             count = len(replies)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(5 * PATIENCE_SECONDS):
                 while len(replies) < count + 20:  # noqa: ASYNC110 (of the new one alone)
                     await asyncio.sleep(0.01)
             is_over.set()

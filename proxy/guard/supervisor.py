@@ -89,6 +89,7 @@ class Supervisor:
             self._listen()
             if not is_on_gpu(config.device):
                 self._loaded = self.load()
+                _keep_what_is_loaded()  # here, so that an engine that takes over need not do it first
         except (GuardUnavailable, OSError, ValueError) as exc:
             self._report(Report(error=str(exc)))
             return 1
@@ -200,9 +201,8 @@ class Supervisor:
                 self._report(Report(error=str(exc)))
             raise
         setup()
-        # What is loaded stays: looking for garbage in it would hold up every stream.
-        gc.collect()
-        gc.freeze()
+        if self._loaded is None:
+            _keep_what_is_loaded()
         vocabulary = loaded.model.architecture.vocabulary
         server = EngineServer(EngineLoop(engine), info, vocabulary, self._listeners, self._box, self._suspects)
         if is_reporting:
@@ -226,6 +226,12 @@ class Supervisor:
 def is_on_gpu(device: str) -> bool:
     """Whether the model must be loaded by the child, and never here."""
     return device != "cpu" and (device != "auto" or Runner.has_gpu())
+
+
+def _keep_what_is_loaded() -> None:
+    """It stays: looking for garbage in it takes 0.1 s, which would hold up every stream."""
+    gc.collect()
+    gc.freeze()
 
 
 def _remove_dead_socket(path: str) -> None:

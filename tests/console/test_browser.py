@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from proxy.app import running
 from proxy.config import load_settings
 from proxy.demo import CONVERSATIONS, ScriptedLLM
 from proxy.guards import open_guard
-from tests.sockets import ask, http_request
+from tests.sockets import ask, free_port, http_request
 
 FOLDER = Path(__file__).parent
 PYTHON = FOLDER / ".venv-console" / "bin" / "python"
@@ -45,13 +44,6 @@ def missing() -> str | None:
     if CHROMIUM is None:
         return "no chromium is installed"
     return None if PYTHON.exists() else "no playwright: `make console-pictures` installs it"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 async def client(url: str, number: int) -> None:

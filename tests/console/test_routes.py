@@ -24,7 +24,7 @@ from proxy.records import ChannelRecord, RequestOutcome
 from proxy.store.sqlite import SqliteFile
 from proxy.store.writer import RecordWriter
 from tests.fakes import UNSAFE, ScriptedGuard, words
-from tests.sockets import Reply, ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, http_request
 from tests.test_metrics import record
 
 KEY = "operators-key-0123456789"
@@ -168,7 +168,7 @@ async def test_few_are_judged_at_once_and_who_leaves_frees_the_guard() -> None:
     guard = ScriptedGuard(delay=3600.0)
     async with console(guard) as (url, _):
         sent = http_request(CONVERSATION, path="/console/judge", headers={"Host": "127.0.0.1"})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             async with asyncio.TaskGroup() as group:
                 leaving = asyncio.Event()
 
@@ -206,7 +206,7 @@ async def test_records_are_found_and_opened(tmp_path: Path) -> None:
             one = record(outcome=outcome, model="gpt-5", channels=[ChannelRecord(0, "content", 9, 9, 9, 3)])
             one.request_id = f"weir-{number}"
             writer.put(one)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while writer.written < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert len((await get(url, "/console/records")).json["records"]) == 2
@@ -244,7 +244,7 @@ async def test_few_searches_run_at_once_and_no_slow_disk_holds_up_the_loop(tmp_p
         records = current.now.settings.records.model_copy(update={"file": file})
         settings = current.now.settings.model_copy(update={"records": records})
         current.now = replace(current.now, settings=settings, records=writer)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
             asked = [group.create_task(get(url, "/console/records")) for _ in range(MAX_SEARCHES + 1)]
             [first], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             assert (first.result().status, first.result().error["code"]) == (429, "overloaded")

@@ -18,7 +18,7 @@ from proxy.demo import CONVERSATIONS, ScriptedLLM
 from proxy.guards import open_guard
 from proxy.metrics import CODES
 from tests.docker.test_deployment import COMPOSE
-from tests.test_cli import free_port
+from tests.sockets import free_port
 
 DOCKER = Path(__file__).parent.parent.parent / "docker"
 PAGE = DOCKER.parent / "docs" / "observability.md"

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.sockets import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,19 +51,9 @@ def script_of(page: Path) -> str:
     return "\n".join(one.text for one in blocks(page.read_text()) if one.language in SHELLS and not one.is_marked)
 
 
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [str(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """In bash, in an empty folder, with this tree's `weir`, on ports of its own; all that it started ends with it."""
-    upstream, weir, admin = free_ports(3)
+    upstream, weir, admin = (str(free_port()) for _ in range(3))
     script = script.replace("9000", upstream).replace("8080", weir).replace("9464", admin)
     (folder / "bin").mkdir()
     command = folder / "bin" / "weir"

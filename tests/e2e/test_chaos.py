@@ -12,7 +12,7 @@ from tests.driver import DONE, WORDS, chunk
 from tests.e2e.test_streams import chunked, events, trigger_of
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import recorded, weir
-from tests.sockets import Client, Reply, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Client, Reply, connected, http_request
 
 CASES = 3000 if "WEIR_LONG" in os.environ else 60
 FAULTS = ["raise", "short", "long", "hang"]
@@ -89,7 +89,7 @@ async def test_every_end_is_told_recorded_and_without_a_leak(seed: int) -> None:
     with recorded() as records:
         async with (
             weir(case.upstream, case.guard, **case.settings) as server,
-            asyncio.timeout(10),
+            asyncio.timeout(PATIENCE_SECONDS),
             connected(server.url) as client,
         ):
             await client.send(http_request(stream=True, n=len(case.texts)))

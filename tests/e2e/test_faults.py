@@ -44,7 +44,7 @@ def events(reply: Reply) -> Read:
 
 async def test_an_upstream_that_refuses_connections_is_a_502_told_at_once() -> None:
     async with weir(upstream__base_url="http://127.0.0.1:1") as server:
-        with timed(2):
+        with timed():
             reply = await ask(server.url, stream=True)
     assert (reply.status, reply.error["code"]) == (502, "upstream_unreachable")
 
@@ -99,7 +99,7 @@ async def test_a_refusal_whose_body_stalls_still_is_one(stall_at: int, monkeypat
     monkeypatch.setattr("proxy.upstream.ERROR_SECONDS", 0.2)
     upstream = ScriptedUpstream([b'{"error":', b"1"], status=429, content_type=JSON, stall_at=stall_at)
     async with weir(upstream) as server:
-        with timed(2):
+        with timed():
             assert (await ask(server.url)).status == 429
 
 
@@ -216,7 +216,7 @@ def payload(raw: bytes, framing: str) -> bytes:
 @pytest.mark.parametrize(
     ("settings", "upstream", "expected"),
     [
-        ({"upstream__first_byte_seconds": 0.2}, ScriptedUpstream(ANSWER, first_byte_delay=9), (504, None)),
+        ({"upstream__first_byte_seconds": 0.2}, ScriptedUpstream(ANSWER, first_byte_delay=3600), (504, None)),
         ({"upstream__idle_seconds": 0.2}, ScriptedUpstream(ANSWER, stall_at=0), (504, None)),
         ({"upstream__idle_seconds": 0.2}, ScriptedUpstream(ANSWER, stall_at=4), (200, "upstream_timeout")),
         ({"upstream__total_seconds": 0.4}, ScriptedUpstream(ANSWER, pause=0.1), (200, "total_timeout")),
@@ -225,7 +225,7 @@ def payload(raw: bytes, framing: str) -> bytes:
 )
 async def test_a_stall_ends_at_its_deadline(settings: Any, upstream: ScriptedUpstream, expected: Any) -> None:
     async with weir(upstream, **settings) as server:
-        with timed(2):
+        with timed():
             reply = await ask(server.url, stream=True)
         await server.upstream.left.wait()
         assert server.guard.slots == 0
@@ -238,7 +238,7 @@ async def test_a_stall_ends_at_its_deadline(settings: Any, upstream: ScriptedUps
 async def test_an_endless_upstream_is_stopped_though_it_never_pauses() -> None:
     endless = ScriptedUpstream([chunk({"content": " word"})] * 100_000)
     async with weir(endless, upstream__total_seconds=0.5) as server:
-        with timed(5):
+        with timed():
             assert outcome(await ask(server.url, stream=True)) == "error"
         await endless.left.wait()
 
@@ -321,7 +321,7 @@ def text_of(reply: Reply, is_streamed: bool) -> str:
 async def test_a_prompt_without_a_verdict_is_refused(fault: str, is_streamed: bool) -> None:
     guard = ScriptedGuard(prompt_fault=fault)
     async with weir(upstream_of(is_streamed), guard, **SOON) as server:
-        with recorded() as records, timed(2):
+        with recorded() as records, timed():
             reply = await ask(server.url, stream=is_streamed)
         assert guard.slots == 0
     assert (reply.status, reply.error["code"]) == (503, "guard_unavailable")
@@ -335,7 +335,7 @@ async def test_a_prompt_without_a_verdict_is_refused(fault: str, is_streamed: bo
 async def test_an_answer_without_a_verdict_is_not_delivered(fault: str, after: int, is_streamed: bool) -> None:
     guard = ScriptedGuard(fails_after=after, fault=fault)
     async with weir(upstream_of(is_streamed), guard, **SOON) as server:
-        with recorded() as records, timed(2):
+        with recorded() as records, timed():
             reply = await ask(server.url, stream=is_streamed)
         assert guard.slots == 0
     record = await records.next()
@@ -354,7 +354,7 @@ async def test_an_open_failure_delivers_all_and_says_what_was_not_judged(
 ) -> None:
     guard = ScriptedGuard(fails_after=after, fault=fault, prompt_fault=fault if after is None else None)
     async with weir(upstream_of(is_streamed), guard, guard__on_failure="open", **SOON) as server:
-        with recorded() as records, timed(2):
+        with recorded() as records, timed():
             reply = await ask(server.url, stream=is_streamed)
         assert guard.slots == 0
     assert text_of(reply, is_streamed) == TEXT

@@ -14,7 +14,7 @@ from proxy.store.places import open_reader
 from tests.driver import answer, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import Weir, recorded, weir
-from tests.sockets import ask, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, http_request
 
 ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "canary-prompt"}]}
 
@@ -39,7 +39,7 @@ def kept_by_now(file: Path) -> list[dict[str, Any]]:
 
 
 async def until_kept(file: Path, number: int) -> list[dict[str, Any]]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(2 * PATIENCE_SECONDS):
         while len(found := kept_by_now(file)) < number:  # noqa: ASYNC110  the writer is a thread of its own
             await asyncio.sleep(0.02)
     return found
@@ -125,7 +125,7 @@ async def test_a_locked_database_holds_up_no_stream_and_gets_the_records_later(t
         await until_kept(file, 1)
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             for _ in range(20):
                 assert (await streamed(server)).is_done
         other.execute("ROLLBACK")

@@ -16,7 +16,7 @@ import pytest
 from tests.driver import answer, read
 from tests.e2e.test_records import ASK, kept_by_now, until_kept
 from tests.fakes import ScriptedUpstream
-from tests.sockets import ask, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, http_request
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -40,12 +40,12 @@ def serving(url: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str
         yield process, line.split(" ")[2].partition("/v1")[0]
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=3 * PATIENCE_SECONDS)
 
 
 async def streamed(url: str, count: int) -> None:
     for _ in range(count):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             reply = await ask(url, http_request(json.dumps(ASK).encode()))
         assert read(reply.body).is_done
 
@@ -64,7 +64,7 @@ async def test_a_full_disk_harms_no_stream_and_once_there_is_room_the_records_co
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
             assert len(await until_kept(file, 51)) == 51
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=3 * PATIENCE_SECONDS)
     assert "records: cannot be written" in said
     assert "records: are written again; 0 were lost" in said
     assert "Traceback" not in said
@@ -78,7 +78,7 @@ async def test_a_kill_leaves_a_database_that_is_read_and_written_on(tmp_path: Pa
             before = await until_kept(file, 20)
             await streamed(url, 5)
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=3 * PATIENCE_SECONDS)
         assert kept_by_now(file)[:20] == before
         with serving(upstream.url, tmp_path) as (process, url):
             await streamed(url, 1)

@@ -1,7 +1,8 @@
 """Drives an engine without a service: open, feed, fork, and run until every question has its answer."""
 
-import time
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,24 @@ class Poisoned(Same):
         return super().forward(ids, positions, last, attend)
 
 
-class Slow(Same):
-    """Every forward pass takes as long as it is told."""
+class Held(Same):
+    """Forward passes wait while it is told to."""
 
-    seconds = 0.0
+    def __init__(self, model: GuardModel) -> None:
+        super().__init__(model, model.embedding)
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.goes_on.clear()
+        try:
+            yield
+        finally:
+            self.goes_on.set()
 
     def forward(self, ids: Tensor, positions: Tensor, last: int, attend: Attend) -> Tensor:
-        time.sleep(self.seconds)
+        self.goes_on.wait()
         return super().forward(ids, positions, last, attend)
 
 

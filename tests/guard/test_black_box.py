@@ -25,11 +25,12 @@ def test_a_step_that_has_ended_leaves_nobody() -> None:
 
 def test_silence_is_counted_from_the_last_beat() -> None:
     box = BlackBox()
-    time.sleep(0.05)
-    assert 0.04 < box.silent_seconds < 5
+    time.sleep(0.5)
+    before = box.silent_seconds
+    assert 0.4 < before < 60
     box.note([(1, 2)])
     box.beat(3)
-    assert box.silent_seconds < 0.04
+    assert box.silent_seconds < before
     assert box.suspects() == {1: [2]}, "a beat does not end a step"
     box.clear()
     assert (box.steps, box.suspects()) == (0, {})
@@ -46,4 +47,4 @@ def test_an_engine_that_has_to_load_first_may_be_silent_for_longer_once() -> Non
     box.clear(60.0)
     assert box.silent_seconds < -50
     box.beat(0)
-    assert 0 <= box.silent_seconds < 5
+    assert 0 <= box.silent_seconds < 40

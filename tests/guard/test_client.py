@@ -28,6 +28,7 @@ from proxy.guard.wire import (
     frame,
 )
 from proxy.risk import Role
+from tests.sockets import PATIENCE_SECONDS
 
 ROW = {Role.ASSISTANT: [1.0, 0.0, 0.0, 1.0, *[0.0] * 7], Role.USER: [1.0, 0.0, 0.0, 1.0, *[0.0] * 8]}
 
@@ -91,7 +92,7 @@ async def connected(engine: ScriptedEngine, path: Path, **settings: float) -> As
     client = EngineClient(door, Address(path=str(path)), "secret")
     client.start()
     try:
-        await client.greeted(5)
+        await client.greeted(PATIENCE_SECONDS)
         yield door
     finally:
         await door.close()
@@ -165,9 +166,9 @@ async def test_an_engine_that_comes_late_is_found(tmp_path: Path) -> None:
     client = EngineClient(door, Address(path=str(path)))
     client.start()
     await asyncio.sleep(0.1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         server = await asyncio.start_unix_server(engine.serve, path)
-        await client.greeted(5)
+        await client.greeted(PATIENCE_SECONDS)
         await door.open([1])
     await client.close()
     server.close()
@@ -177,11 +178,12 @@ async def test_an_engine_that_comes_late_is_found(tmp_path: Path) -> None:
 async def test_an_engine_that_has_gone_silent_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.guard.client.SILENT_SECONDS", 0.2)
     engine = ScriptedEngine()
-    async with connected(engine, tmp_path / "s", verdict_seconds=5, open_seconds=5) as door:
+    async with connected(engine, tmp_path / "s", verdict_seconds=60, open_seconds=60) as door:
         engine.is_silent = True
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(door.open([1, 2], read=[1]))
-            await asyncio.sleep(0.05)
+            while not engine.commands:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             engine.is_silent = False  # what was asked stays unanswered: the engine has lost it
         assert len(asking.result()[1]) == 1
         assert len(engine.hellos) >= 2
@@ -189,7 +191,7 @@ async def test_an_engine_that_has_gone_silent_is_left(tmp_path: Path, monkeypatc
 
 async def test_questions_without_an_engine_end_at_their_deadline(tmp_path: Path) -> None:
     engine = ScriptedEngine()
-    async with connected(engine, tmp_path / "s", verdict_seconds=0.2) as door:
+    async with connected(engine, tmp_path / "s", verdict_seconds=0.2, open_seconds=60) as door:
         stream, _ = await door.open([1, 2, 3])
         engine.is_silent = True
         engine.cut()

@@ -89,7 +89,7 @@ async def test_the_doors_lag_is_the_whole_wait_whatever_the_engine_says_of_its_o
         link.answer_all()
     found = door.metrics()
     assert (found.door_open_seconds.count, found.door_lag_seconds.count) == (1, 1)
-    assert 0.045 < found.door_lag_seconds.highest < 5.0
+    assert 0.045 < found.door_lag_seconds.highest < 60.0
     assert found.lag_seconds.count == 0
 
 

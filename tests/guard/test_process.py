@@ -4,9 +4,9 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,11 @@ from proxy.guard.service import LocalGuard
 from proxy.guard.settings import Canary, GuardSettings
 from proxy.guard.supervisor import Config
 from proxy.risk import RiskLevel
+from tests.crews import children, until_dead
 from tests.guard.checkpoints import random_ids, small_checkpoint
 from tests.guard.deadly import HANGS, KILLS
 from tests.guard.driver import distance, rows_of
+from tests.sockets import PATIENCE_SECONDS
 
 ENGINE_KILLS = 100
 STREAMS = 50
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def settings_of(**changes: object) -> GuardSettings:
-    return GuardSettings(**{"threads": 1, "verdict_seconds": 20.0, "health_seconds": 20.0} | changes)  # type: ignore[arg-type]
+    return GuardSettings(**{"threads": 1, "verdict_seconds": 60.0, "health_seconds": 60.0} | changes)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -52,18 +54,13 @@ async def running(
         await guard.close()
 
 
-def is_running(pid: int) -> bool:
-    """Also false for one that has ended and that nobody has asked after."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def engine_of(guard: ProcessGuard) -> int:
-    """The process id of the engine; 0 while there is none."""
-    found = subprocess.run(["pgrep", "-P", str(guard.pid)], capture_output=True, text=True, check=False).stdout.split()
-    return int(found[0]) if found else 0
+async def engine_of(guard: ProcessGuard) -> int:
+    """The process id of the engine, as soon as there is one."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (found := children(guard.pid)):  # noqa: ASYNC110 (nobody tells of another's child)
+            await asyncio.sleep(0.005)
+    [engine] = found
+    return engine
 
 
 async def expected_rows(folder: str, texts: list[list[int]], prompt: int) -> list[list[list[float]]]:
@@ -89,13 +86,11 @@ async def test_a_process_judges_like_a_thread_and_ends_with_its_guard(folder: st
             rows += rows_of(await child.classify(start, text[start : start + 8]))
         assert distance(rows, (await expected_rows(folder, [text], 40))[0]) < 1e-5
         assert (await guard.health()).is_ready
-        engine, process, socket = engine_of(guard), guard.pid, guard.path
+        engine, process, socket = await engine_of(guard), guard.pid, guard.path
         assert socket.stat().st_mode & 0o777 == 0o600
         assert socket.parent.stat().st_mode & 0o777 == 0o700
     assert not socket.parent.exists()
-    for pid in (engine, process):
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    await until_dead([engine, process])
 
 
 class Talkers:
@@ -127,10 +122,11 @@ async def kill_and_wait(guard: ProcessGuard, seconds: float) -> None:
     """Kill the engine after so long; back when the next one has answered those who were in the step that died."""
     await asyncio.sleep(seconds)
     epoch = guard.epoch
-    os.kill(engine_of(guard), signal.SIGKILL)
+    os.kill(await engine_of(guard), signal.SIGKILL)
     # Who was in that step runs alone now; an engine that dies of it once more is the fault it looks like.
-    while guard.epoch == epoch or guard.has_suspects:  # noqa: ASYNC110 (numbers that the loop changes)
-        await asyncio.sleep(0.002)
+    async with asyncio.timeout(3 * PATIENCE_SECONDS):
+        while guard.epoch == epoch or guard.has_suspects:  # noqa: ASYNC110 (numbers that the loop changes)
+            await asyncio.sleep(0.002)
 
 
 async def test_streams_live_through_kills_at_random_moments(folder: str) -> None:
@@ -142,7 +138,7 @@ async def test_streams_live_through_kills_at_random_moments(folder: str) -> None
         for number in range(STREAMS):
             group.create_task(talkers.talk(guard, number))
         for _ in range(ENGINE_KILLS):
-            await kill_and_wait(guard, dice.random() * 0.2)
+            await kill_and_wait(guard, dice.random() * 0.1)
         talkers.is_over = True
     assert talkers.rounds >= STREAMS
     assert guard.streams == 0
@@ -162,7 +158,7 @@ async def test_a_poison_ends_as_its_streams_error_and_the_others_go_on(folder: s
 
 
 async def test_an_engine_that_hangs_is_killed_and_replaced(folder: str) -> None:
-    async with running(folder, DeadlyGuard, hang_seconds=0.5) as guard:
+    async with running(folder, DeadlyGuard, hang_seconds=1.2) as guard:
         good, bad = (await guard.open([1, 2, 3]))[0], (await guard.open([1, 2, 3]))[0]
         answers = await asyncio.gather(good.classify(3, [4]), bad.classify(3, [HANGS]), return_exceptions=True)
         assert isinstance(answers[0], list)
@@ -170,10 +166,12 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(folder: str) -> None:
 
 
 async def test_an_engine_that_is_stopped_is_replaced_and_health_is_red_meanwhile(folder: str) -> None:
-    async with running(folder, hang_seconds=1.5, health_seconds=0.3) as guard:
+    async with running(folder, hang_seconds=1.5) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        os.kill(engine_of(guard), signal.SIGSTOP)
+        usual, guard.settings = guard.settings, replace(guard.settings, health_seconds=0.3)
+        os.kill(await engine_of(guard), signal.SIGSTOP)
         assert not (await guard.health()).is_ready
+        guard.settings = usual
         assert len(await stream.classify(3, [4])) == 1
         assert (await guard.health()).is_ready
 
@@ -188,16 +186,14 @@ async def test_a_deadline_ends_the_wait_for_an_engine_that_hangs(folder: str) ->
 async def test_the_process_itself_is_started_again(folder: str, capfd: pytest.CaptureFixture[str]) -> None:
     async with running(folder) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        engine = engine_of(guard)
+        engine = await engine_of(guard)
         os.kill(guard.pid, signal.SIGKILL)
         assert len(await stream.classify(3, [4])) == 1
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(3 * PATIENCE_SECONDS):
             while guard.epoch == 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert len(await stream.classify(4, [5])) == 1
-        async with asyncio.timeout(15):  # an orphan ends by itself, in its own time
-            while is_running(engine):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until_dead([engine])  # an orphan ends by itself, in its own time
     assert "started again" in capfd.readouterr().err
 
 
@@ -216,7 +212,7 @@ async def test_several_proxies_share_one_engine(folder: str) -> None:
         found = await asyncio.gather(*(stream.classify(3, [4, 5]) for stream in streams))
         assert distance(rows_of(found[0]), rows_of(found[1])) < 1e-5
         await others[0].close()
-        os.kill(engine_of(guard), signal.SIGKILL)
+        os.kill(await engine_of(guard), signal.SIGKILL)
         assert len(await streams[2].classify(5, [6])) == 1
         assert len(await streams[0].classify(5, [6])) == 1
         with pytest.raises(GuardUnavailable):

@@ -32,6 +32,7 @@ from proxy.guard.wire import (
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import Poisoned, Small, distance, rows_of
+from tests.sockets import PATIENCE_SECONDS
 
 INFO = GuardInfo("small", "1", 1024)
 
@@ -90,7 +91,7 @@ class Peer:
         self.send(list(commands))
         wanted = {command.ticket for command in commands if isinstance(command, Open | Feed)}
         found: dict[int, Outcome] = {}
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not wanted <= found.keys():
             assert time.monotonic() < deadline
             self.pump()
@@ -114,7 +115,7 @@ class Peer:
 
     def wait(self, condition: object) -> None:
         assert callable(condition)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < deadline
             self.pump()
@@ -223,7 +224,7 @@ def test_an_engine_that_lives_says_so(world: World) -> None:
     peer = world.connect()
     peer.greeting()
     peer.wait(lambda: any(isinstance(decode_news(body), Pulse) for body in peer.bodies))
-    assert world.box.silent_seconds < 1
+    assert world.box.silent_seconds < PATIENCE_SECONDS
 
 
 def test_the_box_names_the_streams_of_the_step_that_runs_and_the_door_learns_of_its_own(
@@ -258,7 +259,7 @@ def test_a_door_that_does_not_read_is_cut_off_in_the_end(world: World, monkeypat
     good.greeting()
     text = random_ids(1000)
     deaf.ask(Open(1, 1, text[:10], [], Role.USER, ""))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     ticket = 2
     while world.engine.metrics().streams:
         assert time.monotonic() < deadline

@@ -1,7 +1,7 @@
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from proxy.guard.settings import Canary, GuardSettings
 from proxy.guard.streams import KeptStream
 from proxy.risk import RiskLevel, Role
 from tests.guard.checkpoints import random_ids, small_checkpoint
-from tests.guard.driver import Crashing, Poisoned, Slow, Small, distance, rows_of, with_nan
+from tests.guard.driver import Crashing, Held, Poisoned, Small, distance, rows_of, with_nan
+from tests.sockets import PATIENCE_SECONDS
 
 TIGHT = 1e-5
 
@@ -28,7 +29,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @asynccontextmanager
 async def guard_of(small: Small, model: GuardModel | None = None, **settings: object) -> AsyncIterator[LocalGuard]:
     loaded = LoadedGuard(model or small.loaded.model, small.loaded.info)
-    guard = LocalGuard(loaded, GuardSettings(threads=1, **settings))  # type: ignore[arg-type]
+    patient = {"verdict_seconds": PATIENCE_SECONDS, "health_seconds": PATIENCE_SECONDS}
+    guard = LocalGuard(loaded, GuardSettings(threads=1, **(patient | settings)))  # type: ignore[arg-type]
     try:
         yield guard
     finally:
@@ -110,35 +112,30 @@ async def test_positions_and_ids_are_checked_before_anything_is_fed(small: Small
 
 
 async def test_a_deadline_ends_the_wait_and_the_stream_goes_on_after_it(small: Small) -> None:
-    model = Slow(small.loaded.model)
+    model = Held(small.loaded.model)
     ids = random_ids(40)
-    async with guard_of(small, model, verdict_seconds=0.2) as guard:
+    async with guard_of(small, model) as guard:
         stream, _ = await guard.open(ids[:30])
-        model.seconds = 0.6
-        started = time.monotonic()
-        with pytest.raises(GuardTimeout):
+        usual, guard.settings = guard.settings, replace(guard.settings, verdict_seconds=0.1)
+        with model.held(), pytest.raises(GuardTimeout):
             await stream.classify(30, ids[:10])
-        assert time.monotonic() - started < 0.5
-        model.seconds = 0.0
-        await asyncio.sleep(0.6)
+        guard.settings = usual
         assert stream.position == 30
         found = await stream.classify(30, ids[30:])
         assert distance(rows_of(found), small.reference.rows(ids)[30:]) < TIGHT
 
 
 async def test_a_cancelled_question_leaves_nothing(small: Small) -> None:
-    model = Slow(small.loaded.model)
+    model = Held(small.loaded.model)
     ids = random_ids(200)
     async with guard_of(small, model) as guard:
         stream, _ = await guard.open(ids[:30])
-        model.seconds = 0.05
         for _ in range(3):
-            with pytest.raises(TimeoutError):
+            with model.held(), pytest.raises(TimeoutError):
                 await asyncio.wait_for(stream.classify(30, random_ids(150, seed=9)), 0.02)
-            with pytest.raises(TimeoutError):
+            with model.held(), pytest.raises(TimeoutError):
                 await asyncio.wait_for(guard.open(random_ids(300)), 0.02)
         assert guard.streams == 1
-        model.seconds = 0.0
         found = await stream.classify(30, ids[30:])
         assert distance(rows_of(found), small.reference.rows(ids)[30:]) < TIGHT
         await stream.close()
@@ -146,16 +143,16 @@ async def test_a_cancelled_question_leaves_nothing(small: Small) -> None:
 
 
 async def test_closing_frees_at_once_and_ends_the_question_under_way(small: Small) -> None:
-    model = Slow(small.loaded.model)
+    model = Held(small.loaded.model)
     async with guard_of(small, model) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        model.seconds = 0.1
-        async with asyncio.TaskGroup() as group:
-            question = group.create_task(failure_of(stream, [4]))
-            await asyncio.sleep(0.02)
-            with pytest.raises(RuntimeError, match="still classifying"):
-                await stream.classify(3, [5])
-            await stream.close()
+        with model.held():
+            async with asyncio.TaskGroup() as group:
+                question = group.create_task(failure_of(stream, [4]))
+                await asyncio.sleep(0.02)
+                with pytest.raises(RuntimeError, match="still classifying"):
+                    await stream.classify(3, [5])
+                await stream.close()
         assert isinstance(question.result(), GuardUnavailable)
         await stream.close()
         with pytest.raises(GuardUnavailable, match="closed"):
@@ -216,7 +213,7 @@ async def test_an_engine_that_keeps_crashing_stays_down_and_says_so(small: Small
 
 
 async def test_no_room_is_refused_in_time_and_the_admitted_finish(small: Small) -> None:
-    limits = Limits(admission_seconds=0.1)
+    limits = Limits(admission_seconds=0.4)
     budget = 1024 * small.loaded.model.architecture.kv_bytes_per_token(4)
     ids = random_ids(250)
     async with guard_of(small, kv_bytes=budget, window=512, limits=limits) as guard:
@@ -235,16 +232,16 @@ async def test_no_room_is_refused_in_time_and_the_admitted_finish(small: Small) 
 
 
 async def test_health_is_a_verdict_within_its_deadline(small: Small) -> None:
-    model = Slow(small.loaded.model)
-    async with guard_of(small, model, health_seconds=0.2) as guard:
+    model = Held(small.loaded.model)
+    async with guard_of(small, model) as guard:
         health = await guard.health()
         assert health.is_ready
-        assert 0 < health.seconds < 0.2
-        model.seconds = 1.0
-        health = await guard.health()
+        assert 0 < health.seconds < PATIENCE_SECONDS
+        guard.settings = replace(guard.settings, health_seconds=0.2)
+        with model.held():
+            health = await guard.health()
         assert not health.is_ready
         assert "within 0.2 s" in health.detail
-        model.seconds = 0.0
 
 
 async def test_health_knows_the_verdict_it_wants(small: Small) -> None:
@@ -258,14 +255,16 @@ async def test_health_knows_the_verdict_it_wants(small: Small) -> None:
 
 
 async def test_a_closed_guard_fails_open_streams_and_new_ones(small: Small) -> None:
-    model = Slow(small.loaded.model)
+    model = Held(small.loaded.model)
     async with guard_of(small, model) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        model.seconds = 0.1
         async with asyncio.TaskGroup() as group:
-            question = group.create_task(failure_of(stream, [4]))
-            await asyncio.sleep(0.02)
-            await guard.close()
+            with model.held():
+                question = group.create_task(failure_of(stream, [4]))
+                closing = group.create_task(guard.close())  # which waits for the engine
+                while not question.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            await closing
         assert isinstance(question.result(), GuardUnavailable)
         with pytest.raises(GuardUnavailable, match="guard is closed"):
             await guard.open([1])

@@ -55,7 +55,7 @@ def test_a_small_step_is_one_share_in_the_callers_thread() -> None:
 @pytest.mark.parametrize("bad", [0, 1])
 def test_an_error_of_any_share_comes_out_after_all_have_ended(bad: int) -> None:
     ended: list[int] = []
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def work(share: list[Placed]) -> list[int]:
         number = int(share[0].chunk.sequence.id != 0)

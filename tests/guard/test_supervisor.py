@@ -1,6 +1,5 @@
 """The guard's process as an operator runs it: addresses, sockets that were left behind, signals."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -14,7 +13,9 @@ import pytest
 from proxy.guard.settings import GuardSettings
 from proxy.guard.supervisor import Config, Report, Supervisor, is_on_gpu
 from proxy.guard.wire import VERSION, FrameDecoder, Hello, Refusal, Welcome, decode_greeting, encode, frame
+from tests.crews import children, is_alive
 from tests.guard.checkpoints import small_checkpoint
+from tests.sockets import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def failure_of(config: Config) -> str:
 
 def greeting_of(sock: socket.socket, token: str = "") -> Welcome | Refusal:
     with sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE_SECONDS)
         sock.sendall(frame(encode(Hello(VERSION, 1, token))))
         decoder = FrameDecoder()
         while not (bodies := decoder.feed(sock.recv(4096))):
@@ -52,7 +53,7 @@ def started(config: Config) -> tuple[subprocess.Popen[bytes], Report]:
 
 def ended(process: subprocess.Popen[bytes]) -> int:
     with process:
-        return process.wait(10)
+        return process.wait(3 * PATIENCE_SECONDS)
 
 
 def test_a_tcp_address_without_a_token_is_refused(folder: str) -> None:
@@ -96,16 +97,13 @@ def test_it_serves_both_kinds_of_address_and_ends_with_its_standard_input(folder
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_and_its_engine(folder: str, tmp_path: Path, number: int) -> None:
     process, _ = started(Config(folder, GuardSettings(threads=1), path=str(tmp_path / "s")))
-    engine = 0
-    deadline = time.monotonic() + 10
-    while not engine and time.monotonic() < deadline:
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, check=False).stdout.split()
-        engine = int(found[0]) if found else 0
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (engines := children(process.pid)):
+        assert time.monotonic() < deadline
     process.send_signal(number)
     process.send_signal(number)
     assert ended(process) == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(engine, 0)
+    assert not any(is_alive(engine) for engine in engines), "it waits for its engine"
     assert not (tmp_path / "s").exists()
 
 

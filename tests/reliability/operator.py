@@ -1,6 +1,5 @@
 """A server with its operator's listener, and what that tells."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from proxy.guard.protocol import Guard
 from tests.fakes import RawUpstream, ScriptedUpstream
 from tests.servers import Weir, weir
-from tests.sockets import ask, http_request
+from tests.sockets import ask, free_port, http_request
 
 OPERATOR = "operators-key-0123456789"
 
@@ -18,10 +17,7 @@ async def operated(
     upstream: ScriptedUpstream | RawUpstream | None = None, guard: Guard | None = None, **overrides: Any
 ) -> AsyncIterator[tuple[Weir, str]]:
     """The server, and the address of its operator's listener."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with weir(upstream, guard, admin__port=port, admin__key=OPERATOR, **overrides) as server:
+    async with weir(upstream, guard, admin__port=(port := free_port()), admin__key=OPERATOR, **overrides) as server:
         yield server, f"http://127.0.0.1:{port}"
 
 

@@ -13,7 +13,7 @@ from tests.e2e.test_faults import outcome, payload
 from tests.e2e.test_streams import events
 from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream, framed, labels
 from tests.servers import weir
-from tests.sockets import ask, timed
+from tests.sockets import PATIENCE_SECONDS, ask, timed
 
 STEP = 1 if "WEIR_LONG" in os.environ else 7
 TEXT = "".join(WORDS)
@@ -41,13 +41,13 @@ async def test_e1_a_break_at_any_byte_is_told_and_leaks_nothing(framing: str, re
                 assert found != "cut" or string
                 assert found not in ("complete", "cut") or text == said
                 assert b"four" not in reply.raw or not string
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await guard.freed.wait()
 
 
 async def test_e7_an_answer_may_last_longer_than_every_wait_within_it() -> None:
-    slow = ScriptedUpstream(answer(WORDS), pause=0.1)
-    waits: Any = {"upstream__first_byte_seconds": 0.4, "upstream__idle_seconds": 0.4, "upstream__connect_seconds": 0.4}
+    slow = ScriptedUpstream(answer(WORDS), pause=0.12)
+    waits: Any = {f"upstream__{name}_seconds": 1.0 for name in ("first_byte", "idle", "connect")}
     async with weir(slow, **waits) as server:
         assert events(await ask(server.url, stream=True)).content == TEXT
 
@@ -63,7 +63,7 @@ async def test_e7_an_upstream_whose_host_takes_no_connection_is_given_up_in_time
                 filler.connect_ex(full.getsockname())
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
             async with weir(upstream__base_url=url, upstream__connect_seconds=0.3) as server:
-                with timed(1.3):
+                with timed():
                     reply = await ask(server.url, stream=True)
         finally:
             for filler in fillers:

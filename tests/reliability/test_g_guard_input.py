@@ -18,7 +18,7 @@ from tests.fakes import ScriptedGuard, ScriptedUpstream, content_of, labels, wor
 from tests.judge import judged_ids, random_cut, random_text
 from tests.reliability.upstreams import ByUser
 from tests.servers import recorded, weir
-from tests.sockets import ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, connected, http_request
 from training.probes import TURNING_ANSWERS
 
 TEXTS = 5000 if "WEIR_LONG" in os.environ else 60
@@ -139,7 +139,7 @@ async def test_g12_a_token_that_may_begin_a_flagged_run_waits_for_the_next(strin
     for known in range(1, flagged + 2):
         guard = ScriptedGuard(labels(string))
         async with (
-            asyncio.timeout(5),
+            asyncio.timeout(PATIENCE_SECONDS),
             weir(ScriptedUpstream(answer(WORDS), stall_at=known + 2), guard, policy__notice="") as server,
             connected(server.url) as client,
         ):

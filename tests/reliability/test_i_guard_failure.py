@@ -72,7 +72,7 @@ async def test_i2_no_failure_of_the_guard_opens_the_gate(fault: str, phase: str,
             upstream = ScriptedUpstream([body({"content": TEXT})], content_type=JSON)
         guard = failing(fault, after)
         async with weir(upstream, guard, **SOON, **MODES[mode]) as server:
-            with recorded() as records, timed(2):
+            with recorded() as records, timed():
                 reply = await ask(server.url, stream=is_streamed)
                 record = await records.next()
             assert guard.slots == 0

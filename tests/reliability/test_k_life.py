@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -24,7 +23,7 @@ from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
 from tests.reliability.upstreams import ByUser
 from tests.servers import weir
-from tests.sockets import Reply, ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
 
@@ -38,13 +37,13 @@ async def asked(url: str, user: str) -> Reply:
 async def test_k1_before_it_stops_it_is_not_ready_and_still_takes_requests() -> None:
     upstream = ScriptedUpstream(answer(WORDS))
     async with upstream.running(), AsyncExitStack() as stack:
-        values = {"server.port": 0, "upstream.base_url": upstream.url, "server.pre_stop_seconds": 0.5}
+        values = {"server.port": 0, "upstream.base_url": upstream.url, "server.pre_stop_seconds": 1.5}
         settings = load_settings(overrides=values, environ={})
         port = await stack.enter_async_context(running(settings, ScriptedGuard()))
         url = f"http://127.0.0.1:{port}"
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(stack.aclose())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0)  # it has begun to stop
             ready = await ask(url, http_request(b"", method="GET", path="/readyz"))
             assert (ready.status, ready.headers["connection"]) == (503, "close")
             reply = await ask(url, stream=True)
@@ -141,18 +140,11 @@ async def test_k6_a_server_listens_while_its_guard_loads_and_stops_at_once(worke
         assert (await process.wait(), rest) == (0, b"")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
     """A server of its own: short answers end whole, long ones with an error that says why, and then it exits with 0."""
     endless = [*answer(WORDS)[:6], *[b": x\n\n"] * 1000]
-    upstream = ByUser(answers={"short": answer(WORDS), "long": endless}, pause=0.1)
-    async with asyncio.timeout(120), upstream.running():
+    upstream = ByUser(answers={"short": answer(WORDS), "long": endless}, pause=0.05)
+    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running():
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "serve", "--upstream", upstream.url, "--port", "0"),
             env=environment(WEIR_SERVER__DRAIN_SECONDS="3", WEIR_GUARD__PROCESS="false"),

@@ -11,7 +11,7 @@ from tests.e2e.test_streams import events
 from tests.fakes import CONTROVERSIAL, ScriptedGuard, ScriptedUpstream, labels
 from tests.reliability.bugs import CANARY, FLAGGED, JSON, is_cut, parts, tell
 from tests.servers import recorded, weir
-from tests.sockets import ask, connected, http_request, timed
+from tests.sockets import PATIENCE_SECONDS, ask, connected, http_request, timed
 
 BOTH_WAYS = pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "body"])
 
@@ -82,8 +82,8 @@ async def test_aisix_466_text_is_judged_before_it_leaves_not_after() -> None:
     """api7/aisix#466: each chunk was forwarded at once, and the check followed at the end."""
     upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
     guard = ScriptedGuard(labels(""))
-    guard.delay = 0.6
-    async with weir(upstream, guard) as server, connected(server.url) as client, asyncio.timeout(10):
+    guard.delay = 1.0
+    async with weir(upstream, guard) as server, connected(server.url) as client, asyncio.timeout(PATIENCE_SECONDS):
         await client.send(http_request(stream=True))
         await guard.judging.wait()
         await asyncio.sleep(0.1)
@@ -115,11 +115,11 @@ async def test_aisix_558_a_flagged_call_of_a_message_is_none_that_can_be_run() -
 async def test_aisix_760_a_monitor_neither_holds_nor_fails() -> None:
     """api7/aisix#760: in monitor mode streams were held whole, and refused where they were long."""
     guard = ScriptedGuard(labels("SSUUUU"))
-    guard.delay = 30
+    guard.delay = 3600
     upstream = ScriptedUpstream(answer(WORDS), stall_at=11)
     async with weir(upstream, guard, policy__on_flag="monitor") as server, connected(server.url) as client:
         await client.send(http_request(stream=True))
-        with timed(5):
+        with timed():
             await client.read_until(b"one")
     long = " ".join(["word"] * 1_000)
     told = await tell(chunks=answer([long]), guard=ScriptedGuard(prompt_level=CONTROVERSIAL), policy__on_flag="monitor")
@@ -140,7 +140,7 @@ async def test_aisix_1115_what_cannot_be_judged_is_refused() -> None:
 async def test_agentgateway_2387_a_guard_that_never_answers_is_a_failure() -> None:
     """agentgateway/agentgateway#2387: the guardrail's call had no deadline, so its failure mode never engaged."""
     guard = ScriptedGuard(fails_after=2, fault="hang")
-    with timed(3):
+    with timed():
         told = await tell(text=FLAGGED, guard=guard, guard__verdict_seconds=0.2)
     assert told.heard is not None
     assert told.heard.error is not None
@@ -225,7 +225,7 @@ async def test_cloudflare_32964_answers_are_judged_however_they_come(is_streamed
 async def test_cloudflare_22563_a_guarded_stream_still_streams() -> None:
     """cloudflare/cloudflare-docs#22563: with guardrails on, the answer came in one piece at its end."""
     upstream = ScriptedUpstream(answer(WORDS), stall_at=8)
-    async with weir(upstream) as server, connected(server.url) as client, asyncio.timeout(5):
+    async with weir(upstream) as server, connected(server.url) as client, asyncio.timeout(PATIENCE_SECONDS):
         await client.send(http_request(stream=True))
         await client.read_until(b'" four')
 
@@ -288,7 +288,7 @@ async def test_defenseclaw_99_a_verdict_that_comes_late_is_not_taken_for_none() 
     assert is_cut(await tell(guard=guard))
 
 
-@pytest.mark.parametrize("seconds", [0.2, 1.5])
+@pytest.mark.parametrize("seconds", [0.2, 3600])
 async def test_akto_and_open_appsec_slowness_never_opens(seconds: float) -> None:
     """akto (a breaker after 8 s), open-appsec (3 s, then "transparency"), openai-agents-go#103: slow meant open."""
     guard = ScriptedGuard(CANARY)

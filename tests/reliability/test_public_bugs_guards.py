@@ -20,7 +20,7 @@ from tests.e2e.test_streams import events
 from tests.fakes import SAFE, RawUpstream, ScriptedGuard, ScriptedUpstream, content_of, framed, labels
 from tests.reliability.bugs import CANARY, FLAGGED, is_cut, parts, tell
 from tests.servers import recorded, weir
-from tests.sockets import Reply, ask, connected, http_request, timed
+from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, http_request, timed
 
 # NeMo Guardrails.
 
@@ -222,7 +222,7 @@ async def test_xinference_5213_a_body_that_drips_has_a_deadline() -> None:
     head = http_request().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     async with weir(server__request_seconds=0.3) as server, connected(server.url) as client:
         await client.send(head + b'{"model"')
-        with timed(3):
+        with timed():
             await client.closed()
 
 
@@ -259,7 +259,7 @@ async def test_aiohttp_cve_2025_69223_a_compressed_request_is_refused(encoding: 
     """CVE-2025-69223, CVE-2026-128131 (aiohttp): bombs, and very many empty members."""
     data = gzip.compress(b"0" * (20 << 20)) if encoding == "gzip" else zlib.compress(b"0" * (20 << 20))
     async with weir() as server:
-        with timed(2):
+        with timed():
             reply = await ask(server.url, http_request(data, headers={"Content-Encoding": encoding}))
     assert reply.status == 415
 
@@ -276,9 +276,9 @@ async def test_aiohttp_cve_2026_34519_no_reason_phrase_passes() -> None:
 async def test_aiohttp_cve_2026_54273_a_flood_of_pipelined_requests_is_served_in_turn() -> None:
     """CVE-2026-54273 (aiohttp): pipelined requests were queued without bound."""
     one = http_request(b"", method="GET", path="/healthz")
-    async with weir() as server, connected(server.url) as client, asyncio.timeout(10):
+    async with weir() as server, connected(server.url) as client, asyncio.timeout(PATIENCE_SECONDS):
         await client.send(one * 199 + http_request(b"", method="GET", path="/healthz", headers={"Connection": "close"}))
-        with timed(2):
+        with timed():
             assert (await ask(server.url, one)).status == 200
         assert (await client.closed()).count(b'{"status": "ok"}') == 200
 
@@ -291,7 +291,7 @@ async def test_aiohttp_cve_2025_69229_a_body_in_chunks_of_one_byte_is_a_body() -
     drops = b"".join(b"1\r\n%c\r\n" % byte for byte in content + b" " * 50_000) + b"0\r\n\r\n"
     raw = b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""]) + drops
     async with weir(ScriptedUpstream(answer(WORDS))) as server:
-        with timed(5):
+        with timed():
             assert outcome(await ask(server.url, raw)) == "complete"
 
 

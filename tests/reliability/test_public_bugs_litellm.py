@@ -17,7 +17,7 @@ from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream
 from tests.reliability.bugs import FLAGGED, JSON, is_cut, parts, tell
 from tests.reliability.environment import ROOT
 from tests.servers import weir
-from tests.sockets import ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, connected, http_request
 
 EVERY_DOOR = pytest.mark.parametrize("door", DOORS)
 BOTH_WAYS = pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "body"])
@@ -277,15 +277,15 @@ async def test_litellm_36894_a_test_of_the_guard_is_one() -> None:
 
 
 async def leaves(upstream: ScriptedUpstream, *, is_streamed: bool, mark: bytes | None = None) -> None:
-    """A client that goes away, after it has read `mark`: the upstream is left within a second."""
+    """A client that goes away, after it has read `mark`: the upstream is left at once."""
     async with weir(upstream) as server:
-        async with connected(server.url) as client, asyncio.timeout(10):
+        async with connected(server.url) as client, asyncio.timeout(PATIENCE_SECONDS):
             await client.send(http_request(stream=is_streamed))
             await upstream.asked.wait()
             if mark is not None:
                 await client.read_until(mark)
             client.leave()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await upstream.left.wait()
             if server.guard.slots:
                 await server.guard.freed.wait()
@@ -320,8 +320,9 @@ async def test_litellm_19190_a_check_leaves_no_session_behind() -> None:
         before = len(asyncio.all_tasks())
         for _ in range(30):
             await ask(server.url, stream=True)
-        await asyncio.sleep(0.05)
-        assert len(asyncio.all_tasks()) <= before + 1
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(asyncio.all_tasks()) > before + 1:  # noqa: ASYNC110 (a number that others change)
+                await asyncio.sleep(0.01)
         assert server.guard.slots == 0
 
 

@@ -4,7 +4,6 @@ import asyncio
 import importlib.util
 import json
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from tests.driver import answer, body
 from tests.fakes import UNSAFE, RawUpstream, ScriptedGuard, ScriptedUpstream, labels
 from tests.reliability.bugs import JSON
 from tests.servers import weir
-from tests.sockets import ASK, CHAT_PATH, Reply, ask, connected, http_request, read_reply
+from tests.sockets import ASK, CHAT_PATH, PATIENCE_SECONDS, Reply, ask, connected, free_port, http_request, read_reply
 
 KEY, OWN, PROMPT, REPLY = "weir-canarykey", "sk-canaryown", "canaryprompt", "canaryreply"
 MESSAGES = [{"role": "user", "content": f"{PROMPT} and more"}]
@@ -105,13 +104,6 @@ SECRETS = (KEY, OWN, PROMPT, REPLY)
 HAS_OTEL = importlib.util.find_spec("opentelemetry.sdk") is not None
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 @pytest.mark.parametrize("name", WAYS)
 async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_a_trace_or_a_stranger(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -142,7 +134,7 @@ async def test_no_key_and_no_text_is_told_to_a_log_a_record_a_metric_a_trace_or_
 async def seen(way: Way, port: int, settings: Mapping[str, Any]) -> tuple[bytes, Reply]:
     """What the client got, and the operator's numbers then."""
     async with weir(way.upstream, way.guard, **settings) as server:
-        async with asyncio.timeout(10), connected(server.url) as client:
+        async with asyncio.timeout(PATIENCE_SECONDS), connected(server.url) as client:
             await client.send(way.request)
             if way.leaves:
                 await asyncio.sleep(0.05)

@@ -14,6 +14,7 @@ from proxy.store.base import StoreCorrupt, StoreError, StoreRefused
 from proxy.store.filters import Filter
 from proxy.store.row import Row
 from proxy.store.writer import RecordWriter
+from tests.sockets import PATIENCE_SECONDS
 from tests.store.records import record
 
 
@@ -43,7 +44,7 @@ class Scripted:
 
     def write(self, rows: Sequence[Row]) -> None:
         if self.hangs is not None:
-            self.hangs.wait(30)
+            self.hangs.wait(PATIENCE_SECONDS)
         if self.fault is not None:
             raise self.fault
         if any(row.id == self.refused for row in rows):
@@ -87,7 +88,7 @@ def writing(place: Scripted, max_queued: int = 100) -> RecordWriter:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -109,10 +110,9 @@ def test_all_is_written_in_order_and_in_batches() -> None:
 def test_a_store_that_hangs_costs_records_and_no_time(caplog: pytest.LogCaptureFixture) -> None:
     place = Scripted(hangs=threading.Event())
     writer = writing(place, max_queued=50)
-    begin = time.perf_counter()
     for number in range(5000):
-        writer.put(record(number))
-    assert time.perf_counter() - begin < 1
+        writer.put(record(number))  # the store hangs until this is over
+    assert not place.batches
     assert writer.dropped >= 4800
     writer.close(0.05)
     assert "were lost" in caplog.text
@@ -148,14 +148,15 @@ def test_what_is_lost_is_told_once_a_while(caplog: pytest.LogCaptureFixture, mon
     monkeypatch.setattr(writer_module, "TELL_SECONDS", 0.1)
     place = Scripted(fault=StoreError("x"))
     writer = writing(place, max_queued=5)
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
+    begin = time.monotonic()
+    while time.monotonic() < begin + 0.5:
         writer.put(record(1))
         time.sleep(0.001)
     place.fault = None
     writer.close()
+    seconds = time.monotonic() - begin
     lines = [line.getMessage() for line in caplog.records if "were lost: x" in line.getMessage()]
-    assert 1 <= len(lines) <= 6
+    assert 1 <= len(lines) <= seconds / 0.1 + 1
     assert f"{writer.dropped} were lost in all" in caplog.text
 
 
@@ -170,14 +171,18 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(caplog: pytest.LogCapt
     assert "elsewhere" in caplog.text
 
 
-def test_a_stop_while_the_store_fails_is_quick_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stop_while_the_store_fails_is_quick_and_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "FIRST_RETRY_SECONDS", 3600)
+    monkeypatch.setattr(writer_module, "LAST_RETRY_SECONDS", 3600)
     place = Scripted(fault=StoreError("x"))
     writer = writing(place)
     writer.put(record(1))
     until(lambda: place.opened > 0)
     begin = time.monotonic()
-    writer.close()
-    assert time.monotonic() - begin < 2
+    writer.close(3600)
+    assert time.monotonic() - begin < PATIENCE_SECONDS
     assert "1 were lost" in caplog.text
 
 
