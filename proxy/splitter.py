@@ -11,8 +11,14 @@ _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
 def _members(characters: frozenset[str]) -> str:
-    """Inside a character class. Only the basic plane: `re` turns that into a bitmap."""
-    return "".join(re.escape(c) for c in sorted(characters) if c <= "\uffff")
+    """Inside a character class, as ranges. Only the basic plane: `re` turns that into a bitmap."""
+    runs: list[list[int]] = []
+    for one in sorted(ord(c) for c in characters if c <= "\uffff"):
+        if runs and one == runs[-1][1] + 1:
+            runs[-1][1] = one
+        else:
+            runs.append([one, one])
+    return "".join(f"{re.escape(chr(first))}-{re.escape(chr(last))}" for first, last in runs)
 
 
 # For use inside [...]; SIGN is a class of its own, negated.

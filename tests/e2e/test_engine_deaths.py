@@ -4,28 +4,28 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from proxy.guard.process import ProcessGuard
 from proxy.guard.settings import GuardSettings
 from proxy.guard.supervisor import Config
+from tests.crews import children
 from tests.driver import DONE, chunk
 from tests.fakes import ScriptedUpstream
 from tests.servers import weir
-from tests.sockets import ask
+from tests.sockets import PATIENCE_SECONDS, ask
 from tests.wire import finish_reason_of, text_of
 from training.probes import TURNING_ANSWERS
 
-CLIENTS = 50
-ENGINE_DEATHS = 10
-NOTICE = {"policy__notice": ""}
+CLIENTS, ENGINE_DEATHS = (50, 10) if "WEIR_LONG" in os.environ else (20, 5)
+PATIENT: dict[str, Any] = {"policy__notice": "", "guard__verdict_seconds": 60.0, "guard__admission_seconds": 60.0}
 
 
 @asynccontextmanager
 async def embedded() -> AsyncIterator[ProcessGuard]:
-    guard = ProcessGuard(Config("embedded", GuardSettings(threads=1, verdict_seconds=20.0)))
+    guard = ProcessGuard(Config("embedded", GuardSettings(threads=1, verdict_seconds=60.0, health_seconds=60.0)))
     await guard.start()
     try:
         yield guard
@@ -46,7 +46,7 @@ def turning(rng: random.Random, pause: float) -> ScriptedUpstream:
 
 async def test_i5_clients_get_the_same_answer_though_the_engine_dies_again_and_again() -> None:
     rng = random.Random(5)
-    async with embedded() as guard, weir(turning(rng, 0.02), guard, **NOTICE) as server:
+    async with embedded() as guard, weir(turning(rng, 0.02), guard, **PATIENT) as server:
         expected = await ask(server.url, stream=True)
         cut = text_of(expected.body)
         assert finish_reason_of(expected.body) == "content_filter"
@@ -67,9 +67,8 @@ async def test_i5_clients_get_the_same_answer_though_the_engine_dies_again_and_a
 async def kill_engine(guard: ProcessGuard) -> None:
     """Back when the next engine has answered those who were in the step that died."""
     epoch = guard.epoch
-    engines = await asyncio.to_thread(
-        subprocess.run, ["pgrep", "-P", str(guard.pid)], capture_output=True, check=True, text=True
-    )
-    os.kill(int(engines.stdout.split()[0]), signal.SIGKILL)
-    while guard.epoch == epoch or guard.has_suspects:  # noqa: ASYNC110 (numbers that the loop changes)
-        await asyncio.sleep(0.005)
+    [engine] = await asyncio.to_thread(children, guard.pid)
+    os.kill(engine, signal.SIGKILL)
+    async with asyncio.timeout(3 * PATIENCE_SECONDS):
+        while guard.epoch == epoch or guard.has_suspects:  # noqa: ASYNC110 (numbers that the loop changes)
+            await asyncio.sleep(0.005)

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from tests.faults.engine import ScriptedEngine
 from tests.faults.slow_model import newest_word
 from tests.soak.figures import slope_of
-from tests.soak.load import Tally, Upstream, run_load
+from tests.soak.load import IDLE_SECONDS, Tally, Upstream, run_load
 
 KINDS = ("MiB", "descriptors", "tasks", "guard streams")
-# Of the samples, the first share is warming up.
-WARM_SHARE = 0.2
-# After the last request: more than the longest wait of all.
-SETTLED_SECONDS = 4.0
+# Before all: a load so short, for what is made once. Of the samples, the first share is warming up too.
+WARM_SECONDS, WARM_SHARE = 1.0, 0.2
+# After the last request, what is idle by then counts as before; and for what is left when all is over, this is waited.
+SETTLED_SECONDS, PATIENCE_SECONDS = IDLE_SECONDS + 1.0, 30.0
 
 
 @dataclass
@@ -74,12 +74,16 @@ async def soak(minutes: float, streams: int, *, seed: int = 1, pace: float = 0.0
                 values: dict[str, float] = json.loads(await process.stdout.readline())
                 return values
 
-            async def idle() -> dict[str, float]:
-                await asyncio.sleep(SETTLED_SECONDS)
-                now = time.monotonic()
-                while (values := await sample())["at"] < now:
+            async def now() -> dict[str, float]:
+                asked = time.monotonic()
+                while (values := await sample())["at"] < asked:
                     pass
                 return values
+
+            async def settled() -> None:
+                until = time.monotonic() + PATIENCE_SECONDS
+                while not found.after or (found.left and time.monotonic() < until):
+                    found.after, found.slots = await now(), len(engine.streams)
 
             async def watch() -> None:
                 while True:
@@ -87,14 +91,14 @@ async def soak(minutes: float, streams: int, *, seed: int = 1, pace: float = 0.0
                     show(found, minutes)
 
             load = {"streams": streams, "seed": seed, "pace": pace, "tally": found.tally}
-            await run_load(url, upstream, engine, seconds=2, **load)  # type: ignore[arg-type]
-            found.before = await idle()
+            await run_load(url, upstream, engine, seconds=WARM_SECONDS, **load)  # type: ignore[arg-type]
+            await asyncio.sleep(SETTLED_SECONDS)
+            found.before = await now()
             watching = asyncio.get_running_loop().create_task(watch())
             await run_load(url, upstream, engine, seconds=minutes * 60, **load)  # type: ignore[arg-type]
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-            found.after = await idle()
-            found.slots = len(engine.streams)
+            await settled()
     finally:
         server.close()
         shutil.rmtree(folder)
