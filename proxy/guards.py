@@ -9,11 +9,9 @@ import msgspec
 
 from proxy.guard.client import Address
 from proxy.guard.limits import Limits
-from proxy.guard.process import CONNECT_SECONDS, attach_guard, start_process_guard
+from proxy.guard.process import CONNECT_SECONDS, Config, Report, attach_guard, start_process_guard
 from proxy.guard.protocol import Guard, GuardUnavailable
-from proxy.guard.service import start_guard
 from proxy.guard.settings import GuardSettings as EngineSettings
-from proxy.guard.supervisor import Config, Report, Supervisor
 from proxy.settings import GuardSettings, Settings
 
 # A plain way to start a process with the model in place; where it is missing the engine runs in a thread.
@@ -32,6 +30,8 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
         return await attach_guard(address_of(wanted.address), _token(wanted), engine, seconds)
     if wanted.process and may_fork and CAN_FORK:
         return await start_process_guard(config_of(wanted))
+    from proxy.guard.service import start_guard  # torch is loaded where the engine runs, and nowhere else
+
     return await start_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
 
 
@@ -47,6 +47,8 @@ def serve_guard(settings: Settings) -> int:
     if not CAN_FORK:
         print("weir guard serve needs a system that can fork processes.", file=sys.stderr)
         return 2
+    from proxy.guard.supervisor import Supervisor
+
     address = address_of(wanted.address)
     place = {"path": address.path, "host": address.host, "port": address.port, "token": _token(wanted)}
     if address.host and not place["token"]:

@@ -64,7 +64,7 @@ TORCH = {
         "remote_code", "runner",
     )
 } | {"proxy.benchmark.baselines"}  # fmt: skip
-# What may be imported late: whole optional parts, and what would make `weir --help` wait.
+# What may be imported late: whole optional parts, and what would make `weir --help` or a worker wait.
 LATE = {
     "openai",
     "proxy.benchmark.baselines",
@@ -78,6 +78,8 @@ LATE = {
     "proxy.guard.qwen3guard",
     "proxy.guard.remote_code",
     "proxy.guard.sglang",
+    "proxy.guard.service",
+    "proxy.guard.supervisor",
     "proxy.guards",
     "proxy.store.command",
     "proxy.store.postgres",
@@ -206,7 +208,7 @@ def test_no_two_rooms_import_each_other() -> None:
 
 
 def test_the_proxy_runs_without_torch() -> None:
-    rooms = ("proxy.cli", "proxy.handlers", "proxy.stream", "proxy.guard.protocol", "proxy.guard.scheduler")
+    rooms = ("proxy.cli", "proxy.app", "proxy.worker", "proxy.workers", "proxy.stream", "proxy.guard.scheduler")
     code = "".join(f"import {room}, sys; assert 'torch' not in sys.modules, '{room}'\n" for room in rooms)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -20,8 +20,8 @@ from proxy.benchmark.options import Wanted
 from proxy.benchmark.parity import verdict_parity
 from proxy.benchmark.report import remarks, tables
 from proxy.benchmark.sizes import Sizes
+from proxy.guard.process import Config
 from proxy.guard.protocol import GuardError
-from proxy.guard.supervisor import Config
 from proxy.guards import CAN_FORK
 from proxy.serving import event_loop_factory
 from proxy.settings import GuardSettings

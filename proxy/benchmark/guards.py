@@ -7,13 +7,13 @@ import sys
 
 from proxy.benchmark.ways import LIMITS
 from proxy.guard.loader import LoadedGuard, load_guard
-from proxy.guard.process import ProcessGuard
+from proxy.guard.process import Config, ProcessGuard
 from proxy.guard.protocol import Guard
 from proxy.guard.random_weights import random_guard
 from proxy.guard.runner import Runner
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GuardSettings
-from proxy.guard.supervisor import Config, Supervisor, run
+from proxy.guard.supervisor import Supervisor, run
 
 PATIENCE_SECONDS = 3600.0
 RANDOM = "random-"  # and a shape: a guard with random weights

@@ -285,3 +285,11 @@ class GuardDoor:
         if canary.level not in (None, risk.level):
             return f"the canary text was judged {risk.level}, not {canary.level}"
         return ""
+
+
+async def check_guard(guard: GuardDoor) -> None:
+    """Raises GuardUnavailable, with the guard closed, unless it judges its canaries."""
+    health = await guard.health()
+    if not health.is_ready:
+        await guard.close()
+        raise GuardUnavailable(f"guard {guard.info.model} did not pass its first check: {health.detail}")

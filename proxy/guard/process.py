@@ -6,22 +6,43 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from proxy.guard.client import Address, EngineClient
-from proxy.guard.door import GuardDoor
+from proxy.guard.door import GuardDoor, check_guard
 from proxy.guard.protocol import GuardUnavailable
-from proxy.guard.service import check_guard
 from proxy.guard.settings import GuardSettings
-from proxy.guard.supervisor import Config, Report
 
 # Loading may mean a download of gigabytes, which has deadlines of its own; connecting means milliseconds.
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # Between the death of a guard's process and the start of the next one.
 RESTART_SECONDS = (0.0, 1.0, 5.0, 15.0)
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the process is told on its standard input, as one line of JSON."""
+
+    model: str
+    settings: GuardSettings
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "cpu"
+    path: str = ""  # of a unix socket
+    host: str = ""  # or a TCP address, and the token that its peers must know
+    port: int = 0
+    token: str = ""
+    sha256: Mapping[str, str] = {}  # of the model's files, by name
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the process says on its standard output, once: its guard is loaded, or why it is not."""
+
+    error: str = ""
+    port: int = 0
 
 
 class RemoteGuard(GuardDoor):

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TypeVar
 
 from proxy.guard.devices import make_runner
-from proxy.guard.door import GuardDoor
+from proxy.guard.door import GuardDoor, check_guard
 from proxy.guard.engine import Engine
 from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard
-from proxy.guard.protocol import GuardInfo, GuardUnavailable
+from proxy.guard.protocol import GuardInfo
 from proxy.guard.settings import GuardSettings
 
 T = TypeVar("T")
@@ -56,14 +56,6 @@ async def in_thread(work: Callable[[], T]) -> T:
     threading.Thread(target=run, name="weir-load", daemon=True).start()
     await done.wait()
     return result.result()
-
-
-async def check_guard(guard: GuardDoor) -> None:
-    """Raises GuardUnavailable, with the guard closed, unless it judges its canaries."""
-    health = await guard.health()
-    if not health.is_ready:
-        await guard.close()
-        raise GuardUnavailable(f"guard {guard.info.model} did not pass its first check: {health.detail}")
 
 
 def build_engine(loaded: LoadedGuard, settings: GuardSettings) -> tuple[Engine, GuardInfo, Callable[[], None]]:

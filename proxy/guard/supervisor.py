@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,11 +24,11 @@ import msgspec
 from proxy.guard.black_box import BlackBox
 from proxy.guard.engine_loop import EngineDead, EngineLoop
 from proxy.guard.loader import LoadedGuard, load_guard
+from proxy.guard.process import Config, Report
 from proxy.guard.protocol import GuardUnavailable
 from proxy.guard.runner import Runner
 from proxy.guard.server import EngineServer
 from proxy.guard.service import build_engine
-from proxy.guard.settings import GuardSettings
 
 # How often the engine's beat is looked at.
 WATCH_SECONDS = 0.1
@@ -38,28 +38,6 @@ START_SECONDS = 1800.0
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
 BACKLOG = 128
 ENGINE_DEAD = 3  # exit status of a child whose engine kept crashing
-
-
-class Config(msgspec.Struct, frozen=True):
-    """What the process is told on its standard input, as one line of JSON."""
-
-    model: str
-    settings: GuardSettings
-    revision: str | None = None
-    dtype: str = "auto"
-    device: str = "cpu"
-    path: str = ""  # of a unix socket
-    host: str = ""  # or a TCP address, and the token that its peers must know
-    port: int = 0
-    token: str = ""
-    sha256: Mapping[str, str] = {}  # of the model's files, by name
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What the process says on its standard output, once: its guard is loaded, or why it is not."""
-
-    error: str = ""
-    port: int = 0
 
 
 class Supervisor:

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.benchmark.guards import engine_settings, load, open_guard
 from proxy.guard.loader import CheckpointError
-from proxy.guard.supervisor import Config
+from proxy.guard.process import Config
 from tests.guard.checkpoints import random_ids
 
 TINY = Config("random-tiny", engine_settings(1, None, None), dtype="float32")

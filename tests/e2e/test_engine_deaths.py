@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from proxy.guard.process import ProcessGuard
+from proxy.guard.process import Config, ProcessGuard
 from proxy.guard.settings import GuardSettings
-from proxy.guard.supervisor import Config
 from tests.crews import children
 from tests.driver import DONE, chunk
 from tests.fakes import ScriptedUpstream

@@ -13,11 +13,10 @@ import pytest
 
 from proxy.guard.client import Address
 from proxy.guard.loader import load_guard
-from proxy.guard.process import ProcessGuard, attach_guard, start_process_guard
+from proxy.guard.process import Config, ProcessGuard, attach_guard, start_process_guard
 from proxy.guard.protocol import GuardFault, GuardTimeout, GuardUnavailable
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import Canary, GuardSettings
-from proxy.guard.supervisor import Config
 from proxy.risk import RiskLevel
 from tests.crews import children, until_dead
 from tests.guard.checkpoints import random_ids, small_checkpoint

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from proxy.guard.process import Config, Report
 from proxy.guard.settings import GuardSettings
-from proxy.guard.supervisor import Config, Report, Supervisor, is_on_gpu
+from proxy.guard.supervisor import Supervisor, is_on_gpu
 from proxy.guard.wire import VERSION, FrameDecoder, Hello, Refusal, Welcome, decode_greeting, encode, frame
 from tests.crews import children, is_alive
 from tests.guard.checkpoints import small_checkpoint
