@@ -134,13 +134,13 @@ def test_a_database_of_a_newer_weir_is_left_alone(settings: RecordSettings) -> N
 def test_ten_thousand_records_are_written_and_searched_in_seconds(settings: RecordSettings) -> None:
     rows = [row_of(cut(number) if number % 100 == 0 else record(number)) for number in range(10_000)]
     store = opened(settings)
-    begin = time.process_time()
+    begin = time.perf_counter()
     for at in range(0, len(rows), 500):
         store.write(rows[at : at + 500])
-    written = time.process_time()
+    written = time.perf_counter()
     assert len(list(store.find(Filter(category="Violent")))) == 100
     assert len(list(store.find(Filter(), most=50))) == 50
-    searched = time.process_time()
+    searched = time.perf_counter()
     assert store.show(f"weir-{9_999:032x}") is not None
     assert len(list(store.find(Filter(), newest_first=False))) == 10_000
     store.close()
