@@ -25,13 +25,12 @@ import pytest
 from proxy.guard.client import Address
 from proxy.guard.door import GuardDoor
 from proxy.guard.loader import load_guard
-from proxy.guard.process import RemoteGuard
+from proxy.guard.process import Config, RemoteGuard, Report
 from proxy.guard.remote_code import RemoteCodeGuard, start_remote_code_guard
 from proxy.guard.rows import CATEGORIES
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GuardSettings
 from proxy.guard.sglang import Api
-from proxy.guard.supervisor import Config, Report
 from proxy.risk import RISK_LEVELS, Risk, Role
 from tests.guard.checkpoints import Reference, random_ids, random_tensors, small_config, write_checkpoint
 from tests.guard.driver import distance, rows_of
