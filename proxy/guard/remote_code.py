@@ -16,12 +16,11 @@ import torch
 import transformers
 
 from proxy.guard.architecture import class_of
-from proxy.guard.door import GuardDoor
+from proxy.guard.door import GuardDoor, check_guard
 from proxy.guard.files import CheckpointError, Files, find_files
 from proxy.guard.loader import FLOATS, find_device
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo
 from proxy.guard.rows import CATEGORIES, winner_row, write_rows
-from proxy.guard.service import check_guard
 from proxy.guard.sessions import SessionLink, SessionLost
 from proxy.guard.settings import GuardSettings
 from proxy.risk import RISK_LEVELS, Role

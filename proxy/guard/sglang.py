@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 import aiohttp
 
-from proxy.guard.door import GuardDoor
+from proxy.guard.door import GuardDoor, check_guard
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo, GuardOverloaded, GuardUnavailable
 from proxy.guard.rows import CATEGORIES, LEVELS, write_rows
-from proxy.guard.service import check_guard
 from proxy.guard.sessions import Disconnected, Session, SessionLink, SessionLost
 from proxy.guard.settings import GuardSettings
 from proxy.risk import Role

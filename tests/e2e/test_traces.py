@@ -16,8 +16,7 @@ from tests.crews import serving
 from tests.driver import DONE, WORDS, answer, body, chunk, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import Weir, weir
-from tests.sockets import Reply, ask, connected, http_request
-from tests.test_cli import free_port
+from tests.sockets import Reply, ask, connected, free_port, http_request
 
 ANSWER = answer(["one"])
 METRICS = http_request(b"", method="GET", path="/metrics", headers={"Host": "127.0.0.1", "Content-Type": ""})
