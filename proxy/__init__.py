@@ -12,9 +12,11 @@ loading, current what stands for a guard that is not there yet; what requests fi
 workers, crew, worker, joint_metrics
                  several processes that serve on one port: their parent, and one of them; their numbers as one
 admission        how many requests may run, and how they end when the server stops
+hosts            by which names it may be asked
 identity, key_limits, shared_usage, exposure
                  whose key a request shows, how much that one may ask, be it of several processes, and whether others
                  can reach us at all
+entrance         who is let in
 handlers         one coroutine an endpoint; replies and client_writer, what its client gets
 metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
 hold_times       how long text was held

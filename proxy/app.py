@@ -11,21 +11,20 @@ from proxy.admission import STOP_SECONDS, Admission
 from proxy.connections import Connection, Room, most_connections, stop_listening
 from proxy.current import Current
 from proxy.doors import DOORS
+from proxy.entrance import CALLERS, HOSTS, errors_as_json, part_while_draining
 from proxy.exchange import Service
 from proxy.guard.protocol import Guard
 from proxy.handlers import (
     ADMISSION,
-    CALLERS,
     CURRENT,
     METRICS,
     STORED_RESPONSE,
     alive,
-    errors_as_json,
     moderated,
-    part_while_draining,
     ready,
     stored_response,
 )
+from proxy.hosts import Hosts
 from proxy.identity import Callers, UsageOf
 from proxy.loading import Loading, warm
 from proxy.metrics import LoopLag, Metrics
@@ -50,11 +49,13 @@ def build_app(settings: Settings, guard: Guard, usage_of: UsageOf | None = None)
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
     app[ADMISSION] = admission = Admission(settings.server.max_streams)
     app[CALLERS] = callers = Callers(settings.auth, usage_of)
+    app[HOSTS] = hosts = Hosts(settings)
     app[METRICS] = Metrics(lambda: app[CURRENT].now.guard)
 
     def adopt(settings: Settings) -> None:
         admission.limit = settings.server.max_streams
         callers.adopt(settings.auth)
+        hosts.adopt(settings)
 
     async def current(app: web.Application) -> AsyncIterator[None]:
         found = app[METRICS]

@@ -26,6 +26,7 @@ from proxy.policy_settings import (
     category_slug,
     level_name,
 )
+from proxy.server_settings import ServerSettings
 from proxy.setting_names import (
     CATEGORIES,
     LEVELS,
@@ -43,7 +44,6 @@ from proxy.settings import (
     AnnotationSettings,
     GuardSettings,
     LogSettings,
-    ServerSettings,
     Settings,
     UpstreamSettings,
     cross_faults,

@@ -5,8 +5,6 @@ import math
 import selectors
 import socket
 import sys
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, cast
@@ -17,8 +15,9 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.handlers import HTTP_LOGGER
 from proxy.limits import Limit
+from proxy.log import Seldom
 from proxy.replies import error_response
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 if sys.platform != "win32":
     import resource
@@ -99,7 +98,7 @@ class Connection(web.RequestHandler):
     """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
 
     __slots__ = ("_is_let_in", "_room", "_send_seconds")
-    _log_seconds: ClassVar[deque[float]] = deque(maxlen=HTTP_LINES_A_SECOND)  # when the newest lines were written
+    _lines: ClassVar[Seldom] = Seldom(HTTP_LINES_A_SECOND)
 
     def __init__(self, server: web.Server, settings: ServerSettings, room: Room) -> None:
         super().__init__(
@@ -151,9 +150,7 @@ class Connection(web.RequestHandler):
             status = 417  # aiohttp quotes an expectation that it does not know, and fails where that is no text
         if limit := _limit_of(exc):
             self._room.tell(ApiError(status, "", limit=limit))
-        now, lines = time.monotonic(), self._log_seconds
-        if len(lines) < HTTP_LINES_A_SECOND or now - lines[0] >= 1.0:
-            lines.append(now)
+        if self._lines.pick() is not None:
             HTTP_LOGGER.warning("not served: %s", "nothing known" if exc is None else place_of(exc))
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun, so its end must stay missing")

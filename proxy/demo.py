@@ -21,7 +21,8 @@ from rich.text import Text
 
 from proxy.app import running
 from proxy.guards import open_guard
-from proxy.settings import GuardSettings, ServerSettings, Settings, UpstreamSettings
+from proxy.server_settings import ServerSettings
+from proxy.settings import GuardSettings, Settings, UpstreamSettings
 
 STYLES = {"Safe": "green", "Controversial": "yellow", "Unsafe": "bold red"}
 SECONDS_A_WORD = 0.03

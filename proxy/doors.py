@@ -16,7 +16,7 @@ from proxy.message_request import read_message_request
 from proxy.policies import Chosen
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.response_request import read_response_request
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import web
 
 from proxy.admission import Admission
 from proxy.annotations import ANNOTATIONS_HEADER, asked_notations
@@ -18,17 +17,15 @@ from proxy.dialects.call import UpstreamCall
 from proxy.doors import DOORS, RESPONSES, terms_of
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exchange import Ask, Exchange, Service
-from proxy.identity import Caller, Callers
+from proxy.identity import Caller
 from proxy.incoming import read_request
 from proxy.limits import Limit
-from proxy.loading import refuse_while_loading
 from proxy.metrics import Metrics
-from proxy.passthrough import refusal
 from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome
-from proxy.replies import STREAM_HEADERS, Reply, error_response, weir_headers
+from proxy.replies import STREAM_HEADERS, Reply, weir_headers
 from proxy.request_body import dump
 from proxy.request_fields import ModeratedRequest, model_of
 from proxy.stored_request import read_stored_request
@@ -47,11 +44,8 @@ Answer = Callable[[web.Request, Service, Record, Reply], Awaitable[web.StreamRes
 CURRENT = web.AppKey("current", Current)
 ADMISSION = web.AppKey("admission", Admission)
 METRICS = web.AppKey("metrics", Metrics)
-CALLERS = web.AppKey("callers", Callers)
 CALLER = web.RequestKey("caller", Caller)
 SERVICE = web.RequestKey("service", Service)
-# What anybody may ask who can reach the port. All else is for callers that we know.
-PUBLIC = ("/healthz", "/readyz")
 
 
 async def moderated(request: web.Request) -> web.StreamResponse:
@@ -200,69 +194,6 @@ def metrics_of(app: web.Application) -> Metrics:
     found = app[METRICS]
     found.streams.set(app[ADMISSION].running)
     return found
-
-
-async def part_while_draining(request: web.Request, response: web.StreamResponse) -> None:
-    """A client that keeps its connection would come back to a server that is about to go."""
-    if request.app[ADMISSION].is_draining:
-        response.force_close()
-        response.headers[hdrs.CONNECTION] = "close"
-
-
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Whatever goes wrong outside an endpoint is told in the shape that clients of the API read."""
-    try:
-        with _let_in(request):
-            response: web.StreamResponse = await handler(request)
-    except ApiError as exc:
-        request.app[METRICS].refused(exc)
-        return error_response(exc, {}, request.path)
-    except (ConnectionError, TimeoutError):
-        raise
-    except web.HTTPException as exc:
-        allowed = {"allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
-        message = {404: "There is no such endpoint here.", 405: "The endpoint does not take this method."}
-        text = refusal(request.method, request.raw_path.partition("?")[0])
-        text = text or message.get(exc.status, "The request cannot be served.")
-        error = ApiError(exc.status, text, code="not_found" if exc.status == 404 else None)
-        return error_response(error, allowed, request.path)
-    except Exception as exc:
-        HTTP_LOGGER.error("internal error: %s", place_of(exc))
-        return error_response(Fault(INTERNAL, 500).api_error(), {}, request.path)
-    return response
-
-
-@contextmanager
-def _let_in(request: web.Request) -> Iterator[None]:
-    """Whoever may ask, once there is a guard. Raises ApiError.
-
-    Decided on the route that was matched, nothing else; what is no route is not public.
-    """
-    resource = request.match_info.route.resource
-    if resource is not None and resource.canonical in PUBLIC:
-        _check_head(request)
-        yield
-        return
-    request[CALLER] = request.app[CALLERS].identify(request.headers.items())
-    _check_head(request)
-    with request.app[CURRENT].taken() as request[SERVICE]:
-        refuse_while_loading(request[SERVICE].guard)
-        yield
-
-
-def _check_head(request: web.Request) -> None:
-    """What routes and parsers may disagree about is refused. Raises ApiError."""
-    resource = request.match_info.route.resource
-    expected = resource.canonical.format(**request.match_info) if resource is not None else None
-    if resource is not None and request.raw_path.partition("?")[0] != expected:
-        raise ApiError(404, "There is no such endpoint here.", code="not_found")
-    if "websocket" in ",".join(request.headers.getall(hdrs.UPGRADE, ())).lower():
-        message = "WebSockets are not served: what passes through one cannot be judged. Send a POST with stream: true."
-        raise ApiError(400, message, code="websocket_unsupported")
-    is_chunked = hdrs.TRANSFER_ENCODING in request.headers
-    if request.version not in (HttpVersion10, HttpVersion11) or (is_chunked and request.version == HttpVersion10):
-        raise ApiError(400, "Send the request as HTTP/1.1.", code="unsupported_http_version")
 
 
 def _blocked_prompt(

@@ -10,7 +10,7 @@ from proxy.errors import ApiError, Fault
 from proxy.limits import Limit
 from proxy.pump import Run, at_once
 from proxy.request_body import BadRequest, check_headers, read_object
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 # A larger body is parsed in a thread: about 1 ms on the event loop.
 OFF_LOOP_BYTES = 64 << 10

@@ -3,7 +3,9 @@
 import logging
 import logging.handlers
 import queue
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from proxy.settings import LogSettings
@@ -30,6 +32,25 @@ def record_log(settings: LogSettings) -> Iterator[None]:
         logger.removeHandler(handler)
         listener.stop()
         target.close()
+
+
+class Seldom:
+    """Picks so many lines a second of a kind that may come in floods, which would only help to fill the disk."""
+
+    def __init__(self, lines_a_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds: deque[float] = deque(maxlen=lines_a_second)  # when the newest were written
+        self._clock = clock
+        self._left_out = 0
+
+    def pick(self) -> int | None:
+        """How many have been left out since the last one; None where this one is left out, too."""
+        now = self._clock()
+        if len(self._seconds) == self._seconds.maxlen and now - self._seconds[0] < 1.0:
+            self._left_out += 1
+            return None
+        self._seconds.append(now)
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):

@@ -31,7 +31,7 @@ CODES = frozenset({
     "request_timeout", "request_too_large", "several_credentials", "shutting_down", "total_timeout",
     "unknown_parameter", "unsupported_charset", "unsupported_content_encoding", "unsupported_http_version",
     "unsupported_media_type", "unsupported_value", "upstream_ended", "upstream_error", "upstream_timeout",
-    "upstream_unreachable", "upstream_unreadable",
+    "upstream_unreachable", "upstream_unreadable", "wrong_host", "wrong_origin",
 })  # fmt: skip
 # Limits of a key share one code, and are told apart by their names.
 KEY_LIMITS = frozenset({"max_streams", "requests_per_minute", "tokens_per_minute"})

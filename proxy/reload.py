@@ -21,7 +21,8 @@ LOGGER = logging.getLogger("weir.settings")
 LIVE = ("policy", "policies", "rules", "annotations", "auth", "upstream", "upstream_tables")
 LIVE_KEYS: Mapping[str, tuple[str, ...]] = {
     "server": (
-        "max_messages", "max_choices", "max_json_depth", "request_seconds", "send_seconds", "heartbeat_seconds",
+        "allowed_hosts", "max_messages", "max_choices", "max_json_depth", "request_seconds", "send_seconds",
+        "heartbeat_seconds",
         "pre_stop_seconds", "drain_seconds", "max_connections", "max_streams",
     ),
     "passthrough": ("upstream", "max_upload_bytes", "max_answer_bytes", "idle_seconds"),

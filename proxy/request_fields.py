@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from proxy.limits import Limit
 from proxy.request_body import BadRequest
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 MAX_PARTS = 4096  # of one message
 MAX_TOOLS = 256

@@ -14,6 +14,7 @@ from proxy.guard_settings import GuardSettings as GuardSettings
 from proxy.guard_settings import guard_faults
 from proxy.policy_settings import PolicySettings, RuleSettings
 from proxy.record_settings import RecordSettings
+from proxy.server_settings import ServerSettings
 from proxy.setting_types import (
     MIB,
     Bytes,
@@ -23,7 +24,6 @@ from proxy.setting_types import (
     Seconds,
     Section,
     ShortName,
-    not_bool,
     words,
 )
 from proxy.telemetry_settings import TelemetrySettings
@@ -34,41 +34,6 @@ Family = Literal[
     "embeddings", "files", "uploads", "audio", "images", "batches", "vector-stores", "stored-completions",
     "moderations-upstream", "message-batches", "count-tokens",
 ]  # fmt: skip
-
-
-class ServerSettings(Section):
-    """What clients connect to, and how much one of them may ask of us."""
-
-    host: Line = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[Count, Field(ge=0, le=65535)] = 8080
-    """Port to listen on; 0 takes a free one."""
-    max_body_bytes: Bytes = 8 * MIB
-    """Largest request body; more is answered with 413."""
-    max_messages: Annotated[Count, Field(ge=1, le=100_000)] = 4096
-    """Most messages in one conversation."""
-    max_choices: Annotated[Count, Field(ge=1, le=128)] = 16
-    """Largest `n`, the answers asked for at once."""
-    max_json_depth: Annotated[Count, Field(ge=8, le=256)] = 64
-    """Deepest nesting of a request body."""
-    request_seconds: Seconds = 30.0
-    """Deadline by which a whole request body has arrived."""
-    send_seconds: Seconds = 60.0
-    """Longest wait for a client that does not read."""
-    heartbeat_seconds: Annotated[Seconds, Field(le=50)] = 15.0
-    """Keep-alive interval while text is held; some clients give up after 60 s of silence."""
-    reuse_port: bool = False
-    """Share the port with other servers of the same user (SO_REUSEPORT): a new one takes it over once it can judge."""
-    workers: Annotated[Count, Field(ge=1, le=256)] = 1
-    """Processes that serve, with one guard's engine and the limits of keys among them; other limits are of each."""
-    pre_stop_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
-    """After a stop signal: how long new requests are still taken while /readyz says that others should be asked."""
-    drain_seconds: Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
-    """How long running answers may finish after a stop signal."""
-    max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 10_000
-    """Most connections of clients at once, within what the system allows of open files; more are closed at once."""
-    max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
-    """Most moderated requests at once; more are answered with 503."""
 
 
 class UpstreamSettings(Section):

@@ -14,8 +14,8 @@ from proxy.guard.protocol import Guard
 from proxy.guards import open_guard
 from proxy.loading import Loading, unless
 from proxy.reload import Read, Reload, Reloaded, Reloader
+from proxy.server_settings import ServerSettings
 from proxy.serving import heed_signals, loading, started
-from proxy.settings import ServerSettings
 
 
 async def serve_with_workers(settings: Settings, read: Read) -> None:

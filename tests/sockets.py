@@ -30,7 +30,7 @@ def http_request(
     if body is None:
         body = {**ASK, **fields}
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    known = {"Host": "weir.test", "Content-Type": "application/json", "Content-Length": str(len(data))}
+    known = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(data))}
     lines = [f"{name}: {value}" for name, value in (known | dict(headers or {})).items() if value]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode("latin-1") + data
 

@@ -9,7 +9,7 @@ import pytest
 from proxy.chat_request import read_chat_request
 from proxy.request_body import BadRequest, read_object
 from proxy.request_fields import MAX_MODEL_CHARS, MAX_PARTS, MAX_TOOLS, ModeratedRequest, ModerationAsk, Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 TERMS = Terms(ServerSettings(max_messages=8, max_choices=4, max_json_depth=16))
 

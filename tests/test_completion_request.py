@@ -7,7 +7,7 @@ import pytest
 from proxy.completion_request import read_completion_request
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModerationAsk, Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 TERMS = Terms(ServerSettings(max_choices=4))
 

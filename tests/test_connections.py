@@ -6,7 +6,7 @@ import pytest
 
 from proxy.connections import OTHER_FILES, Room, most_connections
 from proxy.errors import ApiError
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 
 def test_a_full_room_lets_nobody_in_until_somebody_leaves() -> None:

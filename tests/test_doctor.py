@@ -31,7 +31,8 @@ from proxy.doctor import (
 from proxy.guard.protocol import GuardTimeout
 from proxy.policy_settings import PolicySettings
 from proxy.record_settings import RecordSettings
-from proxy.settings import Dialect, GuardSettings, ServerSettings, Settings, UpstreamSettings
+from proxy.server_settings import ServerSettings
+from proxy.settings import Dialect, GuardSettings, Settings, UpstreamSettings
 from proxy.upstream_connection import BrokenAnswer
 from proxy.upstream_pool import ConnectTimeout
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words

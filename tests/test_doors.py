@@ -14,7 +14,7 @@ from proxy.doors import error_body, terms_of
 from proxy.errors import ApiError
 from proxy.policies import Chosen, policy_of
 from proxy.policy_settings import PolicySettings
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from proxy.stream import Expected, Outcome
 from tests.doors import CHAT, DOORS, Door
 from tests.driver import WORDS, Guard, drive

@@ -18,7 +18,7 @@ from proxy.prompts import PromptBlocked
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.request_body import dump
 from proxy.request_fields import Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from tests.driver import WORDS, answer, body, read
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, labels
 from tests.servers import opened

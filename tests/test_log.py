@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from proxy.log import record_log
+from proxy.log import Seldom, record_log
 from proxy.records import Record
 from proxy.settings import LogSettings
 
@@ -25,3 +25,13 @@ def test_a_log_level_above_info_writes_no_records(tmp_path: Path) -> None:
     with record_log(LogSettings(file=path, level="warning")):
         Record("weir-1", "/v1/x", "default", "g@1").write()
     assert path.read_text() == ""
+
+
+def test_of_a_flood_few_lines_a_second_are_picked_and_the_others_counted() -> None:
+    now = [100.0]
+    lines = Seldom(3, lambda: now[0])
+    assert [lines.pick() for _ in range(10)] == [0, 0, 0, *[None] * 7]
+    now[0] += 1.0
+    assert [lines.pick() for _ in range(4)] == [7, 0, 0, None]
+    now[0] += 5.0
+    assert lines.pick() == 1

@@ -11,7 +11,7 @@ from proxy.conversation import ConversationError, render
 from proxy.message_request import read_message_request
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, ModerationAsk, Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 TERMS = Terms(ServerSettings(max_messages=8))
 LAX = Terms(ServerSettings(), allow_unscanned=True)

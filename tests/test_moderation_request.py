@@ -13,7 +13,7 @@ from proxy.moderation_request import (
 )
 from proxy.request_body import BadRequest
 from proxy.request_fields import Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 TERMS = Terms(ServerSettings())
 LAX = Terms(ServerSettings(), allow_unscanned=True)

@@ -14,7 +14,7 @@ from proxy.request_body import (
     dump,
     read_object,
 )
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 LIMITS = ServerSettings(max_messages=8, max_choices=4, max_json_depth=16)
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, Terms, field, refuse_routing, refuse_stored, required
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 
 LIMITS = ServerSettings()
 

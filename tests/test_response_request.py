@@ -10,7 +10,7 @@ from proxy.conversation import ConversationError, render
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, ModerationAsk, Terms
 from proxy.response_request import read_response_request
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from tests.adapters.test_structures import IMAGE
 
 TERMS = Terms(ServerSettings(max_messages=8))

@@ -6,9 +6,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from proxy.policy_settings import RuleSettings
+from proxy.server_settings import ServerSettings
 from proxy.setting_names import SECTIONS
 from proxy.setting_types import Section
-from proxy.settings import ServerSettings, Settings, UpstreamSettings, url_fault
+from proxy.settings import Settings, UpstreamSettings, url_fault
 
 
 def sections() -> dict[str, type[Section]]:

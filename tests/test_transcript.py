@@ -4,7 +4,7 @@ import pytest
 
 from proxy.request_body import BadRequest
 from proxy.request_fields import Terms
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from proxy.transcript import Transcript
 
 UNREADABLE = frozenset({"image"})

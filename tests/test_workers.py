@@ -12,7 +12,8 @@ import pytest
 
 from proxy.config import ConfigError, load_settings
 from proxy.identity import digest_of
-from proxy.settings import ServerSettings, Settings
+from proxy.server_settings import ServerSettings
+from proxy.settings import Settings
 from proxy.workers import held_port, settings_of_workers
 from tests.crews import children, holders, serving, until_dead
 from tests.driver import WORDS, answer

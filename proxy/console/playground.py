@@ -25,7 +25,8 @@ from proxy.pump import pump
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.risk import RISK_LEVELS, Risk
-from proxy.settings import GuardSettings, ServerSettings
+from proxy.server_settings import ServerSettings
+from proxy.settings import GuardSettings
 from proxy.sse import EventDecoder
 from proxy.stream import Expected, ModeratedStream
 

@@ -11,7 +11,7 @@ from proxy.guard.protocol import GuardError
 from proxy.policies import Policies
 from proxy.policy import Mode, Part
 from proxy.request_body import BadRequest
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from proxy.upstreams import Upstreams
 from tests.fakes import CONTROVERSIAL, UNSAFE, ScriptedGuard, words
 

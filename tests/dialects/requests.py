@@ -6,7 +6,8 @@ from proxy.chat_request import read_chat_request
 from proxy.dialects import call_of
 from proxy.dialects.call import UpstreamCall
 from proxy.request_fields import Terms
-from proxy.settings import Dialect, ServerSettings, UpstreamSettings
+from proxy.server_settings import ServerSettings
+from proxy.settings import Dialect, UpstreamSettings
 from tests.adapters.test_structures import SIGNATURE
 
 CHAT = "/v1/chat/completions"

@@ -12,7 +12,7 @@ from proxy.policy import Policy
 from proxy.request_body import BadRequest, dump, read_object
 from proxy.request_fields import Terms
 from proxy.retokenizer import Retokenizer
-from proxy.settings import ServerSettings
+from proxy.server_settings import ServerSettings
 from proxy.sse import EventDecoder
 from proxy.stream import ModeratedStream, Outcome
 from tests.doors import DOORS

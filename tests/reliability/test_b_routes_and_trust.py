@@ -13,7 +13,8 @@ import pytest
 
 from proxy.app import build_app
 from proxy.config import load_settings
-from proxy.handlers import PUBLIC, STORED_RESPONSE
+from proxy.entrance import PUBLIC
+from proxy.handlers import STORED_RESPONSE
 from proxy.identity import CREDENTIALS, digest_of
 from proxy.model_handlers import MODELS
 from proxy.passthrough import FAMILIES, ROUTES
@@ -26,7 +27,7 @@ from tests.e2e.test_routes import aliases, body_for
 from tests.fakes import ScriptedGuard, ScriptedUpstream, framed, labels
 from tests.reliability.operator import OPERATOR, operated, told
 from tests.reliability.upstreams import Echo
-from tests.servers import weir
+from tests.servers import Weir, weir
 from tests.sockets import ASK, CHAT_PATH, Client, ask, connected, http_request, read_reply
 
 JSON = "application/json"
@@ -96,10 +97,10 @@ async def test_b3_nothing_but_the_request_line_picks_the_route() -> None:
         host = server.upstream.url.removeprefix("http://")
         for headers in MISLEADING:
             refused = await ask(server.url, http_request(path="/v1/embeddings", headers=headers))
-            assert refused.status in (400, 404)
+            assert refused.status in (400, 403, 404)
             assert server.upstream.requests == []
             reply = await ask(server.url, http_request(headers=headers))
-            assert reply.status in (200, 400)
+            assert reply.status in ((400, 403) if "Host" in headers else (200,))
             for seen in server.upstream.requests:
                 assert (seen["path"], seen["headers"]["host"], seen["query"]) == (CHAT_PATH, host, "")
             server.upstream.requests.clear()
@@ -156,7 +157,7 @@ async def test_b4_no_credential_but_the_whole_key_is_taken_for_it() -> None:
         tried = mutants(KEY)
         assert len(tried) >= 900
         for head in tried:
-            request = http_request().replace(b"Host: weir.test", b"Host: weir.test\r\n" + head)
+            request = http_request().replace(b"Host: 127.0.0.1", b"Host: 127.0.0.1\r\n" + head)
             reply = await ask(server.url, request)
             assert reply.status in (400, 401), head[:80]
             assert b"canary" not in reply.raw
@@ -228,6 +229,57 @@ async def test_b17_a_door_says_in_its_own_words_that_a_key_has_used_up_its_share
             assert (reply.error["type"], reply.error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
             assert reply.error["limit"] == limit
             assert ("type" in reply.json) is (path == "/v1/messages")
+
+
+PAGES: list[Mapping[str, str]] = [
+    {"Host": "evil.test"},
+    {"Host": "evil.test:8080"},
+    {"Host": "127.0.0.1.evil.test"},
+    {"Host": "localhost.evil.test", "Origin": "http://localhost.evil.test"},
+    {"Host": "evil@127.0.0.1:x"},
+    {"Host": "", "X-Forwarded-Host": "127.0.0.1"},
+    {"Origin": "https://evil.test"},
+    {"Origin": "null"},
+]
+
+
+async def test_b13_a_page_that_gives_its_own_name_our_address_gets_nothing() -> None:
+    upstream = ScriptedUpstream([body({"content": "hi"})], content_type=JSON)
+    async with weir(upstream, passthrough__allow=["files"]) as server:
+        asked = [("POST", door.path, body_for(door.path)) for door in DOORS.values()]
+        for method, path, data in [*asked, ("GET", MODELS, b""), ("POST", "/v1/files", b"--x--")]:
+            for page in PAGES:
+                reply = await ask(server.url, http_request(data, method=method, path=path, headers=page))
+                assert reply.status in (400, 403), (path, page, reply.raw)
+                assert not [name for name in reply.headers if name.startswith("access-control")]
+        for origin in ({"Origin": "https://evil.test"}, {}):
+            simple = http_request(headers={"Content-Type": "text/plain", **origin})
+            assert (await ask(server.url, simple)).status == (403 if origin else 415)
+            preflight = http_request(b"", method="OPTIONS", headers={"Access-Control-Request-Method": "POST", **origin})
+            reply = await ask(server.url, preflight)
+            assert reply.status in (403, 405)
+            assert not [name for name in reply.headers if name.startswith("access-control")]
+        assert server.upstream.requests == []
+        assert server.guard.fed == []
+        assert (await ask(server.url, http_request(b"", method="GET", path="/healthz", headers=PAGES[0]))).status == 200
+        for host in ("localhost:8080", "[::1]", "127.1.2.3", "host.docker.internal:8080", "app.localhost"):
+            assert (await ask(server.url, http_request(headers={"Host": host}))).status == 200
+        assert (await ask(server.url, http_request(headers={"Origin": "app://a-desktop-app"}))).status == 200
+
+
+async def test_b13_with_keys_or_a_list_the_operator_says_by_which_names_it_is_asked() -> None:
+    async def status(server: Weir, host: str) -> int:
+        return (await ask(server.url, http_request(headers={"Host": host, **BEARER}))).status
+
+    upstream = ScriptedUpstream([body({"content": "hi"})], content_type=JSON)
+    async with weir(upstream, **OURS) as server:
+        assert await status(server, "any.test") == 200
+    hosts = "*.example.com, weir"
+    async with weir(upstream, **OURS, server__allowed_hosts=hosts) as server:
+        found = [await status(server, host) for host in ("A.example.com:8080", "weir", "example.com", "127.0.0.1")]
+        assert found == [200, 200, 403, 403]
+    async with weir(upstream, server__allowed_hosts="*") as server:
+        assert await status(server, "any.test") == 200
 
 
 async def test_b14_no_clients_key_opens_the_operators_door() -> None:

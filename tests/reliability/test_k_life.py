@@ -14,7 +14,8 @@ from aiohttp import web
 
 from proxy.app import running
 from proxy.config import load_settings
-from proxy.handlers import CURRENT, PUBLIC, metrics_of
+from proxy.entrance import PUBLIC
+from proxy.handlers import CURRENT, metrics_of
 from proxy.identity import digest_of
 from proxy.loading import Loading
 from tests.driver import WORDS, answer
