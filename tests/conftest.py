@@ -16,7 +16,8 @@ for name in ("WEIR_POSTGRES", "WEIR_POSTGRES_URL"):
     if name in os.environ:
         os.environ[f"TESTS_{name}"] = os.environ.pop(name)
 
-settings.register_profile("weir", deadline=None)  # machines are shared: a slow example is no failure
+# Machines are shared: a slow example is no failure. Half as many as usual; `make long` tries twenty times as many.
+settings.register_profile("weir", deadline=None, max_examples=50)
 settings.load_profile("weir")
 
 # Where hypothesis keeps the settings of a decorated test; it has no public way to change them from outside.

@@ -126,10 +126,12 @@ def imports_in(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield from ((name, node) for name in inside or [base])
 
 
+@cache
 def imported(module: str) -> set[str]:
     return {name for name, _ in imports_in(tree_of(MODULES[module]))}
 
 
+@cache
 def reachable(module: str) -> set[str]:
     """All that importing `module` imports, packages on the way included; what is imported late is not."""
     seen: set[str] = set()

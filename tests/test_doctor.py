@@ -42,9 +42,9 @@ MODELS = json.dumps({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}).enco
 QWEN_VOCABULARY = 151936
 
 
-def upstream_settings(url: str, key: str | None = None) -> UpstreamSettings:
+def upstream_settings(url: str, key: str | None = None, first_byte_seconds: float = 60.0) -> UpstreamSettings:
     secret = SecretStr(key) if key else None
-    return UpstreamSettings(base_url=url, api_key=secret, connect_seconds=2, first_byte_seconds=1)
+    return UpstreamSettings(base_url=url, api_key=secret, first_byte_seconds=first_byte_seconds)
 
 
 async def ask(
@@ -149,9 +149,9 @@ async def test_an_upstream_that_does_not_speak_tls_is_told_apart() -> None:
 
 
 async def test_an_upstream_that_says_nothing_is_given_up() -> None:
-    upstream = ScriptedUpstream(first_byte_delay=30)
+    upstream = ScriptedUpstream(first_byte_delay=3600)
     async with upstream.running():
-        finding = await about_upstream(upstream_settings(upstream.url), {})
+        finding = await about_upstream(upstream_settings(upstream.url, first_byte_seconds=0.5), {})
     assert finding.status is Status.FAIL
     assert "does not answer" in finding.said
 

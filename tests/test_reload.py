@@ -20,6 +20,7 @@ from proxy.handlers import CURRENT
 from proxy.identity import digest_of
 from proxy.reload import Reloaded, Reloader, differences, live_settings, told
 from proxy.settings import Settings, UpstreamSettings
+from tests.crews import scripted_guard
 from tests.driver import WORDS, answer, read
 from tests.fakes import CONTROVERSIAL, ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
@@ -210,12 +211,12 @@ async def test_k4_a_signal_has_the_file_read_again_and_a_bad_one_changes_nothing
     """A server of its own, five files one after another, and a signal behind each."""
     file = tmp_path / "weir.toml"
     upstream = ScriptedUpstream(answer(WORDS))
-    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running():
+    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running(), scripted_guard() as guard:
         good = f'[upstream]\nbase_url = "{upstream.url}"\n[server]\nport = 0\n[policy]\nname = "NAME"\n'
         file.write_text(good.replace("NAME", "first"))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "serve", "--config", str(file)),
-            env=environment(WEIR_GUARD__PROCESS="false", WEIR_UPSTREAM__API_KEY="sk-canary"),
+            env=environment(WEIR_UPSTREAM__API_KEY="sk-canary", **guard),
             cwd=ROOT,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -21,7 +21,7 @@ from tests.judge import FRAGMENTS, SENTENCES, judge, judged_ids, random_cut, ran
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "qwen3.json").read_text())["vectors"]
 # WEIR_LONG=1 asks for the long run; --times of the property tests does not reach a plain loop.
-PAIRS = 200_000 if os.environ.get("WEIR_LONG") else 2_500
+PAIRS = 200_000 if os.environ.get("WEIR_LONG") else 1_500
 TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(st.characters(codec="utf-8"), max_size=5)), max_size=15)
 
 

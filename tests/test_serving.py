@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from proxy.config import load_settings
 from proxy.serving import has_terminal, serve, started
 from proxy.settings import Settings, UpstreamSettings
+from tests.crews import scripted_guard
 from tests.fakes import ScriptedGuard
 from tests.reliability.environment import ROOT, environment
+from tests.sockets import PATIENCE_SECONDS
 from tests.test_app import settings_of
 
 
@@ -26,17 +28,17 @@ def test_more_policies_are_said_at_the_start() -> None:
 async def test_a_server_ends_with_its_terminal_and_not_at_a_signal_alone() -> None:
     master, slave = os.openpty()
     serve_it = (sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(5 * PATIENCE_SECONDS), scripted_guard() as guard:
         process = await asyncio.create_subprocess_exec(
             *("sh", "-c", f'exec "$0" "$@" 0<>{os.ttyname(slave)}', *serve_it),  # which makes it the terminal
-            env=environment(WEIR_GUARD__PROCESS="false"),
+            env=environment(**guard),
             cwd=ROOT,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
         os.close(slave)
         assert process.stderr is not None
-        while b"guard embedded" not in (line := await process.stderr.readline()):
+        while b"guard scripted" not in (line := await process.stderr.readline()):
             assert line
         process.send_signal(signal.SIGHUP)
         while b"settings reloaded: nothing changed" not in (line := await process.stderr.readline()):

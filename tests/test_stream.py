@@ -21,7 +21,7 @@ IS_LONG = "WEIR_LONG" in os.environ
 
 
 def label_strings() -> Iterator[str]:
-    for length in range(11):
+    for length in range(11 if IS_LONG else 10):
         letters = "SCU" if IS_LONG or length <= 5 else "SU"
         yield from map("".join, product(letters, repeat=length))
 

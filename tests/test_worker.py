@@ -13,6 +13,7 @@ from proxy.config import load_settings
 from proxy.settings import Settings
 from proxy.shared_usage import SharedMemory
 from proxy.worker import LISTENING, READY, Said, Start
+from tests.crews import scripted_guard
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
@@ -20,10 +21,10 @@ from tests.reliability.environment import ROOT, environment
 from tests.sockets import PATIENCE_SECONDS, connected, free_port, http_request
 
 
-def settings_of(url: str, **more: Any) -> Settings:
-    values = {"upstream.base_url": url, "server.port": free_port(), "guard.process": False, "guard.threads": 1}
+def settings_of(url: str, guard: dict[str, str], **more: Any) -> Settings:
+    values = {"upstream.base_url": url, "server.port": free_port()}
     return load_settings(
-        overrides=values | {name.replace("__", "."): value for name, value in more.items()}, environ={}
+        overrides=values | {name.replace("__", "."): value for name, value in more.items()}, environ=guard
     )
 
 
@@ -62,7 +63,11 @@ async def heard(process: asyncio.subprocess.Process) -> Said:
 
 async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() -> None:
     upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
-    async with upstream.running(), started(settings := settings_of(upstream.url)) as process:
+    async with (
+        upstream.running(),
+        scripted_guard() as guard,
+        started(settings := settings_of(upstream.url, guard)) as process,
+    ):
         assert [await heard(process) for _ in range(2)] == [Said(LISTENING), Said(READY)]
         url = f"http://127.0.0.1:{settings.server.port}"
         tell(process, settings.model_copy(update={"policy": settings.policy.model_copy(update={"name": "other"})}))
@@ -85,14 +90,15 @@ async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() ->
 
 
 async def test_why_it_cannot_start_is_told() -> None:
-    async with started(settings_of("http://127.0.0.1:1", records__file="/no/such/folder/r.db")) as process:
+    records = {"records__file": "/no/such/folder/r.db"}
+    async with scripted_guard() as guard, started(settings_of("http://127.0.0.1:1", guard, **records)) as process:
         said = await heard(process)
         assert (said.status, await process.wait()) == (2, 2)
         assert "there is no folder /no/such/folder" in said.error
 
 
 async def test_without_an_order_it_ends() -> None:
-    async with started(settings_of("http://127.0.0.1:1")) as process:
+    async with scripted_guard() as guard, started(settings_of("http://127.0.0.1:1", guard)) as process:
         assert process.stdin is not None
         process.stdin.transport.abort()
         async with asyncio.timeout(2 * PATIENCE_SECONDS):

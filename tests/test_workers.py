@@ -15,7 +15,7 @@ from proxy.identity import digest_of
 from proxy.server_settings import ServerSettings
 from proxy.settings import Settings
 from proxy.workers import held_port, settings_of_workers
-from tests.crews import children, holders, serving, until_dead
+from tests.crews import children, holders, scripted_guard, serving, until_dead
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
@@ -66,14 +66,14 @@ def test_an_engine_in_a_thread_cannot_be_shared() -> None:
 
 
 async def test_a_worker_that_cannot_start_ends_all_with_its_sentence() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0"),
-        *("--workers", "2", "--threads", "1", "--records-file", "/no/such/folder/r.db"),
-        env=environment(),
-        cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(5 * PATIENCE_SECONDS):
+    async with scripted_guard() as guard, asyncio.timeout(5 * PATIENCE_SECONDS):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proxy", "serve", "--upstream", "http://127.0.0.1:9", "--port", "0"),
+            *("--workers", "2", "--records-file", "/no/such/folder/r.db"),
+            env=environment(**guard),
+            cwd=ROOT,
+            stderr=asyncio.subprocess.PIPE,
+        )
         _, said = await process.communicate()
     assert said.decode().splitlines() == ["[records] file: there is no folder /no/such/folder."]
     assert process.returncode == 2

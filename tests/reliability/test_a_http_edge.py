@@ -106,7 +106,7 @@ async def test_a8_heads_and_bodies_that_only_drip_are_closed_while_others_are_se
 
 
 async def test_a9_a_flood_of_silent_connections_is_refused_and_streams_go_on() -> None:
-    async with weir(ScriptedUpstream(answer(WORDS), pause=0.3), server__max_connections=40) as server:
+    async with weir(ScriptedUpstream(answer(WORDS), pause=0.1), server__max_connections=40) as server:
         async with AsyncExitStack() as stack:
             asked = await stack.enter_async_context(connected(server.url))
             await asked.send(http_request(stream=True))

@@ -15,7 +15,7 @@ from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream, framed, la
 from tests.servers import weir
 from tests.sockets import PATIENCE_SECONDS, ask, timed
 
-STEP = 1 if "WEIR_LONG" in os.environ else 7
+STEP = 1 if "WEIR_LONG" in os.environ else 11
 TEXT = "".join(WORDS)
 
 

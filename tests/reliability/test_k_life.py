@@ -18,6 +18,7 @@ from proxy.entrance import PUBLIC
 from proxy.handlers import CURRENT, metrics_of
 from proxy.identity import digest_of
 from proxy.loading import Loading
+from tests.crews import scripted_guard
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream
@@ -145,10 +146,10 @@ async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:
     """A server of its own: short answers end whole, long ones with an error that says why, and then it exits with 0."""
     endless = [*answer(WORDS)[:6], *[b": x\n\n"] * 1000]
     upstream = ByUser(answers={"short": answer(WORDS), "long": endless}, pause=0.05)
-    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running():
+    async with asyncio.timeout(6 * PATIENCE_SECONDS), upstream.running(), scripted_guard() as guard:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "serve", "--upstream", upstream.url, "--port", "0"),
-            env=environment(WEIR_SERVER__DRAIN_SECONDS="3", WEIR_GUARD__PROCESS="false"),
+            env=environment(WEIR_SERVER__DRAIN_SECONDS="3", **guard),
             cwd=ROOT,
             stderr=asyncio.subprocess.PIPE,
         )
