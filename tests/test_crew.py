@@ -109,7 +109,8 @@ async def test_k3_the_death_of_a_worker_or_the_engine_harms_no_other_stream(tmp_
         file.write_text('[policy]\nname = "new"\n[records]\nfile = "r.db"\n')
         server.process.send_signal(signal.SIGHUP)
         await server.said(b"settings reloaded: [policy] name changed")
-        await asyncio.sleep(0.3)  # until each has heard of it
+        for _ in range(3):  # each is asked behind the order to adopt it, and waited for a second at the most
+            await numbers(operators)
         third = Streams(server, 10)
         await third.run(lambda _: server.process.send_signal(signal.SIGTERM))
         assert all(third.whole(port) for port in third.replies)

@@ -22,7 +22,7 @@ from proxy.risk import Risk, Role
 from proxy.settings import GuardSettings
 from tests.fakes import SAFE, UNSAFE, ScriptedGuard, risk
 
-SOON = GuardSettings(verdict_seconds=0.05, admission_seconds=0.05)
+PATIENT, SOON = GuardSettings(), GuardSettings(verdict_seconds=0.05, admission_seconds=0.05)
 
 
 async def render(*messages: dict[str, Any], window: int = 32768, allow_unscanned: bool = False) -> Prompt:
@@ -34,7 +34,7 @@ async def render(*messages: dict[str, Any], window: int = 32768, allow_unscanned
 async def judged(guard: ScriptedGuard) -> Risk:
     prompt = await render({"role": "user", "content": "hello"})
     async with AsyncExitStack() as stack:
-        _, found = await judge_prompt(prompt, guard, SOON, stack, "")
+        _, found = await judge_prompt(prompt, guard, SOON if guard.prompt_fault == "hang" else PATIENT, stack, "")
         assert guard.slots == 1
         return found
 
@@ -98,7 +98,7 @@ async def test_the_worst_of_several_prompts_counts() -> None:
 
     guard.open = open_by_turn  # type: ignore[method-assign]
     async with AsyncExitStack() as stack:
-        _, found = await judge_prompts(prompts, guard, SOON, stack, "", Policy(), choices=3)
+        _, found = await judge_prompts(prompts, guard, PATIENT, stack, "", Policy(), choices=3)
         assert found.level is UNSAFE
         assert guard.slots == 3
     assert guard.slots == 0

@@ -230,7 +230,7 @@ async def _ask(cell: Cell, url: str) -> Seen:
 
 
 async def _until(is_true: Callable[[], bool]) -> bool:
-    for _ in range(300):
+    for _ in range(1500):
         if is_true():
             return True
         await asyncio.sleep(0.01)

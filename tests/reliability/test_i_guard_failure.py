@@ -86,7 +86,8 @@ async def test_i2_no_failure_of_the_guard_opens_the_gate(fault: str, phase: str,
 
 
 async def test_i3_every_answer_that_left_unjudged_is_labelled_recorded_and_counted() -> None:
-    async with operated(ScriptedUpstream(answer(WORDS)), **SOON, guard__on_failure="open") as (server, admin):
+    soon = SOON | {"guard__verdict_seconds": 0.4, "guard__admission_seconds": 0.4}
+    async with operated(ScriptedUpstream(answer(WORDS)), **soon, guard__on_failure="open") as (server, admin):
         guard, told_by_records = cast(ScriptedGuard, server.guard), Counter[str]()
         for fault, after in product(("gone", "short", "hang"), (None, -1, 0, 5, 100)):
             broken = failing(fault, after)
