@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay kernels clients console-pictures long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients console-pictures long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -53,7 +53,7 @@ format: setup ## Write the formatting that `check` asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-retokenizer bench-guard bench-relay ## All benchmarks, as ratios
+bench: bench-retokenizer bench-guard bench-relay bench-hold ## All benchmarks, as ratios
 
 bench-retokenizer: setup ## Microseconds a token, beside re-encoding the whole text
 	$(BIN)/python -m bench.retokenizer $(ARGS)
@@ -64,6 +64,9 @@ bench-guard: setup ## Token times, steps, speed and capacity, beside two other w
 
 bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-through
 	$(BIN)/python -m bench.relay $(ARGS)
+
+bench-hold: setup ## How long a character is held, and in which part of the way, with the embedded guard
+	$(BIN)/python -m bench.hold $(ARGS)
 
 kernels: setup ## Compile the GPU kernels for an H100, which needs no GPU: registers and shared memory of each
 	$(BIN)/python -m tests.guard.compiled $(ARGS)
