@@ -56,7 +56,7 @@ class Service:
     guard: Guard
     upstreams: Upstreams
     records: RecordWriter | None = None  # none are kept
-    times: HoldTimes | None = None  # of what is streamed
+    times: HoldTimes = field(default_factory=HoldTimes)  # of what is streamed
     telemetry: Telemetry | None = None  # no traces are told
     aside: Aside = field(default_factory=Aside)  # for what would hold the event loop up
 
@@ -183,6 +183,7 @@ class Exchange:
     async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
         """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
         request = self._ask.request
+        assert self._response is not None  # begin() returned
         self._adapter = watched(self._open_adapter(), self._record.notes)
         expected = Expected(
             choices=request.choices,
@@ -192,12 +193,11 @@ class Exchange:
             prompt=self._assessment if self._prompt_policy.holds else None,
             folded_view=self._settings.guard.folded_view,
             traces=self._record.traces,
-            times=self._service.times if request.stream else None,
+            timing=self._service.times.of(self._response.arrived) if request.stream else None,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:
             stream.open_gate()
-        assert self._response is not None  # begin() returned
         pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
         with closing(Deadline()) as deadline:
             read = reader(self._response, self._ask.upstream.settings, pulse, deadline)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
-from proxy.hold_times import HoldTimes
+from proxy.hold_times import Timing
 
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
@@ -62,9 +62,9 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gate:
-    def __init__(self, max_held: int, *, whole_calls: bool = False, times: HoldTimes | None = None) -> None:
+    def __init__(self, max_held: int, *, whole_calls: bool = False, timing: Timing | None = None) -> None:
         self._max_held = max_held
-        self._times = times
+        self._timing = timing
         self._whole_calls = whole_calls
         self._calls: dict[tuple[int, str], _Call] = {}
         self._open_calls: dict[int, _Call] = {}  # the newest of a choice
@@ -79,7 +79,7 @@ class Gate:
         queue = self._queues.get(choice)
         if queue is None:
             queue = self._queues[choice] = deque()
-        at = 0.0 if self._times is None else self._times.clock()
+        at = 0.0 if self._timing is None else self._timing.arrived()
         for part in piece.parts(MAX_PART_CHARACTERS) if isinstance(piece, Delta) else (piece,):
             self._serial += 1
             queue.append(_Held(self._serial, part, at))
@@ -194,6 +194,6 @@ class Gate:
             delta, queue[0].piece = delta.split(allowed)
         text.released = start + len(delta.text)
         self.held -= len(delta.text)
-        if self._times is not None:
-            self._times.released(arrived)
+        if self._timing is not None:
+            self._timing.released(arrived)
         return Released(delta, start)

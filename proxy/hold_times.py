@@ -3,8 +3,10 @@
 Each released part of a delta counts once, not each of its characters: a part is what came in one event and left in one.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proxy.guard.metrics import Histogram
 
@@ -14,19 +16,29 @@ HOLD_SECONDS = (
 )  # fmt: skip
 
 
+class Timing(NamedTuple):
+    """What a room without a clock is handed for one stream."""
+
+    arrived: Callable[[], float]  # when that had come which is being received
+    released: Callable[[float], None]  # what came then leaves now
+
+
 class HoldTimes:
-    """Of all streams of one process. Rooms without a clock are handed one with it."""
+    """Of all streams of one process."""
 
-    __slots__ = ("_counts", "_total", "clock")
+    __slots__ = ("_clock", "_counts", "_total")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._counts = [0] * (len(HOLD_SECONDS) + 1)
         self._total = 0.0
 
+    def of(self, arrived: Callable[[], float]) -> Timing:
+        return Timing(arrived, self.released)
+
     def released(self, arrived: float) -> None:
         """What came at `arrived`, by the same clock, leaves now. Asked for each delta of each stream: no call more."""
-        seconds = self.clock() - arrived
+        seconds = self._clock() - arrived
         self._counts[bisect_left(HOLD_SECONDS, seconds)] += 1
         self._total += seconds
 

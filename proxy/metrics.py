@@ -1,7 +1,6 @@
 """Numbers for monitoring, in Prometheus' text format. Labels take values from lists of ours, never from a request."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import (
@@ -103,7 +102,7 @@ class Metrics:
         for state in ("exported", "dropped"):
             self.spans.labels(state)
         self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
-        self.hold_times = HoldTimes(time.monotonic)
+        self.hold_times = HoldTimes()
         registry.register(_Holds(self.hold_times))
         registry.register(_Engine(guard))
 

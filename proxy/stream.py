@@ -33,7 +33,7 @@ from proxy.choices import Choices
 from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
 from proxy.framing import LARGE_BYTES, Framing
 from proxy.gate import MAX_HELD_CHARACTERS, Gate, HeldTooMuch
-from proxy.hold_times import HoldTimes
+from proxy.hold_times import Timing
 from proxy.policy import Policy
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
@@ -60,7 +60,7 @@ class Expected:
     prompt: Assessment | None = None
     folded_view: bool = False  # judge what readers read over, too
     traces: Traces | None = None  # where the risks of all tokens are kept for the record
-    times: HoldTimes | None = None  # where it is counted how long text was held
+    timing: Timing | None = None  # where it is counted how long text was held
 
 
 class ModeratedStream:
@@ -68,7 +68,7 @@ class ModeratedStream:
         self._framing = framing
         self._adapter = adapter
         self._expected = expected
-        self._gate = Gate(MAX_HELD_CHARACTERS, whole_calls=policy.keeps_calls_whole, times=expected.times)
+        self._gate = Gate(MAX_HELD_CHARACTERS, whole_calls=policy.keeps_calls_whole, timing=expected.timing)
         self._choices = Choices(expected.choices)
         self._channels = Channels(policy, folds=expected.folded_view, traces=expected.traces)
         self._has_usage = False

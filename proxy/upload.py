@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -65,6 +66,12 @@ class Upload:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"The body exceeds {self._limit} bytes.", code="request_too_large", limit=Limit.UPLOAD)
+
+
+def wait(deadline: asyncio.Timeout, seconds: float | None) -> None:
+    """While a client sends its body, the upstream is not late."""
+    with suppress(RuntimeError):  # the answer is here already
+        deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 async def parts(body: bytes) -> AsyncIterator[bytes]:

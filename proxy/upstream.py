@@ -22,7 +22,7 @@ from proxy.errors import (
     Fault,
 )
 from proxy.settings import Dialect, UpstreamSettings
-from proxy.upload import MAX_PART_BYTES, Upload, parts
+from proxy.upload import MAX_PART_BYTES, Upload, parts, wait
 from proxy.upstream_connection import BrokenAnswer, UpstreamConnection
 from proxy.upstream_headers import (
     HEADER_VALUE,
@@ -85,6 +85,10 @@ class UpstreamResponse:
         except OSError as exc:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
         return data
+
+    def arrived(self) -> float:
+        """When the oldest byte of what was read last had come, by the monotonic clock."""
+        return self._open_connection().arrived
 
     def _open_connection(self) -> UpstreamConnection:
         if self._connection is None:
@@ -192,7 +196,7 @@ class Upstream:
             try:
                 if isinstance(body, Upload):
                     connection.send(request)
-                    chunks = body.chunks(partial(_wait, deadline), seconds)
+                    chunks = body.chunks(partial(wait, deadline), seconds)
                     connection.upload(chunks, is_chunked=not body.is_sized)
                 elif body is not None and len(body) > MAX_PART_BYTES:
                     connection.send(request)
@@ -235,12 +239,6 @@ class Upstream:
         elif self._takes_client_key:
             headers |= moved_key(client, key_header) if moves_key else credentials(client)
         return headers
-
-
-def _wait(deadline: asyncio.Timeout, seconds: float | None) -> None:
-    """While a client sends its body, the upstream is not late."""
-    with suppress(RuntimeError):  # the answer is here already
-        deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 def _headers_of(body: bytes | Upload | None) -> Mapping[str, str]:

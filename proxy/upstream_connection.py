@@ -5,6 +5,7 @@ and a connection serves again only after an exchange that ended as its framing s
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -28,7 +29,10 @@ class BrokenAnswer(ConnectionError):
 class UpstreamConnection(BaseProtocol):
     """`send` a request, wait for `head`, `take` the body; then `is_clean` says whether it may serve again."""
 
-    __slots__ = ("_body", "_break", "_has_head", "_head", "_is_spent", "_opens_tunnel", "_upload", "on_more")
+    __slots__ = (
+        *("_body", "_break", "_came", "_has_head", "_head", "_is_spent", "_opens_tunnel", "_upload"),
+        *("arrived", "on_more"),
+    )
 
     def __init__(self) -> None:
         """Raises RuntimeError without a running loop."""
@@ -39,6 +43,8 @@ class UpstreamConnection(BaseProtocol):
         self._break: Exception | None = None
         self._is_spent = self._opens_tunnel = False
         self._upload: asyncio.Task[None] | None = None
+        self._came: float | None = None  # when the oldest byte came that nobody has taken
+        self.arrived = 0.0  # when the oldest byte of what was taken last had come, by the monotonic clock
         self.on_more: Callable[[], None] | None = None  # called whenever `take` may have something new to say
 
     def send(self, request: bytes, *, opens_tunnel: bool = False) -> None:
@@ -78,7 +84,9 @@ class UpstreamConnection(BaseProtocol):
             self._break = self._break or BrokenAnswer(str(found))
             self._body.set_exception(None)  # type: ignore[arg-type]
         if data := self._body.read_nowait(MAX_READ_BYTES):
+            self.arrived, self._came = self.arrived if self._came is None else self._came, None
             return data
+        self._came = None  # what came was no body
         if self._body.is_eof():
             return b""
         if self._break is not None:
@@ -114,7 +122,7 @@ class UpstreamConnection(BaseProtocol):
         if self._upload is not None:
             self._upload.cancel()
         self._upload = self._head = self._parser = self._break = self.on_more = None
-        self._body, self._has_head = EMPTY_PAYLOAD, False
+        self._body, self._has_head, self._came = EMPTY_PAYLOAD, False, None
 
     def abort(self) -> None:
         self.end()
@@ -130,6 +138,8 @@ class UpstreamConnection(BaseProtocol):
     # `asyncio.Protocol`.
 
     def data_received(self, data: bytes) -> None:
+        if self._came is None:
+            self._came = time.monotonic()
         if self._parser is None:
             self.abort()
             return

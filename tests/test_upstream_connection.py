@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -306,3 +307,24 @@ async def test_a_body_that_breaks_breaks_the_exchange() -> None:
         with pytest.raises(BrokenAnswer):
             await connection.head()
         assert await peer.reader.read() == b"abc"
+
+
+async def test_it_says_since_when_the_oldest_byte_of_what_is_taken_was_there() -> None:
+    clock = time.monotonic
+    async with linked() as (connection, peer):
+        begin = clock()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+        await connection.head()
+        assert connection.take() is None  # a head is no body
+        between = clock()
+        await peer.send(b"abc")
+        await connection.more()
+        came = clock()
+        await peer.send(b"def")
+        await connection.more()
+        assert connection.take() == b"abcdef"
+        assert begin < between <= connection.arrived <= came
+        await peer.send(b"ghi")
+        await connection.more()
+        assert connection.take() == b"ghi"
+        assert came <= connection.arrived <= clock()
