@@ -20,7 +20,7 @@ from proxy.exchange import Ask, Exchange, Service
 from proxy.identity import Caller
 from proxy.incoming import read_request
 from proxy.limits import Limit
-from proxy.metrics import Metrics
+from proxy.metrics import Metrics, name_of
 from proxy.policies import Chosen
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import PromptBlocked
@@ -72,7 +72,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
                 return await answer(request, service, record, reply)
     except ApiError as exc:
         request.app[METRICS].refused(exc)
-        record.note_error(exc.code)
+        record.note_error(name_of(exc))
         return await reply.fail(exc)
     except (asyncio.CancelledError, ConnectionError) as exc:
         if isinstance(exc, SlowClient):
@@ -84,7 +84,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         record.error = f"internal: {place_of(exc)}"
         error = Fault(INTERNAL, 500).api_error()
         request.app[METRICS].refused(error)
-        record.note_error(error.code)
+        record.note_error(name_of(error))
         return await reply.fail(error)
     finally:
         reply.close()

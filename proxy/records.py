@@ -178,8 +178,8 @@ class Record:
             end = self.elapsed() if lags.last is None else lags.last - self._begin
             self._notes.answer = (lags.first - self._begin, end)
 
-    def note_error(self, code: str | None) -> None:
-        """What the client was told."""
+    def note_error(self, code: str) -> None:
+        """What the client was told, by a name of ours."""
         if self._notes is not None:
             self._notes.error = code
 

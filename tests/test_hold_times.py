@@ -8,8 +8,7 @@ from proxy.hold_times import HOLD_SECONDS, HoldTimes
 from tests.driver import answer, body
 from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.servers import weir
-from tests.sockets import ask, http_request
-from tests.test_cli import free_port
+from tests.sockets import ask, free_port, http_request
 
 CONTENT = Key(0, "content")
 

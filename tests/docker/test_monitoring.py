@@ -74,7 +74,12 @@ def on_the_page() -> set[str]:
 async def test_every_number_and_label_that_is_asked_for_is_told_and_all_are_on_the_page() -> None:
     async with told() as found:
         told_names = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in found}
-        others = {"weir_workers", "weir_worker_deaths", "weir_key_requests"}  # of several workers, and of keys
+        others = {
+            "weir_workers",
+            "weir_worker_deaths",
+            "weir_key_requests",
+            "weir_limits",
+        }  # of workers, keys and limits
         others |= {"weir_engine_door_lag_seconds", "weir_engine_door_open_seconds"}  # of an engine's process
         assert on_the_page() == told_names | others
         asked = [name for expr in expressions() for name in re.findall(r"\bweir_\w+", expr)]

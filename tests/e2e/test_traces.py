@@ -166,8 +166,9 @@ async def test_a_refused_request_and_one_that_the_upstream_refuses() -> None:
     assert found.keys() == {"server"}
     assert found["server"].attributes["weir.error"] == "invalid_json"
     assert found["server"].attributes["http.response.status_code"] == 400
-    found = (await seen("refused", ScriptedUpstream([b"{}"], status=429))).spans
+    found = (await seen("refused", ScriptedUpstream([b'{"error": {"code": "secret_word"}}'], status=429))).spans
     assert found["chat m"].attributes["error.type"] == "429"
+    assert found["server"].attributes["weir.error"] == "other", "an upstream's words are not told"
     assert found["chat m"].is_error
     assert not found["server"].is_error  # what a client is told with a status below 500 is its own
 
