@@ -29,6 +29,7 @@ from proxy.neighbours import answering
 from proxy.policies import policy_of
 from proxy.settings import GuardSettings, Settings, UpstreamSettings
 from proxy.store.checkup import check_records
+from proxy.telemetry.checkup import check_traces
 from proxy.upstream import Upstream
 from proxy.upstream_pool import ConnectTimeout
 
@@ -90,7 +91,7 @@ async def report(findings: AsyncIterator[Finding], console: Console) -> int:
 
 
 async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> AsyncGenerator[Finding, None]:
-    """Settings, installation, records, upstream, guard, canaries: each as soon as it is known."""
+    """Settings, installation, records, traces, upstream, guard, canaries: each as soon as it is known."""
     for finding in installation():
         yield finding
     try:
@@ -101,9 +102,8 @@ async def examine(load: Callable[[], Settings], environ: Mapping[str, str]) -> A
         return
     for finding in about_settings(settings):
         yield finding
-    if settings.records.is_on:
-        found = await asyncio.to_thread(check_records, settings.records)
-        yield Finding(Status(found.status), "records", found.said, found.todo)
+    async for finding in about_what_is_kept(settings, environ):
+        yield finding
     async for finding in about_upstreams(settings, environ):
         yield finding
     async for finding in about_guard(settings):
@@ -118,6 +118,15 @@ async def about_upstreams(settings: Settings, environ: Mapping[str, str]) -> Asy
         # A key that the shell holds is for one provider: it is no key to try at several.
         finding = await about_upstream(upstream, {}, f"WEIR_UPSTREAM__{slug(upstream.name).upper()}__API_KEY")
         yield replace(finding, said=f"{upstream.name}: {finding.said}")
+
+
+async def about_what_is_kept(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Here, as records, and elsewhere, as traces."""
+    if settings.records.is_on:
+        found = await asyncio.to_thread(check_records, settings.records)
+        yield Finding(Status(found.status), "records", found.said, found.todo)
+    if (told := await asyncio.to_thread(check_traces, settings.telemetry, environ)) is not None:
+        yield Finding(Status(told.status), "traces", told.said, told.todo)
 
 
 def installation() -> Iterator[Finding]:

@@ -7,4 +7,5 @@ answer      what an upstream says of its answer beside its text
 spans       a finished request as spans, by the gen_ai conventions
 exporter    the queue and the thread
 otlp        spans as OTLP; needs the packages of weir-proxy[otel]
+checkup     whether they arrive, for `weir doctor`
 """

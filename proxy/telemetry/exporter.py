@@ -154,10 +154,11 @@ class Telemetry:
 def require_exporter(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
     """Raises ConfigError where traces are wanted and cannot be sent."""
     if found := endpoint_of(settings.telemetry, environ):
-        _open_sender(*found)
+        open_sender(*found)
 
 
-def _open_sender(endpoint: str, said_by: str) -> Sender:
+def open_sender(endpoint: str, said_by: str) -> Sender:
+    """Raises ConfigError."""
     try:
         from proxy.telemetry.otlp import OtlpSender  # the packages of an extra
     except ImportError:
@@ -177,7 +178,7 @@ async def open_telemetry(
     if found is None:
         yield None
         return
-    telemetry = Telemetry(settings.telemetry, _open_sender(*found), count, Redactor(secrets_of(settings)))
+    telemetry = Telemetry(settings.telemetry, open_sender(*found), count, Redactor(secrets_of(settings)))
     telemetry.start()
     try:
         yield telemetry
