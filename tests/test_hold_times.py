@@ -72,4 +72,4 @@ async def test_a_server_times_what_it_streams_and_nothing_else() -> None:
         text = (await ask(f"http://127.0.0.1:{port}", request)).body.decode()
     found = {name: float(number) for name, number in re.findall(r"^weir_hold_seconds_(\w+) (\S+)$", text, re.MULTILINE)}
     assert found["count"] >= 3
-    assert found["sum"] >= 0.1 * found["count"], "each had to wait for its verdict"
+    assert found["sum"] >= 0.09 * found["count"], "each had to wait for its verdict"
