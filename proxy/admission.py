@@ -1,9 +1,11 @@
 """How many moderated requests may run at once, and how they end when the server stops."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from proxy.deadline import Deadline
 from proxy.errors import SHUTTING_DOWN, TOO_MANY, Fault
 
 # For what still runs when the time to drain is over: to tell its client and clean up.
@@ -15,7 +17,7 @@ class Admission:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._running: set[asyncio.Timeout] = set()
+        self._running: set[Deadline] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
@@ -24,25 +26,25 @@ class Admission:
     def running(self) -> int:
         return len(self._running)
 
-    @asynccontextmanager
-    async def enter(self) -> AsyncIterator[None]:
-        """Raises ApiError."""
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """For the running task. Raises ApiError."""
         if self.running >= self.limit:
             raise Fault(TOO_MANY, 503).api_error()
+        stop = Deadline()
+        self._running.add(stop)
+        self._is_idle.clear()
         try:
-            async with asyncio.timeout(None) as stop:
-                self._running.add(stop)
-                self._is_idle.clear()
-                try:
-                    yield
-                finally:
-                    self._running.discard(stop)
-                    if not self._running:
-                        self._is_idle.set()
+            with stop.until(math.inf):
+                yield
         except TimeoutError as exc:
-            if not stop.expired():
+            if not stop.has_passed:
                 raise
             raise Fault(SHUTTING_DOWN, 503).api_error() from exc
+        finally:
+            self._running.discard(stop)
+            if not self._running:
+                self._is_idle.set()
 
     async def drain(self, seconds: float) -> None:
         """Let what runs finish for so long, then end it as an error."""
@@ -52,4 +54,4 @@ class Admission:
                 async with asyncio.timeout(wait):
                     await self._is_idle.wait()
             for stop in self._running:
-                stop.reschedule(asyncio.get_running_loop().time())
+                stop.pass_now()

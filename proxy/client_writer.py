@@ -15,6 +15,7 @@ from aiohttp.http import SERVER_SOFTWARE
 
 from proxy.deadline import Deadline
 
+END = b"0\r\n\r\n"
 CHUNKED = {"transfer-encoding": "chunked"}
 CHUNKED_AND_LAST = {**CHUNKED, "connection": "close"}
 # In a header's name or value these would begin another header.
@@ -29,13 +30,14 @@ class ClientWriter:
     """Writes one answer of status 200, of a length that nobody knows yet.
 
     response = writer.begin(headers, keeps_open=True)
-    writer.write(data)                     # at once; it never waits
+    writer.write(data)                     # at once, the head with it; it never waits
     if writer.is_full:                     # the client is slower than the upstream: read no more until
         await writer.drain()               # it has taken some, or raise SlowClient
+    writer.write(data, is_last=True)       # one packet for the end and what comes before it
     return response                        # to aiohttp, which calls its `write_eof`
     """
 
-    __slots__ = ("_deadline", "_is_chunked", "_protocol", "_request", "_send_seconds")
+    __slots__ = ("_deadline", "_head", "_is_chunked", "_protocol", "_request", "_send_seconds", "has_ended")
 
     def __init__(self, request: web.Request, send_seconds: float) -> None:
         self._request = request
@@ -43,11 +45,13 @@ class ClientWriter:
         self._send_seconds = send_seconds
         self._deadline: Deadline | None = None
         self._is_chunked = request.version >= HttpVersion11  # an older client reads until we close
+        self._head = b""  # that waits for the first chunk
+        self.has_ended = False
 
     def begin(self, headers: Mapping[str, str], *, keeps_open: bool) -> web.StreamResponse:
-        """Send the head. `keeps_open`: the connection may serve again, if the client wants that too.
+        """Make the head; returns what aiohttp is to be told. `keeps_open`: the connection may serve again.
 
-        Raises ValueError for what no header may hold, ConnectionResetError where the client is gone.
+        Raises ValueError for what no header may hold.
         """
         keeps_open = keeps_open and self._is_chunked and self._request.keep_alive
         all_headers = {**headers, "date": _date(int(time.time())), "server": SERVER_SOFTWARE}
@@ -57,17 +61,22 @@ class ClientWriter:
         if FORBIDDEN.search("".join(lines)):
             raise ValueError("a header with a control character in it")
         version = self._request.version
-        head = "\r\n".join([f"HTTP/{version.major}.{version.minor} 200 OK", *lines, "\r\n"]).encode()
-        self._write(head)
-        self._request.writer.output_size += len(head)  # so that aiohttp knows that an answer has begun
+        first = f"HTTP/{version.major}.{version.minor} 200 OK"
+        self._head = "\r\n".join([first, *lines, "\r\n"]).encode()
+        self._request.writer.output_size += len(self._head)  # so that aiohttp knows that an answer has begun
         return _Sent(self, keeps_open=keeps_open)
 
-    def write(self, data: bytes) -> None:
-        """One chunk, not empty: an empty one would say that this was all.
+    def write(self, data: bytes, *, is_last: bool = False) -> None:
+        """One chunk, not empty: an empty one would say that this was all. Nothing may follow the last.
 
         Raises ConnectionResetError where the client is gone.
         """
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if self._is_chunked:
+            data = b"%b%x\r\n%b\r\n%b" % (self._head, len(data), data, END if is_last else b"")
+        else:
+            data = self._head + data
+        self._head, self.has_ended = b"", is_last
+        self._write(data)
 
     @property
     def is_full(self) -> bool:
@@ -91,8 +100,10 @@ class ClientWriter:
         return SlowClient("the client does not read")
 
     def end(self) -> None:
-        """Say that this was all. Raises ConnectionResetError where the client is gone, or the connection closing."""
-        self._write(b"0\r\n\r\n" if self._is_chunked else b"")
+        """Say that this was all, if that is not said. Raises ConnectionResetError where the client is gone."""
+        if not self.has_ended:
+            self.has_ended = True
+            self._write(self._head + END if self._is_chunked else self._head)
 
     def close(self) -> None:
         """Stop the timer."""

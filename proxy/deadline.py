@@ -12,7 +12,7 @@ from types import TracebackType
 class Deadline:
     """`with deadline.until(when): await ...`, as often as wanted, by one task at a time; `close` ends its timer."""
 
-    __slots__ = ("_cancels", "_fires_at", "_has_passed", "_loop", "_task", "_timer", "_when")
+    __slots__ = ("_cancels", "_fires_at", "_loop", "_task", "_timer", "_when", "has_passed")
 
     def __init__(self) -> None:
         """Raises RuntimeError without a running loop."""
@@ -21,7 +21,7 @@ class Deadline:
         self._fires_at = self._when = math.inf
         self._task: asyncio.Task[object] | None = None
         self._cancels = 0  # of the task, others' own
-        self._has_passed = False
+        self.has_passed = False  # the newest block was ended by us
 
     def until(self, when: float) -> "Deadline":
         """Raise TimeoutError from the block at `when`, of the loop's clock; math.inf: never."""
@@ -30,6 +30,12 @@ class Deadline:
 
     def within(self, seconds: float) -> "Deadline":
         return self.until(self._loop.time() + seconds)
+
+    def pass_now(self) -> None:
+        """End the block that is under way, if there is one, as if its time had come."""
+        if self._task is not None and not self.has_passed:
+            self.has_passed = True
+            self._task.cancel()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -41,15 +47,14 @@ class Deadline:
         task = asyncio.current_task(self._loop)  # named: looking for it takes a system call
         assert task is not None
         assert self._task is None  # a block is not within another
-        self._task, self._cancels = task, task.cancelling()
+        self._task, self._cancels, self.has_passed = task, task.cancelling(), False
         if self._when < self._fires_at:
             self._set(self._when)
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
         task, self._task = self._task, None
-        if self._has_passed:
+        if self.has_passed:
             assert task is not None  # set on entering
-            self._has_passed = False
             # As asyncio.timeout does: a task that others cancelled too stays cancelled.
             if task.uncancel() <= self._cancels and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError from exc
@@ -66,5 +71,4 @@ class Deadline:
         if self._loop.time() < self._when:
             self._set(self._when)
         else:
-            self._has_passed = True
-            self._task.cancel()
+            self.pass_now()

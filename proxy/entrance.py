@@ -9,7 +9,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.handlers import ADMISSION, CALLER, CURRENT, HTTP_LOGGER, METRICS, SERVICE
 from proxy.hosts import Hosts
-from proxy.identity import Callers
+from proxy.identity import CREDENTIALS, Callers
 from proxy.loading import refuse_while_loading
 from proxy.log import Seldom
 from proxy.passthrough import refusal
@@ -67,7 +67,9 @@ def _let_in(request: web.Request) -> Iterator[None]:
         return
     try:
         request.app[HOSTS].check(request.headers.get(hdrs.HOST), request.headers.get(hdrs.ORIGIN))
-        request[CALLER] = request.app[CALLERS].identify(request.headers.items())
+        headers = request.headers
+        given = [(name, text) for name in CREDENTIALS if name in headers for text in headers.getall(name)]
+        request[CALLER] = request.app[CALLERS].identify(given)
     except ApiError as exc:
         _tell_refusal(request, exc)
         raise

@@ -132,8 +132,7 @@ class Exchange:
         assert response is not None  # _open_upstream returned
         if response.status >= 400:
             self._record.error = f"upstream status {response.status}"
-            own_key = self._ask.upstream.own_key
-            raise await refusal_of(response, self._classifier, self._answer_policy, own_key=own_key)
+            raise await refusal_of(response, self._classifier, self._answer_policy, own_key=self._ask.upstream.own_key)
         wanted = "text/event-stream" if self._ask.request.stream else "application/json"
         if response.content_type != wanted:
             raise Fault(UPSTREAM_ODD, 502, f"{response.content_type} instead of {wanted}").api_error()
@@ -213,6 +212,12 @@ class Exchange:
     def encode_failure(self, failure: Failure) -> bytes:
         assert self._stream is not None  # only an answer that has begun can fail
         return self._stream.encode_failure(failure)
+
+    @property
+    def is_over(self) -> bool:  # to a good end, with nothing left to come: its client may be told both at once
+        stream, response = self._stream, self._response
+        is_complete = stream is not None and stream.outcome is Outcome.COMPLETE
+        return is_complete and response is not None and response.has_all
 
     @property
     def passed_headers(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import uuid
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -67,9 +67,8 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
     caller = request[CALLER]
     record.key = caller.name
     try:
-        with caller.limits.enter():
-            async with admission.enter():
-                return await answer(request, service, record, reply)
+        with caller.limits.enter(), admission.enter():
+            return await answer(request, service, record, reply)
     except ApiError as exc:
         request.app[METRICS].refused(exc)
         record.note_error(name_of(exc))
@@ -94,7 +93,7 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
 
 def _open_record(request: web.Request, service: Service, endpoint: str) -> Record:
     policy, guard = service.policies.default.policy.name, service.guard.info
-    record = Record(f"weir-{uuid.uuid4().hex}", endpoint, policy, f"{guard.model}@{guard.revision}")
+    record = Record(f"weir-{os.urandom(16).hex()}", endpoint, policy, f"{guard.model}@{guard.revision}")
     if service.telemetry is not None:
         service.telemetry.follow(record, request.method, request.headers.getall(TRACEPARENT, ()))
     return record
@@ -112,8 +111,9 @@ def _close_record(request: web.Request, service: Service, record: Record) -> Non
 
 async def _answer(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
     def read(body: Mapping[str, Any]) -> tuple[ModeratedRequest, Chosen, Upstream, UpstreamCall, bytes]:
-        upstream = service.upstreams.of_model(model_of(body))
-        chosen = choose(request, service, record, model_of(body), upstream.name)
+        model = model_of(body)
+        upstream = service.upstreams.of_model(model)
+        chosen = choose(request, service, record, model, upstream.name)
         terms = terms_of(service.settings.server, chosen)
         asked = DOORS[record.endpoint].read(body, terms)
         call = call_of(asked, record.endpoint, query, upstream.settings)

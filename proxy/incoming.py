@@ -37,22 +37,30 @@ async def read_request(
 
 
 async def _read_body(request: web.Request, limits: ServerSettings) -> bytearray:
-    too_large = ApiError(
-        413, f"The body exceeds {limits.max_body_bytes} bytes.", code="request_too_large", limit=Limit.BODY
-    )
     if (request.content_length or 0) > limits.max_body_bytes:
-        raise too_large
+        raise _too_large(limits)
     try:
+        if request.content.is_eof():  # all of it has come with the head, so there is nothing to wait for
+            return await _all_of(request, limits)
         async with asyncio.timeout(limits.request_seconds):
-            body = bytearray()  # aiohttp's own `read` would copy it once more, which takes milliseconds
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > limits.max_body_bytes:
-                    raise too_large
-            return body
+            return await _all_of(request, limits)
     except web.RequestPayloadError as exc:
         raise ApiError(400, "The body cannot be read.", code="invalid_body") from exc
     except TimeoutError as exc:
         raise ApiError(
             408, "The body did not arrive in time.", code="request_timeout", limit=Limit.BODY_SECONDS
         ) from exc
+
+
+async def _all_of(request: web.Request, limits: ServerSettings) -> bytearray:
+    body = bytearray()  # aiohttp's own `read` would copy it once more, which takes milliseconds
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > limits.max_body_bytes:
+            raise _too_large(limits)
+    return body
+
+
+def _too_large(limits: ServerSettings) -> ApiError:
+    message = f"The body exceeds {limits.max_body_bytes} bytes."
+    return ApiError(413, message, code="request_too_large", limit=Limit.BODY)

@@ -1,36 +1,36 @@
 """The log: lines that a thread of its own writes, so that no slow disk or terminal can hold up a stream."""
 
 import logging
-import logging.handlers
-import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from proxy.settings import LogSettings
 
 # Log lines that wait for a slow disk or terminal; what is more is dropped, never waited for.
 MAX_LOG_LINES = 10_000
+# While lines come, they are looked for so often: to wake the thread for each would cost a request more than its line.
+GATHER_SECONDS = 0.05
+# After so many looks in vain it sleeps until a line wakes it.
+QUIET_LOOKS = 40
 
 
 @contextmanager
 def record_log(settings: LogSettings) -> Iterator[None]:
     """Write records from a thread of their own: a slow disk may never hold up a stream."""
     target = logging.FileHandler(settings.file) if settings.file else logging.StreamHandler()
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LOG_LINES)
-    listener = logging.handlers.QueueListener(lines, target)
-    handler = _DroppingQueueHandler(lines)
+    lines = LineWriter(target)
     logger = logging.getLogger("weir")
     logger.setLevel(settings.level.upper())
-    logger.addHandler(handler)
+    logger.addHandler(lines)
     logger.propagate = False
-    listener.start()
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        listener.stop()
+        logger.removeHandler(lines)
+        lines.close()
         target.close()
 
 
@@ -53,7 +53,44 @@ class Seldom:
         return left_out
 
 
-class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(queue.Full):
-            self.queue.put_nowait(record)
+class LineWriter(logging.Handler):
+    """Hands lines over to a thread, which gives them to `target`, many at a time. `close` waits for the last."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self._target = target
+        self._lines: deque[str] = deque()
+        self._has_lines = threading.Event()
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="weir-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._lines) < MAX_LOG_LINES:
+            self._lines.append(self.format(record))
+            if not self._has_lines.is_set():
+                self._has_lines.set()
+
+    def close(self) -> None:
+        self._is_closed.set()
+        self._has_lines.set()
+        self._thread.join()
+        super().close()
+
+    def _run(self) -> None:
+        while not self._is_closed.is_set():
+            self._has_lines.wait()
+            quiet = 0
+            while quiet < QUIET_LOOKS and not self._is_closed.wait(GATHER_SECONDS):
+                quiet = 0 if self._write() else quiet + 1
+            # Before the last look: a line that comes after it wakes us again.
+            self._has_lines.clear()
+            self._write()
+
+    def _write(self) -> bool:
+        """Hand on what waits, if anything does."""
+        if not (waiting := len(self._lines)):
+            return False
+        text = "\n".join(self._lines.popleft() for _ in range(waiting))
+        self._target.handle(logging.makeLogRecord({"msg": text}))
+        return True

@@ -102,15 +102,16 @@ class Metrics:
         for state in ("exported", "dropped"):
             self.spans.labels(state)
         self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
+        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}  # as few as there are series
         self.hold_times = HoldTimes()
         registry.register(_Holds(self.hold_times))
         registry.register(_Engine(guard))
 
     def served(self, record: Record) -> None:
         """A request that has ended."""
-        self.requests.labels(record.endpoint, record.outcome, record.scanned).inc()
+        self._child(self.requests, record.endpoint, record.outcome, record.scanned).inc()
         if record.key:
-            self.key_requests.labels(record.key, record.outcome).inc()
+            self._child(self.key_requests, record.key, record.outcome).inc()
         self.seconds.observe(record.seconds)
         waits = (
             (self.first_byte, record.first_byte_seconds),
@@ -126,8 +127,8 @@ class Metrics:
             self._flagged("prompt", record.prompt, record.policy, is_cut=record.prompt_blocked)
         for channel in record.channels:
             for state in ("received", "scanned", "delivered"):
-                self.characters.labels(state).inc(getattr(channel, state))
-            self.characters.labels("unscanned").inc(max(0, channel.delivered - channel.scanned))
+                self._child(self.characters, state).inc(getattr(channel, state))
+            self._child(self.characters, "unscanned").inc(max(0, channel.delivered - channel.scanned))
             if channel.flagged is not None:
                 name = channel.channel.partition(".")[0]
                 known = name if name in CHANNELS else OTHER
@@ -136,6 +137,13 @@ class Metrics:
     def _flagged(self, channel: str, note: Note, policy: str, *, is_cut: bool) -> None:
         for counter in (self.flags, self.cuts) if is_cut else (self.flags,):
             counter.labels(channel, note.category or OTHER, policy).inc()
+
+    def _child(self, family: Counter, *labels: str) -> Counter:
+        """`family.labels(...)`, looked for once."""
+        found = self._children.get((family, labels))
+        if found is None:
+            found = self._children[family, labels] = family.labels(*labels)
+        return found
 
     def refused(self, error: ApiError) -> None:
         """A request that got an error, before its answer or within it; without a code, one that never was."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
+from functools import cached_property
 
 from adapters.base import Key, Kind
 from proxy.risk import Category, Risk, RiskLevel
@@ -87,9 +88,9 @@ def part_of(key: Key, kind: Kind) -> Part | None:
     return {"content": Part.CONTENT, "refusal": Part.REFUSAL}.get(key.channel)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
-    """The table from risk to verdict.
+    """The table from risk to verdict. What follows from it is worked out once, not at each request.
 
     `categories` overrides `levels` for single categories, which overrides `on_flag` for single levels.
     With `also`, several policies hold at once, and the hardest verdict of them counts.
@@ -129,38 +130,38 @@ class Policy:
         """A prompt has one verdict, so there is nothing to debounce."""
         return VERDICT_OF[self.action(risk.category, risk.level)]
 
-    @property
+    @cached_property
     def can_block(self) -> bool:
         return Action.BLOCK in {self.action(category, level) for category in Category for level in RiskLevel}
 
-    @property
+    @cached_property
     def holds(self) -> bool:
         """Does anything wait for a verdict? A monitored answer never does."""
         return self.on_flag is not Action.MONITOR or any(other.holds for other in self.also)
 
-    @property
+    @cached_property
     def is_watching(self) -> bool:
         """Does nothing anywhere wait for a verdict?"""
         holds = any(one.holds for one in (self, *self.parts.values()))
         return not holds and all(other.is_watching for other in self.also)
 
-    @property
+    @cached_property
     def keeps_calls_whole(self) -> bool:
         """Does a tool call wait for its own end? Only one that may be cut has a reason to."""
         return self.of(Part.TOOLS).can_block and any(one.whole_calls for one in (self, *self.also))
 
-    @property
+    @cached_property
     def longest_run(self) -> int:
         """Tokens that may have to be taken back at once."""
         return max([self.debounce, *(other.longest_run for other in self.also)])
 
-    @property
+    @cached_property
     def ahead(self) -> int:
         """Characters that may leave before their verdicts."""
         own = self.window if self.release is ReleaseMode.WINDOW else 0
         return min([own, *(other.ahead for other in self.also)])
 
-    @property
+    @cached_property
     def may_run_ahead(self) -> bool:
         """May some text leave before its verdict?"""
         inner = (*self.parts.values(), *self.also)
@@ -170,8 +171,14 @@ class Policy:
         """The policy of one part; what has none of its own is under the whole one."""
         if part is None or not (self.parts or self.also):
             return self
-        found = self.parts.get(part, replace(self, also=()))
-        return replace(found, also=tuple(other.of(part) for other in self.also))
+        if part not in self._by_part:
+            found = self.parts.get(part, replace(self, also=()))
+            self._by_part[part] = replace(found, also=tuple(other.of(part) for other in self.also))
+        return self._by_part[part]
+
+    @cached_property
+    def _by_part(self) -> dict[Part, "Policy"]:
+        return {}
 
     def joined(self, other: "Policy") -> "Policy":
         """Both at once: nothing passes that either would hold back."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -142,16 +142,12 @@ def is_blocked(risk: Risk, policy: Policy) -> bool:
     return policy.judge_prompt(risk) is Verdict.BLOCK
 
 
-async def both(judge: Awaitable[None], call: Awaitable[None]) -> None:
+async def both(judge: Coroutine[Any, Any, None], call: Coroutine[Any, Any, None]) -> None:
     """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
-
-    async def run(part: Awaitable[None]) -> None:
-        await part
-
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(run(judge))
-            group.create_task(run(call))
+            group.create_task(call)
+            await judge
     except BaseExceptionGroup as exc:
         blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
         raise (blocked or exc.exceptions)[0] from exc

@@ -235,4 +235,8 @@ class Record:
 
     def write(self) -> None:
         self.seconds = self.elapsed()
-        LOGGER.info(json.dumps(self.as_dict(), ensure_ascii=True))
+        if LOGGER.isEnabledFor(logging.INFO):
+            values = self.as_dict()
+            line = msgspec.json.encode(values)
+            # Some characters that are no line ends in JSON are for those who read a log line by line.
+            LOGGER.info(line.decode() if line.isascii() else json.dumps(values, separators=(",", ":")))

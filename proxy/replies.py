@@ -102,7 +102,8 @@ class Reply:
     async def _write(self, data: bytes) -> None:
         if self._response is None:
             self._begun()
-        self._writer.write(data)
+        assert self._exchange is not None  # set by stream()
+        self._writer.write(data, is_last=self._exchange.is_over)
         if self._writer.is_full:
             await self._writer.drain()
 
@@ -126,7 +127,7 @@ class Reply:
     async def _break(self, failure: Failure) -> None:
         """Say why, and close without the chunk that says "complete": no client may take what it got for all."""
         transport = self._request.transport
-        if self._response is None or transport is None or transport.is_closing():
+        if self._response is None or transport is None or transport.is_closing() or self._writer.has_ended:
             return
         if self._exchange is not None:
             await self._write(self._exchange.encode_failure(failure))

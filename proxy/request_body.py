@@ -53,9 +53,7 @@ def read_object(raw: bytes | bytearray, *, max_depth: int) -> dict[str, Any]:
     if raw.count(b"[") + raw.count(b"{") > MAX_BRACKETS:
         _refuse(f"The body holds more than {MAX_BRACKETS} brackets.", Limit.BRACKETS)
     try:
-        value = json.loads(
-            raw.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value = _READER.decode(raw.decode())
     except UnicodeDecodeError:
         _refuse("The body is not UTF-8.")
     except json.JSONDecodeError as exc:
@@ -66,13 +64,13 @@ def read_object(raw: bytes | bytearray, *, max_depth: int) -> dict[str, Any]:
         _refuse("The body holds a number with too many digits.")
     if not isinstance(value, dict):
         _refuse("The body must be a JSON object.")
-    _check_tree(value, max_depth)
+    _check_tree(value, max_depth, may_be_halved=b"\\u" in raw)
     return value
 
 
 def dump(forward: Mapping[str, Any]) -> bytes:
     """The body that goes upstream: every number, string and key as it was read."""
-    return json.dumps(forward, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _WRITER.encode(forward).encode()
 
 
 def _refuse(message: str, limit: str = "") -> NoReturn:
@@ -97,26 +95,39 @@ def _finite(lexeme: str) -> float:
     return number
 
 
-def _check_tree(value: Any, max_depth: int) -> None:
-    """Depth, key lengths and half characters; level by level, for recursion itself would have to be bounded."""
+_READER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_float=_finite)
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _check_tree(value: Any, max_depth: int, *, may_be_halved: bool) -> None:
+    """Depth, key lengths and half characters; level by level, for recursion itself would have to be bounded.
+
+    `may_be_halved`: there are escapes in it, with which alone UTF-8 can spell half a character.
+    """
     level, depth, seen = [value], 0, 0
     while level:
         seen += len(level)
         if seen > MAX_VALUES:
             _refuse(f"The body holds more than {MAX_VALUES} values.", Limit.VALUES)
-        if not all(_is_encodable(item) for item in level if isinstance(item, str)):
+        if may_be_halved and not all(_is_encodable(item) for item in level if isinstance(item, str)):
             _refuse("A string in the body holds half of a surrogate pair.")
         tables = [item for item in level if isinstance(item, dict)]
         lists = [item for item in level if isinstance(item, list)]
         if depth == max_depth and (tables or lists):
             _refuse(f"The body is nested deeper than {max_depth} levels.", Limit.DEPTH)
-        keys = [key for table in tables for key in table]
-        if any(len(key) > MAX_KEY_CHARS for key in keys):
-            _refuse(f"The body has a key of more than {MAX_KEY_CHARS} characters.", Limit.KEY_CHARACTERS)
-        level = (
-            keys + [item for table in tables for item in table.values()] + [item for items in lists for item in items]
-        )
+        level = []
+        for table in tables:
+            if any(map(_is_long, table)):
+                _refuse(f"The body has a key of more than {MAX_KEY_CHARS} characters.", Limit.KEY_CHARACTERS)
+            level += table
+            level += table.values()
+        for items in lists:
+            level += items
         depth += 1
+
+
+def _is_long(key: str) -> bool:
+    return len(key) > MAX_KEY_CHARS
 
 
 def _is_encodable(text: str) -> bool:

@@ -1,5 +1,6 @@
 """The fields that requests of every dialect share, each of its exact type, and what a request comes to."""
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ MAX_MODEL_CHARS = 256
 LIMIT_OF_LIST = dict.fromkeys(("messages", "structured_messages", "input"), Limit.MESSAGES) | dict.fromkeys(
     ("tools", "functions", "tool_calls"), Limit.TOOLS
 )
+MODEL = re.compile(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{1,{MAX_MODEL_CHARS}}}")
 
 ModerationMode = Literal["score", "block"]
 T = TypeVar("T")
@@ -68,16 +70,19 @@ UPSTREAM_FIELDS = re.compile(
     r"|model_list|(\w+_)?fallbacks|mock_response|headers|organization|proxy|upstream|client|router_settings"
 )
 
+
+@functools.lru_cache(maxsize=1024)
+def _chooses_upstream(name: str) -> bool:
+    return UPSTREAM_FIELDS.fullmatch(name.lower().replace("-", "_")) is not None
+
+
 JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer"}
 
 
 def refuse_routing(body: Mapping[str, Any]) -> None:
     """Raises BadRequest where a request would choose its upstream."""
-    for name in body:
-        if UPSTREAM_FIELDS.fullmatch(name.lower().replace("-", "_")):
-            raise BadRequest(
-                400, "This server's upstream is not the request's to choose.", None, "unsupported_parameter"
-            )
+    if any(map(_chooses_upstream, body)):
+        raise BadRequest(400, "This server's upstream is not the request's to choose.", None, "unsupported_parameter")
 
 
 def refuse_stored(body: Mapping[str, Any], terms: Terms) -> None:
@@ -127,7 +132,7 @@ def objects(table: Mapping[str, Any], name: str, most: int, where: str = "") -> 
 def model_of(body: Mapping[str, Any]) -> str:
     model = required(body, "model", str)
     # A model that is a URL is how some gateways are sent elsewhere.
-    if not re.fullmatch(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{1,{MAX_MODEL_CHARS}}}", model) or "://" in model:
+    if not MODEL.fullmatch(model) or "://" in model:
         message = f"Invalid 'model': expected a name of 1 to {MAX_MODEL_CHARS} characters, without control characters."
         raise BadRequest(400, message, "model", "invalid_value")
     return model

@@ -1,7 +1,7 @@
 """A request's body on its way to the upstream: as it comes, as it is, no faster than the upstream takes it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
 from aiohttp import web
@@ -78,3 +78,12 @@ async def parts(body: bytes) -> AsyncIterator[bytes]:
     """A large body of ours: all at once it would be copied in one turn of the event loop."""
     for start in range(0, len(body), MAX_PART_BYTES):
         yield body[start : start + MAX_PART_BYTES]
+
+
+def headers_of(body: bytes | Upload | None) -> Mapping[str, str]:
+    """What describes the body of a request to an upstream."""
+    if body is None:
+        return {}
+    if isinstance(body, bytes):
+        return {"content-type": "application/json", "content-length": str(len(body))}
+    return body.headers if body.is_sized else {**body.headers, "transfer-encoding": "chunked"}

@@ -22,7 +22,7 @@ from proxy.errors import (
     Fault,
 )
 from proxy.settings import Dialect, UpstreamSettings
-from proxy.upload import MAX_PART_BYTES, Upload, parts, wait
+from proxy.upload import MAX_PART_BYTES, Upload, headers_of, parts, wait
 from proxy.upstream_connection import BrokenAnswer, UpstreamConnection
 from proxy.upstream_headers import (
     HEADER_VALUE,
@@ -75,6 +75,10 @@ class UpstreamResponse:
     @property
     def _given_type(self) -> str:
         return self._head.headers.get("content-type", "")
+
+    @property
+    def has_all(self) -> bool:
+        return self._connection is not None and self._connection.is_clean  # whatever is still to be read
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
@@ -231,7 +235,7 @@ class Upstream:
         moves_key: bool = False,
     ) -> dict[str, str]:
         headers = {**SENT_HEADERS, **request_headers(client, self.settings.dialect), **self.pool.route.headers}
-        headers.update(_headers_of(body))
+        headers.update(headers_of(body))
         key_header = key_header or KEY_HEADERS[self.settings.dialect]
         if self.own_key is not None:
             name = "api-key" if self._is_azure else key_header
@@ -239,14 +243,6 @@ class Upstream:
         elif self._takes_client_key:
             headers |= moved_key(client, key_header) if moves_key else credentials(client)
         return headers
-
-
-def _headers_of(body: bytes | Upload | None) -> Mapping[str, str]:
-    if body is None:
-        return {}
-    if isinstance(body, bytes):
-        return {"content-type": "application/json", "content-length": str(len(body))}
-    return body.headers if body.is_sized else {**body.headers, "transfer-encoding": "chunked"}
 
 
 class Pulse:

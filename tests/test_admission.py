@@ -11,7 +11,7 @@ from tests.sockets import PATIENCE_SECONDS
 
 async def test_what_is_too_many_is_refused_at_once() -> None:
     admission = Admission(1)
-    async with admission.enter():
+    with admission.enter():
         assert admission.running == 1
         with pytest.raises(ApiError) as caught:
             await enter(admission)
@@ -21,7 +21,7 @@ async def test_what_is_too_many_is_refused_at_once() -> None:
 
 
 async def enter(admission: Admission) -> None:
-    async with admission.enter():
+    with admission.enter():
         pass
 
 
@@ -31,7 +31,7 @@ async def test_draining_waits_for_what_ends_in_time_and_ends_the_rest() -> None:
 
     async def run(seconds: float) -> None:
         try:
-            async with admission.enter():
+            with admission.enter():
                 await asyncio.sleep(seconds)
                 ends.append("finished")
         except ApiError as exc:
@@ -57,7 +57,7 @@ async def test_an_error_within_comes_out_as_it_is() -> None:
     admission = Admission(1)
 
     async def fail(error: Exception) -> None:
-        async with admission.enter():
+        with admission.enter():
             raise error
 
     for error in (TimeoutError(), ValueError()):

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import threading
+import time
 from pathlib import Path
 
-from proxy.log import Seldom, record_log
+from proxy.log import MAX_LOG_LINES, LineWriter, Seldom, record_log
 from proxy.records import Record
 from proxy.settings import LogSettings
 
@@ -35,3 +37,41 @@ def test_of_a_flood_few_lines_a_second_are_picked_and_the_others_counted() -> No
     assert [lines.pick() for _ in range(4)] == [7, 0, 0, None]
     now[0] += 5.0
     assert lines.pick() == 1
+
+
+class Slow(logging.Handler):
+    """A disk that takes nothing before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+        self.text: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert self.may_write.wait(60)
+        self.text.append(record.getMessage())
+
+
+def test_a_slow_disk_holds_nobody_up_and_costs_the_newest_lines() -> None:
+    disk = Slow()
+    lines = LineWriter(disk)
+    for number in range(3 * MAX_LOG_LINES):
+        lines.handle(logging.makeLogRecord({"msg": f"{number}"}))
+    disk.may_write.set()
+    lines.close()
+    written = "\n".join(disk.text).split("\n")
+    assert MAX_LOG_LINES <= len(written) <= 2 * MAX_LOG_LINES  # what waits, and what the disk was at
+    assert written[:MAX_LOG_LINES] == [f"{number}" for number in range(MAX_LOG_LINES)]
+
+
+def test_a_line_is_written_though_none_follows_it() -> None:
+    disk = Slow()
+    disk.may_write.set()
+    lines = LineWriter(disk)
+    lines.handle(logging.makeLogRecord({"msg": "alone"}))
+    for _ in range(6000):
+        if disk.text:
+            break
+        time.sleep(0.01)
+    assert disk.text == ["alone"]
+    lines.close()
