@@ -1,9 +1,13 @@
 """Numbers of several processes as one."""
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.joint_metrics import Family, JointMetrics, family, read_families
+from proxy.metrics import Metrics
+from tests.fakes import ScriptedGuard
 
 
 def process(requests: int, lag: float, steps: int) -> list[Family]:
@@ -57,3 +61,19 @@ def test_a_number_is_a_family() -> None:
 
 def test_nobody_tells_nothing() -> None:
     assert read(JointMetrics().text([])) == {}
+
+
+def test_hold_times_of_several_processes_are_one_histogram() -> None:
+    families = []
+    for waits in ((0.0,), (0.0, 1000.0)):
+        metrics = Metrics(ScriptedGuard)
+        for wait in waits:
+            metrics.hold_times.released(time.monotonic() - wait)
+        metrics.count_spans("dropped", 2)
+        families += read_families(metrics.registry)
+    text = JointMetrics().text(families).decode()
+    found = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(text) for s in f.samples}
+    assert found["weir_hold_seconds_count",] == 3
+    assert found["weir_hold_seconds_bucket", "10"] == 2
+    assert found["weir_hold_seconds_sum",] >= 1000
+    assert found["weir_spans_total", "dropped"] == 4
