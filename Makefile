@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients console-pictures long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients ray console-pictures long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -85,6 +85,17 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
 	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --ignore-scripts --silent && touch node_modules/.installed; \
 		else echo "node and npm are not installed: their clients are left out"; fi
 
+# Ray is no dependency of the tests either; starting and killing its nodes takes minutes.
+RAY := .venv-ray
+ray: $(RAY)/.installed ## Run the guard on a real Ray cluster of several nodes here: actors and nodes die, drain and come back
+	WEIR_RAY=1 $(RAY)/bin/python -m pytest tests/guard/test_cluster.py tests/guard/test_conformance.py $(ARGS)
+
+$(RAY)/.installed: pyproject.toml constraints.txt tests/guard/requirements-ray.txt
+	@test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(RAY)/bin/python -m pip install --quiet --requirement tests/guard/requirements-ray.txt
+	@touch $@
+
 # In an environment of its own as well; the browser is the system's.
 CONSOLE := tests/console
 console-pictures: setup ## Drive the console in chromium: accessibility by axe, and pictures of each view into docs/
@@ -129,5 +140,5 @@ audit: setup ## Known holes of the locked versions, or why nobody could be asked
 	@$(BIN)/python -m tests.supply.audit $(SUPPLY) requirements.lock
 
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RAY) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

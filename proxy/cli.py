@@ -12,6 +12,7 @@ from proxy import __version__
 from proxy.benchmark.options import add_options, count, wanted_of
 from proxy.completion import SHELLS, script
 from proxy.config import DEFAULT_FILE, FLAGS, ConfigError, Settings, load_settings, require_upstream
+from proxy.fleet_options import add_fleet_options
 from proxy.identity import announce
 from proxy.init import write_settings
 from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
@@ -89,7 +90,12 @@ def _place(text: str) -> tuple[str, int]:
 
 
 def _guard(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
+    place = {} if arguments.address is None else {"guard.ray_address": arguments.address}
+    settings = _settings(arguments, place)
+    if arguments.action != "serve":
+        from proxy.fleet_command import run
+
+        return run(arguments, settings)
     from proxy.guards import serve_guard
 
     return serve_guard(settings)
@@ -147,10 +153,11 @@ def _completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Settings:
     """Raises ConfigError."""
     given: Mapping[str, Any] = vars(arguments)
-    return load_settings(arguments.config, {key: given[key] for key in FLAGS if given.get(key) is not None})
+    flags = {key: given[key] for key in FLAGS if given.get(key) is not None}
+    return load_settings(arguments.config, {**flags, **(more or {})})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,8 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     instead.add_argument(
         "--scripted-llm", type=_place, metavar="[HOST:]PORT", help="serve the scripted model alone, as an upstream"
     )
-    guard = add("guard", _guard, "Serve a guard to proxies elsewhere.")
-    guard.add_argument("action", choices=("serve",), help="serve: until stopped")
+    guard = add("guard", _guard, "Serve a guard to proxies elsewhere: one here, or many on a Ray cluster.")
+    add_fleet_options(guard)
     _add_policy(add("policy", _policy, "Explain the policies of a file: what comes of each risk, and for whom."))
     _add_key(add("key", _key, "Make a key that lets a client in."))
     _add_export(add("export-embedded", _export_embedded, "Write the embedded guard as a plain checkpoint folder."))

@@ -158,7 +158,7 @@ def about_settings(settings: Settings) -> Iterator[Finding]:
     if settings.guard.on_failure == "open":
         todo = 'Set [guard] on_failure = "closed" unless unjudged answers are acceptable.'
         yield Finding(Status.WARN, "settings", "while the guard fails, answers pass unjudged", todo)
-    if settings.guard.model == "embedded" and settings.guard.address is None:
+    if settings.guard.model == "embedded" and not settings.guard.is_elsewhere:
         is_reachable = not is_loopback(settings.server.host)
         said = "the embedded guard is demo grade" + (", and others can reach this server" if is_reachable else "")
         yield Finding(Status.WARN, "settings", said, "Pass --guard Qwen/Qwen3Guard-Stream-0.6B, or larger.")
@@ -259,7 +259,7 @@ async def about_guard(settings: Settings) -> AsyncIterator[Finding]:
 
 def about_pins(guard: GuardSettings) -> Finding:
     """Of a guard that is loaded: it would not be, were a file not the one that is pinned."""
-    if guard.address is not None:
+    if guard.is_elsewhere:
         return Finding(Status.OK, "files", "the guard's files are with whoever serves it: pin them there")
     if guard.sha256:
         return Finding(Status.OK, "files", f"{len(guard.sha256)} of the guard's have the SHA-256 that pins them")

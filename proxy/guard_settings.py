@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from proxy.setting_types import MIB, Count, FileName, Line, Seconds, Section, Sha256, not_bool, spelled
+from proxy.setting_types import MIB, Count, FileName, Line, Seconds, Section, Sha256, ShortName, not_bool, spelled
 
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 URLS = "must start with http:// or https:// and name a host, without a password"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 
 OnFailure = Literal["closed", "open"]
-Backend = Literal["local", "remote-code", "sglang"]
+Backend = Literal["local", "ray", "remote-code", "sglang"]
 
 
 class GuardSettings(Section):
@@ -36,6 +36,10 @@ class GuardSettings(Section):
     """What runs the model: Weir's own engine (local), or another one; see docs/guards.md."""
     trust_remote_code: bool = False
     """Let backend = "remote-code" run the Python code that comes with the model, with all that Weir may do."""
+    ray_address: Line = "auto"
+    """The Ray cluster of backend = "ray": HOST:PORT of its head, or auto for the one that this machine is part of."""
+    ray_fleet: ShortName = "guard"
+    """The name of the engines there that `weir guard up` has started."""
     sglang_url: Annotated[str, spelled(r"https?://[^\s/@]+(/[^\s@]*)?", URLS)] | None = None
     """The SGLang server of backend = "sglang"; `token` is its API key."""
     sglang_api: Literal["rid", "sessions"] = "sessions"
@@ -68,6 +72,11 @@ class GuardSettings(Section):
     """Judge text as readers see it, too: invisible characters dropped, look-alike letters folded."""
     on_failure: OnFailure = "closed"
     """closed: an answer that cannot be judged ends as an error; open: it passes, labelled unscanned."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether somebody else loads the model, whatever `model` says."""
+        return self.address is not None or self.backend in ("ray", "sglang")
 
     @property
     def is_in_a_thread(self) -> bool:

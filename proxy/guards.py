@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from proxy.guard.client import Address
+from proxy.guard.fleet import FleetGuard
 from proxy.guard.limits import Limits
+from proxy.guard.places import PlacesProcess, Question
 from proxy.guard.process import CONNECT_SECONDS, Config, Report, attach_guard, start_process_guard
 from proxy.guard.protocol import Guard, GuardUnavailable
 from proxy.guard.settings import GuardSettings as EngineSettings
@@ -23,6 +25,8 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
     wanted, engine = settings.guard, engine_settings(settings.guard)
     if wanted.backend == "remote-code":
         return await _open_remote_code(wanted, engine)
+    if wanted.backend == "ray":
+        return await _open_fleet(wanted, engine)
     if wanted.backend == "sglang":
         return await _open_sglang(wanted, engine)
     if wanted.address is not None:
@@ -68,6 +72,12 @@ async def _open_remote_code(wanted: GuardSettings, engine: EngineSettings) -> Gu
     except ModuleNotFoundError as exc:
         raise _missing(exc, "remote-code") from exc
     return await start_remote_code_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
+
+
+async def _open_fleet(wanted: GuardSettings, engine: EngineSettings) -> Guard:
+    fleet = FleetGuard(PlacesProcess(Question(wanted.ray_address, wanted.ray_fleet)), engine)
+    await fleet.start(min(CONNECT_SECONDS, engine.open_seconds))
+    return fleet
 
 
 async def _open_sglang(wanted: GuardSettings, engine: EngineSettings) -> Guard:

@@ -62,6 +62,8 @@ examples:
   weir guard serve --guard Qwen/Qwen3Guard-Stream-0.6B --guard-address unix:/run/weir/guard.sock
   WEIR_GUARD__TOKEN=... weir guard serve --guard-address tcp://10.0.0.7:9400
   weir serve --guard-address unix:/run/weir/guard.sock --upstream https://api.openai.com/v1
+  weir guard up --replicas 4 --gpus 1 --device cuda --guard Qwen/Qwen3Guard-Stream-0.6B --address 10.0.0.5:6379
+  weir guard status --address 10.0.0.5:6379
 
 `weir serve` starts a guard of its own unless it is given an address; one guard can serve many of them.
 """,

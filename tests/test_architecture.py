@@ -76,6 +76,8 @@ LATE = {
     "proxy.evaluation.command",
     "proxy.evaluation.picture",
     "proxy.export",
+    "proxy.fleet_command",
+    "proxy.guard.cluster",
     "proxy.guard.paged_runner",
     "proxy.guard.qwen3guard",
     "proxy.guard.remote_code",

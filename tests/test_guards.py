@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ async def test_a_server_of_sglang_is_asked_where_it_is() -> None:
     settings = settings_of("x", backend="sglang", sglang_url="http://127.0.0.1:9", window=1000)
     with pytest.raises(GuardUnavailable, match="no SGLang server answers at http://127"):
         await open_guard(settings)
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+async def test_a_fleet_without_ray_is_told_with_the_command() -> None:
+    with pytest.raises(GuardUnavailable, match=r'pip install "weir-proxy\[ray\]"'):
+        await open_guard(settings_of("x", backend="ray"))
 
 
 async def test_a_backend_that_is_not_installed_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,21 @@ class Address:
 class EngineClient:
     """Keeps a door connected to the engine at an address. Use as an async context manager."""
 
-    def __init__(self, door: GuardDoor, address: Address, token: str = "") -> None:
+    def __init__(
+        self,
+        door: GuardDoor,
+        address: Address,
+        token: str = "",
+        *,
+        patience_seconds: float | None = None,
+        silent_seconds: float | None = None,
+    ) -> None:
+        """`patience_seconds`: an engine that was there and is gone for longer fails the door for good, and one that
+        nobody listens for at once; None: it is waited for. `silent_seconds` is how long a living one may say nothing.
+        """
         self._door, self._address, self._token = door, address, token
+        self._patience, self._silent = patience_seconds, silent_seconds
+        self._giving_up: asyncio.TimerHandle | None = None
         # Names this door to every engine that comes: streams are told apart by it after a crash.
         self._identity = random.SystemRandom().getrandbits(62)
         self._task: asyncio.Task[None] | None = None
@@ -72,6 +85,7 @@ class EngineClient:
             raise GuardUnavailable(f"the guard engine at {self._address} refused: {self.refusal}")
 
     async def close(self) -> None:
+        self._be_patient()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -81,11 +95,13 @@ class EngineClient:
         failures = 0
         while self.refusal is None:
             await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-            connection = Connection(self._on_greeting)
+            connection = Connection(self._on_greeting, self._silent)
             try:
                 transport = await self._connect(connection)
             except OSError:
                 failures += 1
+                if self._giving_up is not None:
+                    self._give_up()
                 continue
             try:
                 transport.write(frame(encode(Hello(VERSION, self._identity, self._token))))
@@ -96,6 +112,21 @@ class EngineClient:
                 transport.abort()
                 if connection.is_greeted:
                     self._door.disconnected()
+                    self._begin_to_give_up()
+
+    def _begin_to_give_up(self) -> None:
+        if self._patience is not None and self._giving_up is None:
+            self._giving_up = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+
+    def _be_patient(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _give_up(self) -> None:
+        self._be_patient()
+        self.refusal = "it is gone"
+        self._door.failed(GuardUnavailable(f"the guard engine at {self._address} is gone"))
 
     async def _connect(self, connection: "Connection") -> asyncio.Transport:
         loop = asyncio.get_running_loop()
@@ -112,6 +143,7 @@ class EngineClient:
             self.refusal = greeting.reason
             self._door.failed(GuardUnavailable(f"the guard engine refused: {greeting.reason}"))
             return
+        self._be_patient()
         connection.receive = self._door.receive
         self._door.connected(connection, greeting.info, greeting.vocabulary, greeting.suspects)
 
@@ -119,7 +151,8 @@ class EngineClient:
 class Connection(asyncio.Protocol):
     """One connection; a `door.Link` once the engine has greeted."""
 
-    def __init__(self, on_greeting: Callable[["Connection", bytes], None]) -> None:
+    def __init__(self, on_greeting: Callable[["Connection", bytes], None], silent_seconds: float | None = None) -> None:
+        self._silent = SILENT_SECONDS if silent_seconds is None else silent_seconds
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.receive: Callable[[Any], None] | None = None
         self._on_greeting = on_greeting
@@ -182,11 +215,11 @@ class Connection(asyncio.Protocol):
         """An engine says every second that it lives; one that does not is as good as dead."""
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
-        self._watch = loop.call_later(SILENT_SECONDS, self._check_silence)
+        self._watch = loop.call_later(self._silent, self._check_silence)
 
     def _check_silence(self) -> None:
         loop = asyncio.get_running_loop()
-        left = self._heard_at + SILENT_SECONDS - loop.time()
+        left = self._heard_at + self._silent - loop.time()
         if left <= 0:
             self._break()
         else:

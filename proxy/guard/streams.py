@@ -84,11 +84,16 @@ class KeptStream:
     async def fork(self) -> "KeptStream":
         """See `protocol.GuardStream`. Raises GuardUnavailable on a closed stream."""
         self._check_open()
-        child = KeptStream(self._door, self._ids.copy(), self.owner, self._prompt_tokens)
-        child._head, child._tail, child.slides = self._head, self._tail, self.slides
+        child = self.copy(self._door)
         if self.epoch == self._door.epoch:
             self._door.submit(Fork(self.id, child.id, self._place(len(self._ids))))
             child.epoch = self.epoch
+        return child
+
+    def copy(self, door: Door) -> "KeptStream":
+        """The same text at a door whose engine does not have it yet. Raises GuardUnavailable where it has failed."""
+        child = KeptStream(door, self._ids.copy(), self.owner, self._prompt_tokens)
+        child._head, child._tail, child.slides = self._head, self._tail, self.slides
         return child
 
     async def close(self) -> None:

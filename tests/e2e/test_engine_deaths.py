@@ -6,13 +6,18 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from proxy.guard.fleet import FleetGuard
+from proxy.guard.loader import load_guard
 from proxy.guard.process import Config, ProcessGuard
 from proxy.guard.settings import GuardSettings
 from tests.crews import children
 from tests.driver import DONE, chunk
 from tests.fakes import ScriptedUpstream
+from tests.guard.engines import Listed, LiveEngine
 from tests.servers import weir
 from tests.sockets import PATIENCE_SECONDS, ask
 from tests.wire import finish_reason_of, text_of
@@ -61,6 +66,39 @@ async def test_i5_clients_get_the_same_answer_though_the_engine_dies_again_and_a
             assert finish_reason_of(reply.body) == "content_filter"
         assert guard.streams == 0
         assert guard.epoch > ENGINE_DEATHS
+
+
+async def test_clients_get_the_same_answer_though_engines_of_a_fleet_go_for_good(tmp_path: Path) -> None:
+    rng = random.Random(6)
+    loaded = load_guard("embedded")
+    info = replace(loaded.info, window=2048)
+    engines = [LiveEngine(loaded.model, tmp_path, f"guard-{number}", info).start() for number in range(3)]
+    guard = FleetGuard(Listed(engines), GuardSettings(threads=1, verdict_seconds=60.0, health_seconds=60.0))
+    try:
+        await guard.start(60)
+        async with weir(turning(rng, 0.02), guard, **PATIENT) as server:
+            expected = await ask(server.url, stream=True)
+            async with asyncio.TaskGroup() as group:
+                replies = [group.create_task(ask(server.url, stream=True)) for _ in range(CLIENTS)]
+                for engine in engines[:2]:
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        while not has_streams(guard, engine.name):  # noqa: ASYNC110 (numbers)
+                            await asyncio.sleep(0.005)
+                    await asyncio.to_thread(engine.go)
+            for reply in (task.result() for task in replies):
+                assert reply.is_complete
+                assert text_of(reply.body) == text_of(expected.body)
+                assert finish_reason_of(reply.body) == "content_filter"
+            assert guard.streams == 0
+            assert guard.moves > 0
+    finally:
+        await guard.close()
+        for engine in engines:
+            await asyncio.to_thread(engine.go)
+
+
+def has_streams(guard: FleetGuard, name: str) -> bool:
+    return any(member.place.name == name and member.door.streams for member in guard.members)
 
 
 async def kill_engine(guard: ProcessGuard) -> None:

@@ -14,9 +14,10 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -24,7 +25,9 @@ import pytest
 
 from proxy.guard.client import Address
 from proxy.guard.door import GuardDoor
+from proxy.guard.fleet import FleetGuard
 from proxy.guard.loader import load_guard
+from proxy.guard.places import PlacesProcess, Question
 from proxy.guard.process import Config, RemoteGuard, Report
 from proxy.guard.remote_code import RemoteCodeGuard, start_remote_code_guard
 from proxy.guard.rows import CATEGORIES
@@ -34,10 +37,13 @@ from proxy.guard.sglang import Api
 from proxy.risk import RISK_LEVELS, Risk, Role
 from tests.guard.checkpoints import Reference, random_ids, random_tensors, small_config, write_checkpoint
 from tests.guard.driver import distance, rows_of
+from tests.guard.engines import Listed, LiveEngine
+from tests.guard.ray_cluster import WITH_RAY, ray_cluster
 from tests.guard.scripted_sglang import ScriptedGuard, ScriptedSGLang, start_scripted
 
 CODE = Path(__file__).with_name("modeling_small_guard.py")
 TIGHT = 1e-4
+AnyGuard = GuardDoor | FleetGuard
 # Two digits, and what keeps a winner ahead of the others.
 COARSE = 0.02
 WINDOW = 100
@@ -71,13 +77,13 @@ class Backend:
     name: str
     # What a guard is started on, made once for many of them.
     place: Callable[[Text], AbstractContextManager[Any]]
-    start: Callable[[Any, GuardSettings], AbstractAsyncContextManager[GuardDoor]]
+    start: Callable[[Any, GuardSettings], AbstractAsyncContextManager[AnyGuard]]
     # Rows are whole, to `TIGHT`; else of a token only the winning classes are told, to `COARSE`.
     is_exact: bool = True
     # The other side forgets all streams. None: no such thing can happen to it.
-    lose: Callable[[GuardDoor], Awaitable[None]] | None = None
+    lose: Callable[[Any], Awaitable[None]] | None = None
     # The other side answers nobody while inside.
-    stall: Callable[[GuardDoor], AbstractAsyncContextManager[None]] | None = None
+    stall: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -237,10 +243,89 @@ async def silent_server(guard: GuardDoor) -> AsyncIterator[None]:
         guard.script.is_answering.set()
 
 
+@asynccontextmanager
+async def by_fleet(text: Text, settings: GuardSettings) -> AsyncIterator[FleetGuard]:
+    loaded = load_guard(str(text.folder))
+    with TemporaryDirectory() as folder:
+        info = replace(loaded.info, window=WINDOW)
+        engines = [LiveEngine(loaded.model, Path(folder), f"guard-{number}", info).start() for number in range(3)]
+        guard = FleetGuard(Listed(engines), settings)
+        try:
+            await guard.start(60.0)
+            yield guard
+        finally:
+            await guard.close()
+            for engine in engines:
+                await asyncio.to_thread(engine.go)
+
+
+async def lose_engine(guard: FleetGuard) -> None:
+    """That with the most streams goes for good."""
+    assert isinstance(guard.places, Listed)
+    busiest = max(guard.loads, key=lambda name: guard.loads[name])
+    (engine,) = (engine for engine in guard.places.engines if engine.name == busiest)
+    await asyncio.to_thread(engine.go)
+
+
+@dataclass(frozen=True, slots=True)
+class OnRay:
+    """A cluster of several nodes on this machine, with a fleet in it."""
+
+    cluster: Any
+    engines: Any  # a `proxy.guard.cluster.Engines`, which needs ray
+
+
+@contextmanager
+def on_ray(text: Text) -> Iterator[OnRay]:
+    with ray_cluster(nodes=2) as cluster:
+        from proxy.guard.cluster import connect
+
+        engines = connect(cluster.address)
+        engines.raise_fleet("guard", 2, Config(str(text.folder), settings_of()), cpus=1, gpus=0)
+        try:
+            yield OnRay(cluster, engines)
+        finally:
+            engines.end(engines.names_of("guard"))
+
+
+@asynccontextmanager
+async def by_ray(place: OnRay, settings: GuardSettings) -> AsyncIterator[FleetGuard]:
+    guard = FleetGuard(PlacesProcess(Question(place.cluster.address, "guard")), settings)
+    try:
+        await guard.start(300.0)
+        yield guard
+    finally:
+        await guard.close()
+
+
+async def kill_actor(guard: FleetGuard) -> None:
+    """Of the engine with the most streams."""
+    import ray
+
+    busiest = max(guard.loads, key=lambda name: guard.loads[name])
+    pids = await asyncio.to_thread(lambda: ray.get(ray.get_actor(busiest).pids.remote(), timeout=120))
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def silent_fleet(guard: FleetGuard) -> AsyncIterator[None]:
+    assert isinstance(guard.places, Listed)
+    for engine in guard.places.engines:
+        await asyncio.to_thread(engine.fall_silent)
+    try:
+        yield
+    finally:
+        for engine in guard.places.engines:
+            engine.wake()
+
+
 BACKENDS = (
     Backend("thread", nullcontext, in_a_thread),
     Backend("process", served, in_a_process, lose=kill_engine, stall=stopped_engine),
     Backend("remote-code", nullcontext, by_remote_code, is_exact=False, lose=drop_sessions, stall=busy_lane),
+    Backend("fleet", nullcontext, by_fleet, lose=lose_engine, stall=silent_fleet),
     Backend("sglang-rid", nullcontext, partial(by_sglang, "rid"), lose=restart_server, stall=silent_server),
+    *([Backend("ray", on_ray, by_ray, lose=kill_actor)] if WITH_RAY else []),
     Backend("sglang-sessions", nullcontext, partial(by_sglang, "sessions"), lose=restart_server, stall=silent_server),
 )

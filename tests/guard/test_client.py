@@ -36,7 +36,7 @@ ROW = {Role.ASSISTANT: [1.0, 0.0, 0.0, 1.0, *[0.0] * 7], Role.USER: [1.0, 0.0, 0
 class ScriptedEngine:
     """Greets, and answers questions, until it is told to do otherwise."""
 
-    greeting: Welcome | Refusal = Welcome(GuardInfo("scripted", "1", 1000), 500, [])
+    greeting: Welcome | Refusal | None = Welcome(GuardInfo("scripted", "1", 1000), 500, [])
     is_silent = False
     garbage: bytes | None = None  # instead of the next answer
 
@@ -49,6 +49,8 @@ class ScriptedEngine:
         self.writers.append(writer)
         try:
             self.hellos.append(decode_hello(await self._frame(reader)))
+            if self.greeting is None:
+                await reader.read()
             writer.write(frame(encode(self.greeting)))
             writer.write(frame(encode(Pulse(Metrics(steps=len(self.hellos))))))
             while True:
@@ -187,6 +189,37 @@ async def test_an_engine_that_has_gone_silent_is_left(tmp_path: Path, monkeypatc
             engine.is_silent = False  # what was asked stays unanswered: the engine has lost it
         assert len(asking.result()[1]) == 1
         assert len(engine.hellos) >= 2
+
+
+async def test_an_engine_that_is_gone_for_longer_than_the_patience_fails_its_door(tmp_path: Path) -> None:
+    """At once where nobody listens, else when the time is over; one that is replaced in between is not gone."""
+    engine, path = ScriptedEngine(), tmp_path / "s"
+    server = await asyncio.start_unix_server(engine.serve, path)
+    doors = [GuardDoor(GuardSettings()) for _ in range(2)]
+    clients = [
+        EngineClient(door, Address(path=str(path)), patience_seconds=seconds)
+        for door, seconds in zip(doors, (0.2, 600.0), strict=True)
+    ]
+    for client in clients:
+        client.start()
+        await client.greeted(30)
+    streams = [(await door.open([1]))[0] for door in doors]
+    engine.cut()
+    await asyncio.gather(*(stream.classify(1, [2]) for stream in streams))
+    assert [client.refusal for client in clients] == [None, None]
+    # It listens, and greets nobody.
+    engine.greeting = None
+    engine.cut()
+    with pytest.raises(GuardUnavailable, match="is gone"):
+        await streams[0].classify(2, [3])
+    assert clients[1].refusal is None
+    server.close()
+    path.unlink()
+    engine.cut()
+    with pytest.raises(GuardUnavailable, match="is gone"):
+        await streams[1].classify(2, [3])
+    for client in clients:
+        await client.close()
 
 
 async def test_questions_without_an_engine_end_at_their_deadline(tmp_path: Path) -> None:

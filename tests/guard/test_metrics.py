@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.guard.limits import Limits
-from proxy.guard.metrics import COUNTS, SECONDS, Arrivals, Histogram, Metrics, Recorder, StepRecorder
+from proxy.guard.metrics import COUNTS, SECONDS, Arrivals, Histogram, Metrics, Recorder, StepRecorder, summed
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids
@@ -149,3 +149,16 @@ def test_noting_a_step_of_64_streams_takes_microseconds() -> None:
 def chunks(count: int) -> list[Chunk]:
     job = Job(1, 8, (), Role.ASSISTANT, 0.0)
     return [Chunk(Sequence(number, "", []), job, 0, 2, ()) for number in range(count)]
+
+
+def test_engines_side_by_side_are_added_up() -> None:
+    first, second = [0.001, 0.5], [0.02]
+    metrics = [
+        Metrics(streams=2, steps=3, step_seconds=histogram(first)),
+        Metrics(streams=1, step_seconds=histogram(second)),
+    ]
+    total = summed(metrics)
+    assert (total.streams, total.steps) == (3, 3)
+    assert total.step_seconds == histogram([*first, *second])
+    assert total.lag_seconds == Histogram()
+    assert summed([]) == Metrics()
