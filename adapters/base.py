@@ -137,8 +137,7 @@ class End(msgspec.Struct, frozen=True):
 Piece = Delta | Opaque | Finish | End
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, gc=False):
     """A risk as clients read it: the worst of the tokens that cover a span of one channel.
 
     `start` and `end` are offsets in characters of the channel's text.

@@ -100,7 +100,10 @@ class EnvelopeReader:
 
     def read(self, chunk: Mapping[str, Any], is_kept: bool) -> Envelope:
         """`is_kept` is False for an event that releases nothing: Azure opens with one of blank names."""
-        raw = tuple([chunk.get(name) for name in ENVELOPE_FIELDS])
+        return self.read_fields(tuple([chunk.get(name) for name in ENVELOPE_FIELDS]), is_kept)
+
+    def read_fields(self, raw: tuple[Any, ...], is_kept: bool) -> Envelope:
+        """The same, given the ENVELOPE_FIELDS in their order, None for those that are missing."""
         if self._envelope is not None and raw == self._raw:
             return self._envelope
         envelope = self._merge(dict(zip(ENVELOPE_FIELDS, raw, strict=True)))

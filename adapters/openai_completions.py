@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.base import AdapterError, Delta, Logprob, Options, Piece
+from adapters.base import AdapterError, Delta, Event, Logprob, Note, Options, Piece
 from adapters.metadata import is_number, leftovers
 from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import BodyChoice, ChatBody
@@ -42,6 +42,9 @@ class CompletionReader(ChatReader):
 class CompletionStream(ChatStream):
     def _open_reader(self, options: Options) -> ChatReader:
         return CompletionReader(options, CHUNK)
+
+    def _plain(self, piece: Delta, note: Note | None) -> Event | None:
+        return None  # its choices have another shape
 
     def _choice(
         self,

@@ -73,9 +73,7 @@ class TranslatedStream(ChatStream):
         return TranslatedReader(options, CHUNK, self.translator(options))
 
     def decode(self, event: Event) -> list[Piece]:
-        pieces = self._reader.read(event)
-        self.dropped = self._reader.dropped
-        return pieces
+        return self._reader.read(event)
 
 
 class TranslatedBody(ChatBody):

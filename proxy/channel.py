@@ -182,6 +182,9 @@ class Channel:
         if self.block_start is not None:
             return
         view = self._views[batch.view]
+        if (safe := view.receive_safe(risks)) is not None:
+            self._receive_safe(batch, safe)
+            return
         for span, verdict, run_start in view.receive(risks):
             if batch.view == 0:
                 self._spans.append(span)
@@ -192,6 +195,18 @@ class Channel:
                 self.flagged, self.flagged_start = span, run_start
             if verdict is Verdict.BLOCK:
                 self.flagged, self.flagged_start, self.block_start = span, run_start, run_start
+
+    def _receive_safe(self, batch: Batch, spans: list[Span]) -> None:
+        """They flag nothing and end nothing."""
+        if batch.view == 0:
+            self._spans.extend(spans)
+        for span in spans:
+            self._rate(span)
+        if self._trace is not None:
+            view = self._views[batch.view]
+            first = view.judged - view.frames - len(spans)
+            for number, span in enumerate(spans, first):
+                self._trace.put(batch.view, number, span)
 
     def _rate(self, span: Span) -> None:
         if self.worst is None or is_worse(span.risk, self.worst.risk):

@@ -21,7 +21,7 @@ class Channels:
         self._folds = folds
         self._traces = traces
         self._joiners: dict[Key, DeltaJoiner] = {}
-        self._last: dict[int, Key] = {}  # the channel of each choice that text last arrived for
+        self._last: dict[int, Channel] = {}  # the channel of each choice that text last arrived for
         self.by_key: dict[Key, Channel] = {}
         self._room = STEP  # what may be read in this turn, of all channels
         self._is_stopped = False
@@ -30,25 +30,34 @@ class Channels:
     def feed(self, delta: Delta) -> Delta:
         """Add a delta to its channel; returns it as it can be delivered. Raises AdapterError."""
         key = delta.key
-        if key not in self.by_key:
-            if len(self.by_key) >= MAX_CHANNELS:
-                raise AdapterError(f"more than {MAX_CHANNELS} channels", limit=Limit.CHANNELS)
-            policy = self._policy.of(part_of(key, delta.kind))
-            trace = self._traces.open(key) if self._traces is not None else None
-            self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds, trace=trace)
-            self._joiners[key] = DeltaJoiner()
-        if (last := self._last.get(key.choice, key)) != key:
-            self.by_key[last].pause()
-        self._last[key.choice] = key
+        channel = self.by_key.get(key)
+        if channel is None:
+            channel = self._open(delta)
+        last = self._last.get(key.choice)
+        if last is not channel:
+            if last is not None:
+                last.pause()
+            self._last[key.choice] = channel
         delta = self._joiners[key].feed(delta)
         if self._is_stopped:
-            self.by_key[key].skip(delta.text)
+            channel.skip(delta.text)
         else:
             self._room -= cost_of(delta.text)
-            self.by_key[key].feed(delta.text, later=self._room < 0)
+            channel.feed(delta.text, later=self._room < 0)
         if delta.kind is Kind.OBJECT:  # no more of it will come, so nothing behind it has to wait
-            self.by_key[key].finish()
+            channel.finish()
         return delta
+
+    def _open(self, delta: Delta) -> Channel:
+        """Raises AdapterError."""
+        if len(self.by_key) >= MAX_CHANNELS:
+            raise AdapterError(f"more than {MAX_CHANNELS} channels", limit=Limit.CHANNELS)
+        key = delta.key
+        policy = self._policy.of(part_of(key, delta.kind))
+        trace = self._traces.open(key) if self._traces is not None else None
+        channel = self.by_key[key] = Channel(key, delta.kind, policy, folds=self._folds, trace=trace)
+        self._joiners[key] = DeltaJoiner()
+        return channel
 
     def stop(self) -> None:
         """Nobody will judge what comes from now on."""
@@ -80,7 +89,8 @@ class Channels:
 
     def goes_on(self, delta: Delta) -> bool:
         """Whether a delta is more of the text that its choice was at: it ends nothing, and frees no other text."""
-        return self._last.get(delta.key.choice) == delta.key and delta.kind is not Kind.OBJECT
+        last = self._last.get(delta.key.choice)
+        return last is not None and last.key == delta.key and delta.kind is not Kind.OBJECT
 
     def finish(self, choice: int) -> Iterator[Delta]:
         """The texts of a choice have ended; yields what still waited for more."""

@@ -6,6 +6,7 @@ are to stay whole, waits for its own end: agents mend a call that was cut, and r
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -80,7 +81,10 @@ class Gate:
         if queue is None:
             queue = self._queues[choice] = deque()
         at = 0.0 if self._timing is None else self._timing.arrived()
-        for part in piece.parts(MAX_PART_CHARACTERS) if isinstance(piece, Delta) else (piece,):
+        parts: Sequence[Piece] = (piece,)
+        if isinstance(piece, Delta) and len(piece.text) > MAX_PART_CHARACTERS:
+            parts = piece.parts(MAX_PART_CHARACTERS)
+        for part in parts:
             self._serial += 1
             queue.append(_Held(self._serial, part, at))
         if isinstance(piece, Delta):

@@ -33,6 +33,11 @@ class SurrogateJoiner:
             text, self._high = text[:-1], text[-1]
         return repair(text)
 
+    @property
+    def is_waiting(self) -> bool:
+        """For the other half of a character."""
+        return bool(self._high)
+
     def finish(self) -> str:
         """The replacement of what still waits, or nothing."""
         rest, self._high = self._high, ""
@@ -47,6 +52,8 @@ class DeltaJoiner:
         self._last: Delta | None = None
 
     def feed(self, delta: Delta) -> Delta:
+        if delta.text.isascii() and not self._joiner.is_waiting:
+            return delta
         self._last = delta
         text = self._joiner.feed(delta.text)
         return delta if text == delta.text else msgspec.structs.replace(delta, text=text, logprobs=())

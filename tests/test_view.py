@@ -1,14 +1,20 @@
 """One reading of a text: frames are not judged, a paused end is taken back, every character is counted."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.base import Kind
 from proxy.escapes import EscapeDecoder
-from proxy.policy import Policy
+from proxy.policy import Action, DebounceRule, Mode, Policy
 from proxy.retokenizer import encode
-from proxy.risk import RiskLevel
-from proxy.view import MAX_BATCH_TOKENS, View
-from tests.fakes import SAFE, UNSAFE, risk
+from proxy.risk import Risk, RiskLevel
+from proxy.view import MAX_BATCH_TOKENS, Span, View
+from tests.fakes import CONTROVERSIAL, SAFE, UNSAFE, risk
 
 
 def judge(view: View, level: RiskLevel = SAFE) -> list[tuple[int, int]]:
@@ -76,3 +82,53 @@ def test_a_flagged_run_blocks_at_its_start() -> None:
     judged = list(view.receive([risk(level) for level in levels]))
     assert judged[-1][2] == len("one")
     assert view.is_flagged
+
+
+# The short way of a batch in which all is safe.
+
+ONE = Policy(mode=Mode.STRICT, on_flag=Action.ANNOTATE)
+POLICIES = {
+    "one": ONE,
+    "any": replace(ONE, debounce=3, rule=DebounceRule.ANY_LEVEL),
+    "two": replace(ONE, debounce=3).joined(replace(ONE, on_flag=Action.MONITOR)),
+    "block": replace(ONE, debounce=3, on_flag=Action.BLOCK),
+}
+
+
+def shortly(view: View, risks: Sequence[Risk]) -> list[tuple[Span, int]]:
+    safe = view.receive_safe(risks)
+    return at_length(view, risks) if safe is None else [(span, span.start) for span in safe]
+
+
+def at_length(view: View, risks: Sequence[Risk]) -> list[tuple[Span, int]]:
+    return [(span, run) for span, _, run in view.receive(risks)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(data=st.data())
+def test_the_short_way_of_safe_tokens_comes_to_what_the_long_one_does(name: str, data: st.DataObject) -> None:
+    words = st.lists(st.sampled_from(["\n", "one", " two", " thr", "ee", " 123", "\u00e9t\u00e9", "."]), max_size=8)
+    levels = st.sampled_from([SAFE] * 6 + [CONTROVERSIAL, UNSAFE])
+    views = View(Kind.CONTENT, POLICIES[name]), View(Kind.CONTENT, POLICIES[name])
+    for word in data.draw(words):
+        ends = data.draw(st.sampled_from(["", "", "", "pause"]))
+        for view in views:
+            view.feed(word)
+            if ends:
+                view.pause()
+        check_alike(views, data, levels)
+    for view in views:
+        view.finish()
+    check_alike(views, data, levels)
+
+
+def check_alike(views: tuple[View, View], data: st.DataObject, levels: st.SearchStrategy[RiskLevel]) -> None:
+    """Judge all that waits, one view by each way."""
+    while (batch := views[0].batch()) is not None:
+        assert batch == views[1].batch()
+        size = len(batch[1])
+        risks = [risk(level) for level in data.draw(st.lists(levels, min_size=size, max_size=size))]
+        short, long = shortly(views[0], risks), at_length(views[1], risks)
+        assert [span for span, _ in short] == [span for span, _ in long]
+        states = [(view.judged, view.frames, view.cleared, view.is_flagged) for view in views]
+        assert states[0] == states[1]

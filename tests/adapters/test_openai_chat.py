@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
 from adapters.base import (
@@ -11,8 +13,11 @@ from adapters.base import (
     Block,
     Delta,
     End,
+    Event,
     Failure,
     Finish,
+    Key,
+    Kind,
     Notations,
     Note,
     Opaque,
@@ -277,3 +282,34 @@ def test_opaque_pieces_are_written_as_they_are() -> None:
     pieces = decoded(adapter, chunk_of(usage={"prompt_tokens": 1}))
     assert isinstance(pieces[0], Opaque)
     assert chunks_of(written(adapter, pieces))[0]["usage"] == {"prompt_tokens": 1}
+
+
+class AtLength(ChatStream):
+    """Writes every event in the long way."""
+
+    def _plain(self, piece: Delta, note: Note | None) -> Event | None:
+        return None
+
+
+NOTES = st.builds(
+    Note,
+    st.sampled_from(["content"]),
+    st.integers(0, 1 << 40),
+    st.integers(0, 1 << 40),
+    st.sampled_from(["Safe", "Controversial", "Unsafe"]),
+    st.sampled_from([None, "Violent", "Sexual Content"]),
+    st.floats(0.0, 1.0),
+)
+WRITTEN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(WRITTEN, st.integers(0, 9), st.none() | NOTES, st.builds(Notations, st.booleans(), st.booleans(), st.booleans()))
+def test_the_short_way_of_a_piece_of_content_writes_what_the_long_one_does(
+    text: str, choice: int, note: Note | None, notations: Notations
+) -> None:
+    options = Options("m", choices=10, notations=notations)
+    [read] = ChatStream(options).decode(Event(json.dumps(chat_chunk("x"))))
+    assert isinstance(read, Delta)
+    source = read.source
+    piece = Delta(Key(choice, "content"), Kind.CONTENT, text, source)
+    assert ChatStream(options).encode(piece, note) == AtLength(options).encode(piece, note)

@@ -221,7 +221,9 @@ def test_a_delta_in_a_body_is_left_out() -> None:
     assert chat.dropped == 1
 
 
-ODD: st.SearchStrategy[Any] = st.sampled_from([None, "", "x", 0, 1, True, [], {}, {"content": "y"}, "stop", "error"])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "", "x", 0, 1, 2, 0.0, 1.0, -1, 1 << 70, True, False, [], {}, {"content": "y"}, "stop", "error", "\ud800"]
+)
 PLAIN_CHOICE = {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
 PLAIN_CHUNK = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
@@ -250,3 +252,26 @@ def outcome_of(event: Event) -> tuple[Any, ...]:
     except AdapterError as exc:
         return type(exc), str(exc)
     return read, chat.dropped
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"index":0,"index":1',
+        '"delta":{"content":"x","content":"y"}',
+        '"delta":{"content":"\\ud83d\\ude00"}',
+        '"delta":{"content":"\\ud83d"}',
+        '"delta":{"role":"x"},"delta":{"content":"y"}',
+        '"finish_reason":"stop","finish_reason":null',
+        '"index":0.0',
+        '"index":1e0',
+        '"index":-0',
+    ],
+)
+def test_spellings_that_readers_may_disagree_about_are_read_alike_by_either_way(more: str) -> None:
+    head = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m",'
+    results = [
+        outcome_of(Event(f'{head}{extra}"choices":[{{"index":0,"delta":{{"content":"x"}},{more}}}]}}'))
+        for extra in ("", '"obfuscation":"zzz",')
+    ]
+    assert results[0] == results[1]
