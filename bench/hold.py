@@ -24,18 +24,19 @@ from adapters.base import Key, Kind, Options
 from bench.texts import ENGLISH
 from proxy.benchmark.arrivals import percentile
 from proxy.channel import Batch
-from proxy.classifier import Classifier
+from proxy.classifier import Classifier, Verdicts
 from proxy.config import load_settings
 from proxy.conversation import answer_frame, render
+from proxy.drive import Drive
 from proxy.framing import EventFraming
 from proxy.guard.metrics import Histogram, Metrics
 from proxy.guard.process import ProcessGuard
-from proxy.guard.protocol import Guard
+from proxy.guard.protocol import Guard, GuardStream
 from proxy.guards import open_guard
 from proxy.policies import policy_of
 from proxy.policy import Policy
-from proxy.pump import pump
-from proxy.risk import Risk, Role
+from proxy.risk import Role
+from proxy.settings import UpstreamSettings
 from proxy.stream import Expected, ModeratedStream
 from proxy.vocabulary import decode_bytes
 
@@ -74,9 +75,9 @@ class Play:
         self._parts = [text[at : at + DELTA_CHARACTERS] for at in range(0, len(text), DELTA_CHARACTERS)]
         self.arrived, self.read, self.handed, self.judged, self.released = (Marks() for _ in range(5))
         self._next = 0
-        self._handed_bytes = 0
         self._stream: ModeratedStream | None = None
-        self._classifier: Classifier | None = None
+        self._more: Callable[[], None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         asked = [{"role": "user", "content": f"Tell me about tomatoes, number {self._number}."}]
@@ -84,17 +85,23 @@ class Play:
         opened, _ = await self._guard.open(prompt.ids, read=[prompt.verdict_position], role=Role.USER)
         adapter = ENDPOINTS[CHAT].stream(Options(model="m"))
         self._stream = ModeratedStream(EventFraming(1 << 20), adapter, self._policy, Expected())
-        async with Classifier(opened) as self._classifier:
-            await pump(self._read, self._stream, self._classify, self._write, fails_open=False)
+        limits = UpstreamSettings()
+        async with _Marked(opened, self.handed, self.judged) as classifier:
+            await Drive(self._stream, self, classifier, self, limits, limits.idle_seconds, fails_open=False).run()
         if self._stream.error is not None:
             raise RuntimeError(self._stream.error)
 
-    async def _read(self) -> bytes:
-        """All that has arrived, as a socket would give it; waits where nothing has."""
+    # A `drive.Source`.
+
+    def take(self) -> bytes | None:
+        """All that has arrived, as a socket would give it."""
         if self._next == len(self._parts):
             return b""
-        while (now := time.monotonic()) < self._due[self._next]:  # noqa: ASYNC110  a sleep may end early
-            await asyncio.sleep(self._due[self._next] - now)
+        now = time.monotonic()
+        if now < self._due[self._next]:
+            if self._alarm is None:
+                self._alarm = asyncio.get_running_loop().call_later(self._due[self._next] - now, self._ring)
+            return None
         first = self._next
         while self._next < len(self._parts) and self._due[self._next] <= now:
             self._next += 1
@@ -103,18 +110,25 @@ class Play:
         is_last = self._next == len(self._parts)
         return b"".join(map(_chunk, self._parts[first : self._next])) + (_END if is_last else b"")
 
-    async def _classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
-        assert self._classifier is not None
-        self._handed_bytes += sum(len(decode_bytes(batch.ids)) for batch in batches)
-        end = self._handed_bytes - FRAME_BYTES
-        self.handed.add(end, time.monotonic())
-        risks = await self._classifier.classify(batches)
-        self.judged.add(end, time.monotonic())
-        return risks
+    def listen(self, more: Callable[[], None] | None) -> None:
+        self._more = more
 
-    async def _write(self, _: bytes) -> None:
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._more is not None:
+            self._more()
+
+    # A `drive.Client`.
+
+    is_full = False
+
+    def write(self, _: bytes) -> None:
         assert self._stream is not None
         self.released.add(self._stream.delivered(CONTENT), time.monotonic())
+
+    def beat(self) -> None: ...
+
+    async def drain(self) -> None: ...
 
     def waits(self, after: float) -> Iterator[tuple[float, ...]]:
         """Of each character that came after that time: the whole wait, and its parts."""
@@ -123,6 +137,26 @@ class Play:
             times = [one.time_of(character) for one in marks]
             if times[0] >= after:
                 yield (times[-1] - times[0], *(later - one for one, later in pairwise(times)))
+
+
+class _Marked(Classifier):
+    """Marks how much was handed over, and judged."""
+
+    def __init__(self, prompt: GuardStream, handed: Marks, judged: Marks) -> None:
+        super().__init__(prompt)
+        self._handed, self._judged = handed, judged
+        self._handed_bytes = 0
+
+    def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
+        self._handed_bytes += sum(len(decode_bytes(batch.ids)) for batch in batches)
+        end = self._handed_bytes - FRAME_BYTES
+        self._handed.add(end, time.monotonic())
+
+        def told(verdicts: Verdicts) -> None:
+            self._judged.add(end, time.monotonic())
+            tell(verdicts)
+
+        super().put(batches, told)
 
 
 def _chunk(text: str) -> bytes:

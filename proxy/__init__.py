@@ -34,7 +34,7 @@ upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 token_handlers   how long a request is, which is a number and nothing to judge
-pump             the one loop that awaits
+pump, drive      an answer through its stages; what happens on the event loop, and so moves it
 classifier       the guard streams of one response
 
 The pure side of an answer (no I/O, no torch):

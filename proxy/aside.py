@@ -7,7 +7,7 @@ Names are looked up in other threads, the loop's own, which long work here must 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from proxy.errors import BUSY, Fault
 
@@ -17,6 +17,16 @@ THREADS = 2
 ASIDE_SECONDS = 10.0
 
 T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Does work elsewhere, so that the event loop goes on meanwhile; where it is given none, at once."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+async def at_once(work: Callable[[], T]) -> T:
+    return work()
 
 
 class Aside:

@@ -5,9 +5,11 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
+from typing import Any
 
 from adapters.base import Key
 from proxy.channel import Batch
@@ -15,6 +17,11 @@ from proxy.conversation import answer_frame
 from proxy.deadline import Deadline
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
 from proxy.risk import Risk
+
+# One risk for each token of each batch; or why there is none.
+Verdicts = list[list[Risk]] | Exception
+# The risks of one batch, or of each of several.
+Answer = asyncio.Future[Any]
 
 # Lags that a median is taken of: the newest of a long answer.
 MAX_LAGS = 1024
@@ -53,8 +60,9 @@ class Classifier:
         self._prompt = prompt
         self._prompts = [prompt]
         self._choices_each = sys.maxsize
-        self._verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
+        self.verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
         self._deadline = Deadline()
+        self._asked: Answer | None = None  # under way
         self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self._stack = AsyncExitStack()
         self.lags = Lags()
@@ -82,21 +90,62 @@ class Classifier:
 
     async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         """One risk for each token of each batch. Raises GuardError."""
-        begin = time.monotonic()
-        self.lags.begin(begin)
+        told: asyncio.Future[list[list[Risk]]] = asyncio.get_running_loop().create_future()
+
+        def tell(verdicts: Verdicts) -> None:
+            if told.done():
+                return
+            if isinstance(verdicts, Exception):
+                told.set_exception(verdicts)
+            else:
+                told.set_result(verdicts)
+
+        self.put(batches, tell)
         try:
             # The guard keeps this deadline itself, and may be what hangs.
-            with self._deadline.within(self._verdict_seconds):
-                if len(batches) == 1:
-                    risks = [await self._classify(batches[0])]
-                else:
-                    risks = await self._classify_all(batches)
+            with self._deadline.within(self.verdict_seconds):
+                return await told
         except TimeoutError as exc:
-            raise GuardTimeout("no verdict within the deadline") from exc
-        except OSError as exc:  # else it would pass for the client's own connection breaking
-            raise GuardUnavailable(type(exc).__name__) from exc
-        self.lags.add(begin, time.monotonic())
-        return risks
+            raise late() from exc
+        finally:
+            self.give_up()
+
+    def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
+        """`classify` without waiting, one call at a time: `tell` gets what it returns or raises.
+
+        At once, where the guard answers at once; never by itself, where the guard hangs: then `give_up`.
+        """
+        begin = time.monotonic()
+        self.lags.begin(begin)
+        asked = self._asked = self._begin(batches)
+        if asked.done():
+            self._answered(batches, tell, begin, asked)
+        else:
+            asked.add_done_callback(partial(self._answered, batches, tell, begin))
+
+    def _answered(
+        self, batches: Sequence[Batch], tell: Callable[[Verdicts], None], begin: float, asked: Answer
+    ) -> None:
+        self._asked = None
+        verdicts = _verdicts(asked, batches)
+        if not isinstance(verdicts, Exception):
+            self.lags.add(begin, time.monotonic())
+        tell(verdicts)
+
+    def give_up(self) -> None:
+        """On what was put, if it is not answered yet."""
+        if self._asked is not None:
+            self._asked.cancel()
+
+    def _begin(self, batches: Sequence[Batch]) -> Answer:
+        if len(batches) > 1:
+            return asyncio.ensure_future(self._classify_all(batches))
+        batch = batches[0]
+        known = self._streams.get((batch.key, batch.view))
+        if known is None:
+            return asyncio.ensure_future(self._classify(batch))
+        stream, start = known
+        return asyncio.ensure_future(stream.classify(start + batch.position, batch.ids))
 
     async def _classify_all(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         try:
@@ -115,6 +164,26 @@ class Classifier:
             self._streams[batch.key, batch.view] = (fork, fork.position + len(frame))
         stream, start = self._streams[batch.key, batch.view]
         risks = await stream.classify(start + batch.position - len(frame), [*frame, *batch.ids])
-        if len(risks) != len(frame) + len(batch.ids):
-            raise GuardFault(f"{len(risks)} risks for {len(frame) + len(batch.ids)} tokens")
         return risks[len(frame) :]  # frames flag falsely at fixed positions, and are not the model's text
+
+
+def _verdicts(asked: Answer, batches: Sequence[Batch]) -> Verdicts:
+    """What came of a call. Only GuardErrors are to be expected."""
+    if asked.cancelled():
+        return late()
+    if (exc := asked.exception()) is not None:
+        if isinstance(exc, TimeoutError):
+            return late()
+        if isinstance(exc, OSError):  # else it would pass for the client's own connection breaking
+            return GuardUnavailable(type(exc).__name__)
+        assert isinstance(exc, Exception)  # what else there is ends the event loop
+        return exc
+    risks = [asked.result()] if len(batches) == 1 else asked.result()
+    for batch, found in zip(batches, risks, strict=True):
+        if len(found) != len(batch.ids):
+            return GuardFault(f"{len(found)} risks for {len(batch.ids)} tokens")
+    return risks
+
+
+def late() -> GuardTimeout:
+    return GuardTimeout("no verdict within the deadline")

@@ -2,21 +2,20 @@
 
 async with Exchange(service, record, ask) as exchange:
     await exchange.begin()            # the prompt's verdict and the upstream's head, or an ApiError
-    await exchange.run(write)         # the answer
+    await exchange.run(client)        # the answer
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from adapters.base import Adapter, Assessment, Block, Failure, Options, Report, Usage
 from proxy.annotations import notations_of
 from proxy.aside import Aside
-from proxy.channel import Batch
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
-from proxy.deadline import Deadline
 from proxy.dialects.call import UpstreamCall
+from proxy.drive import Client, Drive
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError
@@ -31,20 +30,16 @@ from proxy.prompts import (
     refusal_without_verdict,
     render_prompts,
 )
-from proxy.pump import pump
 from proxy.records import Record, Scanned, channel_records, scanned_of
 from proxy.refusals import refusal_of
 from proxy.request_fields import ModeratedRequest
-from proxy.risk import Risk
 from proxy.settings import Settings
 from proxy.store.writer import RecordWriter
 from proxy.stream import Expected, ModeratedStream, Outcome
 from proxy.telemetry.answer import watched
 from proxy.telemetry.exporter import Telemetry
-from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
+from proxy.upstream import Upstream, UpstreamResponse
 from proxy.upstreams import Upstreams
-
-Write = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +174,8 @@ class Exchange:
 
     # The answer.
 
-    async def run(self, write: Write, *, heartbeat: Callable[[], Awaitable[None]] | None = None) -> ModeratedStream:
-        """Pump the answer to its end and return the stream it was. Only what `write` raises comes out."""
+    async def run(self, client: Client) -> ModeratedStream:
+        """Pump the answer to its end and return the stream it was. Only what `client` raises comes out."""
         request = self._ask.request
         assert self._response is not None  # begin() returned
         self._adapter = watched(self._open_adapter(), self._record.notes)
@@ -197,11 +192,16 @@ class Exchange:
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:
             stream.open_gate()
-        pulse = Pulse(self._settings.server.heartbeat_seconds, heartbeat)
-        with closing(Deadline()) as deadline:
-            read = reader(self._response, self._ask.upstream.settings, pulse, deadline)
-            noted = self._noted(write, pulse)
-            await pump(read, stream, self._classify, noted, fails_open=self._fails_open, aside=self._service.aside.run)
+        await Drive(
+            stream,
+            self._response,
+            self._classifier,
+            client,
+            self._ask.upstream.settings,
+            self._settings.server.heartbeat_seconds,
+            fails_open=self._fails_open,
+            aside=self._service.aside.run,
+        ).run()
         return stream
 
     async def finish(self) -> None:
@@ -269,19 +269,6 @@ class Exchange:
     def _framing(self) -> Framing:
         limits = self._ask.upstream.settings
         return EventFraming(limits.max_event_bytes) if self._ask.request.stream else BodyFraming(limits.max_body_bytes)
-
-    async def _classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
-        assert self._classifier is not None  # else the gate is open and there is nothing to classify
-        return await self._classifier.classify(batches)
-
-    def _noted(self, write: Write, pulse: Pulse) -> Write:
-        async def noted(data: bytes) -> None:
-            if self._record.first_byte_seconds is None:
-                self._record.first_byte_seconds = self._record.elapsed()
-            await write(data)
-            pulse.put_off()
-
-        return noted
 
     def _settle_record(self) -> None:
         record, classifier = self._record, self._classifier

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from proxy.aside import Run, at_once
 from proxy.errors import ApiError, Fault
 from proxy.limits import Limit
-from proxy.pump import Run, at_once
 from proxy.request_body import BadRequest, check_headers, read_object
 from proxy.server_settings import ServerSettings
 

@@ -1,6 +1,5 @@
 """What nobody can judge, and the operator allows: it passes as it is in both directions, labelled and recorded."""
 
-import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +17,7 @@ from proxy.passthrough import Route
 from proxy.records import Record
 from proxy.replies import Reply
 from proxy.upload import Upload
-from proxy.upstream import MAX_ERROR_BYTES, Pulse, Upstream, UpstreamResponse, reader
+from proxy.upstream import MAX_ERROR_BYTES, Upstream, UpstreamResponse, reader
 
 TOO_LARGE = replace(UPSTREAM_ODD, limit=Limit.PASSED_ANSWER)
 
@@ -89,7 +88,7 @@ async def _relay(
         source = _once(body)
         headers["content-length"] = str(len(body))
     else:
-        source = reader(response, upstream.settings, Pulse(math.inf, None), deadline)
+        source = reader(response, upstream.settings, deadline)
         if response.length is not None:
             headers["content-length"] = str(response.length)
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from adapters.base import Assessment, Note
+from proxy.aside import Run, at_once
 from proxy.channel import badness, note_of
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
@@ -14,7 +15,6 @@ from proxy.errors import ApiError, Fault, guard_failure
 from proxy.guard.protocol import Guard, GuardError, GuardFault, GuardTimeout, GuardUnavailable, SequenceTooLong
 from proxy.limits import Limit
 from proxy.policy import Policy, Verdict
-from proxy.pump import Run, at_once
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
 from proxy.settings import GuardSettings

@@ -1,13 +1,18 @@
-"""The one loop that awaits: it moves data between the stages and decides nothing.
+"""The heart: what came from the upstream goes through the stages, and what may leave goes to the client.
 
-There is no queue and no second task a stream. While the guard is busy, bytes pile up in the
-socket, so the next read brings a bigger batch: batching appears by itself under load, and memory
-stays bounded.
+A pump decides nothing, and never waits. `go` takes it as far as it comes: a chunk is received; what needs no verdict
+is sent; the guard is asked about the tokens; its risks are received; what they cleared is sent; and so again. It
+stops where the upstream has no more, the guard thinks, or the client is full, and whoever drives it calls again when
+that has changed.
+
+There is no queue and no task a stream. While the guard is busy, bytes pile up in the socket, so the next chunk is
+bigger: batching appears by itself under load, and memory stays bounded.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from proxy.channel import Batch
 from proxy.errors import INTERNAL, Fault, guard_failure
@@ -15,79 +20,143 @@ from proxy.guard.protocol import GuardError
 from proxy.risk import Risk
 from proxy.stream import ModeratedStream
 
-Read = Callable[[], Awaitable[bytes]]
-Classify = Callable[[Sequence[Batch]], Awaitable[Sequence[Sequence[Risk]]]]
-Write = Callable[[bytes], Awaitable[None]]
-T = TypeVar("T")
+# What was asked for, or why it cannot be had.
+Told = Callable[[Any], None]
 
 
-class Run(Protocol):
-    """Does work elsewhere, so that the event loop goes on meanwhile; where it is given none, at once."""
+class Wait(Enum):
+    """What a pump has asked for and not yet got."""
 
-    async def __call__(self, work: Callable[[], T]) -> T: ...
-
-
-async def at_once(work: Callable[[], T]) -> T:
-    return work()
+    NOTHING = "nothing"
+    VERDICTS = "verdicts"
+    WORK = "work"  # a step that is done aside
 
 
-async def pump(
-    read: Read, stream: ModeratedStream, classify: Classify, write: Write, *, fails_open: bool, aside: Run = at_once
-) -> None:
-    """Run a stream to its end.
+class Ends(Protocol):
+    """What a pump is connected to. Each `told` is called once: later, or before the call returns."""
 
-    `read` returns b"" at the end of the upstream's answer. Faults of the upstream and the guard end
-    the stream as a failure; what `write` raises is the client's, and comes out of here. `aside` is for
-    steps of large answers.
-    """
-    has_more = True
-    while has_more and not stream.is_finished:
-        has_more = await _receive(stream, read, aside)
-        await _send(stream, write, aside)  # what needs no verdict
+    def take(self) -> bytes | None:
+        """The next chunk of the upstream's answer; b"" at its end, None where none has come. Raises Fault."""
+
+    def classify(self, batches: Sequence[Batch], told: Callable[[Sequence[Sequence[Risk]] | Exception], None]) -> None:
+        """One risk for each token of each batch, or a GuardError."""
+
+    def aside(self, work: Callable[[], Any], told: Told) -> None:
+        """What `work` returns, done where it holds nobody up; or a Fault where it cannot be done now."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client must first take what was written."""
+
+    def write(self, data: bytes) -> None:
+        """To the client. What this raises comes out of the pump."""
+
+
+class Pump:
+    __slots__ = (
+        "_ends", "_fails_open", "_has_ended", "_is_full", "_is_unjudged", "_is_unsent", "_stream",
+        "is_going", "waits_for",
+    )  # fmt: skip
+
+    def __init__(self, stream: ModeratedStream, ends: Ends, *, fails_open: bool) -> None:
+        """`fails_open`: a guard that fails opens the gate; else it ends the stream as a failure."""
+        self._stream = stream
+        self._ends = ends
+        self._fails_open = fails_open
+        # Since something was last received, the stream was not asked what may leave, and which tokens to classify.
+        self._is_unsent = self._is_unjudged = False
+        self._has_ended = False  # there is nothing more to take
+        self._is_full = False  # the client, when it was last written to
+        self.is_going = False
+        self.waits_for = Wait.NOTHING
+
+    def go(self) -> None:
+        """As far as it goes. Faults of the upstream and the guard end the stream as a failure."""
+        if self.is_going:
+            return  # called from within: the loop below goes on
+        self.is_going = True
+        self._is_full = self._ends.is_full
         try:
-            await _judge(stream, classify, write, aside)
-        except GuardError as exc:
-            error = f"{type(exc).__name__}: {exc}"
-            if fails_open:
-                stream.open_gate(error)
+            while not self._stream.is_finished and self.waits_for is Wait.NOTHING and not self._is_full:
+                if self._is_unsent:
+                    self._is_unsent = False
+                    self._do(self._stream.data_to_send, self._write)
+                elif self._is_unjudged:
+                    self._judge()
+                elif not self._receive():
+                    break
+        finally:
+            self.is_going = False
+
+    def _receive(self) -> bool:
+        """False where there is nothing yet."""
+        if self._has_ended:
+            self._stream.fail(INTERNAL, "all was read and judged, and still the answer has not ended")
+            self._is_unsent = True
+            return True
+        try:
+            chunk = self._ends.take()
+        except Fault as fault:
+            self._stream.receive_break(fault.failure, str(fault))
+            self._has_ended = self._is_unsent = self._is_unjudged = True
+            return True
+        if chunk is None:
+            return False
+        self._is_unsent = self._is_unjudged = True  # some of it may need no verdict
+        if chunk:
+            self._do(partial(self._stream.receive_data, chunk), _nothing)
+        else:
+            self._has_ended = True
+            self._do(self._stream.receive_end, _nothing)
+        return True
+
+    def _judge(self) -> None:
+        if batches := self._stream.tokens_to_classify():
+            self.waits_for = Wait.VERDICTS
+            self._ends.classify(batches, partial(self._judged, batches))
+        else:
+            self._is_unjudged = False
+            self._is_unsent = True  # text that was read just now may have had no tokens
+
+    def _judged(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]] | Exception) -> None:
+        self.waits_for = Wait.NOTHING
+        self._is_unsent = True
+        if isinstance(risks, GuardError):
+            error = f"{type(risks).__name__}: {risks}"
+            if self._fails_open:
+                self._stream.open_gate(error)
             else:
-                stream.fail(guard_failure(exc), error)
-            await _send(stream, write, aside)
-    if not stream.is_finished:
-        stream.fail(INTERNAL, "all was read and judged, and still the answer has not ended")
-        await _send(stream, write, aside)
+                self._stream.fail(guard_failure(risks), error)
+        elif isinstance(risks, Exception):
+            raise risks
+        else:
+            self._stream.receive_risks(batches, risks)
+        self.go()
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._ends.write(data)
+            self._is_full = self._ends.is_full
+
+    def _do(self, work: Callable[[], Any], told: Told) -> None:
+        """A step of the stream: here, unless it would hold up all others."""
+        if self._stream.is_large:
+            self.waits_for = Wait.WORK
+            self._ends.aside(work, partial(self._done, told))
+        else:
+            told(work())
+
+    def _done(self, told: Told, found: Any) -> None:
+        self.waits_for = Wait.NOTHING
+        if isinstance(found, Fault):
+            self._stream.fail(found.failure, str(found))
+            self._write(self._stream.data_to_send())  # here: there it would not be done either
+        elif isinstance(found, Exception):
+            raise found
+        else:
+            told(found)
+        self.go()
 
 
-async def _receive(stream: ModeratedStream, read: Read, aside: Run) -> bool:
-    """Take one chunk; false at the end of them."""
-    try:
-        chunk = await read()
-    except Fault as fault:
-        stream.receive_break(fault.failure, str(fault))
-        return False
-    work = partial(stream.receive_data, chunk) if chunk else stream.receive_end
-    if not stream.is_large:
-        work()
-        return bool(chunk)
-    try:
-        await aside(work)
-    except Fault as fault:
-        stream.fail(fault.failure, str(fault))
-    return bool(chunk)
-
-
-async def _judge(stream: ModeratedStream, classify: Classify, write: Write, aside: Run) -> None:
-    while batches := stream.tokens_to_classify():
-        stream.receive_risks(batches, await classify(batches))
-        await _send(stream, write, aside)
-    await _send(stream, write, aside)
-
-
-async def _send(stream: ModeratedStream, write: Write, aside: Run) -> None:
-    try:
-        data = await aside(stream.data_to_send) if stream.is_large else stream.data_to_send()
-    except Fault as fault:
-        stream.fail(fault.failure, str(fault))
-        data = stream.data_to_send()
-    if data:
-        await write(data)
+def _nothing(_: None) -> None:
+    """There is nothing to do with it."""

@@ -11,6 +11,7 @@ from proxy.admission import Admission
 from proxy.client_writer import ClientWriter
 from proxy.deadline import Deadline
 from proxy.doors import error_body
+from proxy.drive import Collected
 from proxy.errors import GUARD_FAILED, SHUTTING_DOWN, ApiError, Fault, status_of
 from proxy.exchange import Exchange
 from proxy.records import Record, RequestOutcome, Scanned
@@ -39,21 +40,17 @@ class Reply:
 
     async def body(self, exchange: Exchange) -> web.StreamResponse:
         """An answer in one piece: nothing is sent before all of it is judged."""
-        chunks: list[bytes] = []
-
-        async def collect(data: bytes) -> None:
-            chunks.append(data)
-
-        check(await exchange.run(collect))
-        self._record.status = 200
+        client = Collected()
+        check(await exchange.run(client))
+        self._record.status, self._record.first_byte_seconds = 200, self._record.elapsed()
         headers = exchange.passed_headers | weir_headers(self._record, exchange.scanned)
-        return web.Response(body=b"".join(chunks), content_type="application/json", headers=headers)
+        return web.Response(body=b"".join(client.chunks), content_type="application/json", headers=headers)
 
     async def stream(self, exchange: Exchange) -> web.StreamResponse:
         """An answer as server-sent events."""
         self._exchange = exchange
         try:
-            check(await exchange.run(self._write, heartbeat=lambda: self._write(HEARTBEAT)))
+            check(await exchange.run(self))
             self.is_told = True
             await exchange.finish()
         except asyncio.CancelledError:
@@ -81,6 +78,26 @@ class Reply:
         self._record.outcome = RequestOutcome.COMPLETE
         return response
 
+    # A `drive.Client`.
+
+    @property
+    def is_full(self) -> bool:
+        return self._writer.is_full
+
+    def write(self, data: bytes) -> None:
+        if self._record.first_byte_seconds is None:
+            self._record.first_byte_seconds = self._record.elapsed()
+        self._begun()
+        assert self._exchange is not None  # set by stream()
+        self._writer.write(data, is_last=self._exchange.is_over)
+
+    def beat(self) -> None:
+        self._begun()
+        self._writer.write(HEARTBEAT)
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
     def close(self) -> None:
         """Stop the timer, and break the circle of references: else each answer waits for the garbage collector."""
         self._writer.close()
@@ -98,14 +115,6 @@ class Reply:
         self._record.outcome = RequestOutcome.ERROR
         await self._break(Failure(error.message, error.type, error.code))
         return self._response
-
-    async def _write(self, data: bytes) -> None:
-        if self._response is None:
-            self._begun()
-        assert self._exchange is not None  # set by stream()
-        self._writer.write(data, is_last=self._exchange.is_over)
-        if self._writer.is_full:
-            await self._writer.drain()
 
     def _begun(self) -> web.StreamResponse:
         """The streamed answer, whose head goes out with its first byte."""
@@ -130,7 +139,9 @@ class Reply:
         if self._response is None or transport is None or transport.is_closing() or self._writer.has_ended:
             return
         if self._exchange is not None:
-            await self._write(self._exchange.encode_failure(failure))
+            self._writer.write(self._exchange.encode_failure(failure))
+            if self._writer.is_full:
+                await self._writer.drain()
         transport.close()
 
 

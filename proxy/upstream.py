@@ -1,7 +1,6 @@
 """Talk to the LLM API. Its failures become faults and errors of ours."""
 
 import asyncio
-import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -82,17 +81,26 @@ class UpstreamResponse:
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
-        try:
-            connection = self._open_connection()
-            while (data := connection.take()) is None:
-                await connection.more()
-        except OSError as exc:
-            raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
+        while (data := self.take()) is None:
+            assert self._connection is not None  # else `take` had raised
+            await self._connection.more()
         return data
 
     def arrived(self) -> float:
         """When the oldest byte of what was read last had come, by the monotonic clock."""
         return self._open_connection().arrived
+
+    def take(self) -> bytes | None:
+        """What `read` would return, if it need not wait for it; else None. Raises Fault."""
+        try:
+            return self._open_connection().take()
+        except OSError as exc:
+            raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
+
+    def listen(self, more: Callable[[], None] | None) -> None:
+        """`more` is called whenever `take` may have something new to say; None: nobody listens any more."""
+        if self._connection is not None:
+            self._connection.on_more = more
 
     def _open_connection(self) -> UpstreamConnection:
         if self._connection is None:
@@ -245,50 +253,19 @@ class Upstream:
         return headers
 
 
-class Pulse:
-    """Signs of life for a client that has got nothing for `seconds`, whatever the upstream sends us meanwhile."""
-
-    def __init__(self, seconds: float, beat: Callable[[], Awaitable[None]] | None) -> None:
-        self._seconds = seconds
-        self._beat = beat
-        self.due = 0.0
-        self.put_off()
-
-    def put_off(self) -> None:
-        """The client has just got something."""
-        self.due = asyncio.get_running_loop().time() + self._seconds if self._beat is not None else math.inf
-
-    async def beat(self) -> None:
-        if self._beat is not None:
-            await self._beat()
-        self.put_off()
-
-
-def reader(
-    response: UpstreamResponse, limits: UpstreamSettings, pulse: Pulse, deadline: Deadline
-) -> Callable[[], Awaitable[bytes]]:
-    """Reads under the idle and the total limit, with a pulse for the client meanwhile. They raise Fault.
-
-    `deadline` is for the reads to use, and for the caller to close.
-    """
+def reader(response: UpstreamResponse, limits: UpstreamSettings, deadline: Deadline) -> Callable[[], Awaitable[bytes]]:
+    """Reads under the idle and the total limit, which raise Fault. `deadline` is for the caller to close."""
     clock = asyncio.get_running_loop()
     last = clock.time() + limits.total_seconds
 
     async def read() -> bytes:
         now = clock.time()
-        silent_until = now + limits.idle_seconds
-        while True:
-            # Asked before each read: one that finds bytes waiting never times out.
-            if now >= last:
-                raise Fault(TOO_LONG, 504)
-            if now >= silent_until:
-                raise Fault(UPSTREAM_SILENT, 504)
-            if now >= pulse.due:
-                await pulse.beat()
-            try:
-                with deadline.until(min(last, silent_until, pulse.due)):
-                    return await response.read()
-            except TimeoutError:
-                now = clock.time()
+        if now >= last:  # one that finds bytes waiting never times out
+            raise Fault(TOO_LONG, 504)
+        try:
+            with deadline.until(min(last, now + limits.idle_seconds)):
+                return await response.read()
+        except TimeoutError:
+            raise Fault(TOO_LONG if clock.time() >= last else UPSTREAM_SILENT, 504) from None
 
     return read

@@ -125,10 +125,9 @@ class UpstreamConnection(BaseProtocol):
         self._body, self._has_head, self._came = EMPTY_PAYLOAD, False, None
 
     def abort(self) -> None:
+        """Close at once. Who still waits is told that the answer broke."""
+        self._fail(BrokenAnswer("the connection was given up"))
         self.end()
-        self._is_spent = True
-        if self.transport is not None:
-            self.transport.abort()
 
     def write(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():

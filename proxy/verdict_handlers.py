@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from adapters.notations import moderation_entry
+from proxy.aside import at_once
 from proxy.doors import terms_of
 from proxy.exchange import Service
 from proxy.guard.protocol import GuardError
@@ -16,7 +17,6 @@ from proxy.incoming import read_request
 from proxy.moderation_request import Messages, read_guardrail_request, read_moderation_request
 from proxy.policies import Chosen
 from proxy.prompts import refusal_without_verdict
-from proxy.pump import at_once
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.replies import Reply, weir_headers
 from proxy.request_fields import Terms

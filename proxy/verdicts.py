@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.base import AdapterError, Assessment, Delta, Event, Key, Options
 from adapters.openai_chat_body import ChatBody
+from proxy.aside import Run, at_once
 from proxy.channel import Channel
 from proxy.classifier import Classifier
 from proxy.errors import ApiError
@@ -17,7 +18,6 @@ from proxy.guard.protocol import Guard
 from proxy.policies import Chosen
 from proxy.policy import Part, Policy, part_of
 from proxy.prompts import assess_prompt, is_blocked, is_long, judge_prompt, render_prompts
-from proxy.pump import Run, at_once
 from proxy.reports import assess
 from proxy.request_fields import ModeratedRequest
 from proxy.settings import GuardSettings

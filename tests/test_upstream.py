@@ -12,7 +12,7 @@ import pytest
 from proxy.deadline import Deadline
 from proxy.errors import Fault
 from proxy.settings import Dialect, UpstreamSettings
-from proxy.upstream import Pulse, Upstream, UpstreamResponse, reader
+from proxy.upstream import Upstream, UpstreamResponse, reader
 from proxy.upstream_connection import MAX_READ_BYTES
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 from tests.sockets import PATIENCE_SECONDS
@@ -30,10 +30,6 @@ async def answered(raw: bytes, **fields: Any) -> AsyncIterator[UpstreamResponse]
         response = await upstream.open("POST", "/x", {}, body=b"{}")
         yield response
         response.close()
-
-
-def quiet() -> Pulse:
-    return Pulse(1.0, None)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +155,8 @@ async def read_all(read: Any) -> None:
         pass
 
 
-def reading(source: Source, pulse: Pulse | None = None, **limits: float) -> Any:
-    return reader(source, UpstreamSettings(**limits), pulse or quiet(), Deadline())  # type: ignore[arg-type]
+def reading(source: Source, **limits: float) -> Any:
+    return reader(source, UpstreamSettings(**limits), Deadline())  # type: ignore[arg-type]
 
 
 async def test_silence_ends_at_the_idle_deadline_and_bytes_put_it_off() -> None:
@@ -177,37 +173,6 @@ async def test_an_answer_ends_at_the_total_deadline_though_bytes_always_wait() -
     with pytest.raises(Fault) as caught:
         await read_all(read)
     assert caught.value.failure.code == "total_timeout"
-
-
-async def test_a_pulse_beats_while_the_client_gets_nothing() -> None:
-    beats = []
-
-    async def beat() -> None:
-        beats.append(time.monotonic())
-
-    begin = time.monotonic()
-    await reading(Source(0.3), Pulse(0.02, beat))()
-    assert 3 <= len(beats) <= (time.monotonic() - begin) / 0.02
-    beats.clear()
-    pulse = Pulse(0.3, beat)
-    read = reading(Source(*[0.05] * 8), pulse)
-    for _ in range(8):
-        await read()  # the upstream is busy, and nothing of it reaches the client
-    assert beats
-    beats.clear()
-    read = reading(Source(*[0.05] * 8), pulse)
-    for _ in range(8):
-        pulse.put_off()
-        await read()
-    assert not beats
-
-
-async def test_a_client_that_takes_a_beat_slowly_is_not_the_upstreams_silence() -> None:
-    async def beat() -> None:
-        await asyncio.sleep(0.5)
-
-    read = reading(Source(0.1, 0.0), Pulse(0.05, beat), idle_seconds=0.4)
-    assert await read() == b"x"
 
 
 @pytest.mark.parametrize("cut_at", [None, 900_000])

@@ -230,6 +230,27 @@ async def test_who_stops_waiting_for_a_head_has_not_had_an_answer() -> None:
             connection.take()
 
 
+async def test_who_waits_for_a_connection_that_is_given_up_is_told() -> None:
+    for after_head in (False, True):
+        async with linked() as (connection, peer), asyncio.TaskGroup() as group:
+            if after_head:
+                await peer.send(OK[:-1])
+                await connection.head()
+                assert await next_part(connection) == b"ab"
+            task = group.create_task(outcome_of(connection))
+            await asyncio.sleep(0)
+            connection.abort()
+            assert await task == "BrokenAnswer"
+
+
+async def outcome_of(connection: UpstreamConnection) -> str:
+    try:
+        await connection.head()
+        return str(await next_part(connection))
+    except BrokenAnswer as exc:
+        return type(exc).__name__
+
+
 def packed(name: str, data: bytes) -> bytes:
     pack = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}[name]
     found: bytes = pack(data)
@@ -239,17 +260,21 @@ def packed(name: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
-async def test_a_compressed_body_is_unpacked_in_steps(name: str) -> None:
-    data = b"x" * 5_000_000
+@pytest.mark.parametrize("has_length", [True, False])
+async def test_a_compressed_body_is_unpacked_in_steps(name: str, has_length: bool) -> None:
+    data = b"x" * 2_000_000
     async with linked() as (connection, peer):
-        await peer.send(packed(name, data))
+        raw = packed(name, data)
+        await peer.send(raw if has_length else raw.replace(b"content-length", b"x-length"))
+        if not has_length:
+            peer.writer.write_eof()
         await connection.head()
         size = 0
         while part := await next_part(connection):
             assert len(part) <= MAX_READ_BYTES
             size += len(part)
         assert size == len(data)
-        assert connection.is_clean
+        assert connection.is_clean is has_length
 
 
 async def test_a_body_that_is_not_packed_as_it_says_is_broken() -> None:

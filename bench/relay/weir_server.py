@@ -4,6 +4,7 @@
 """
 
 import argparse
+import asyncio
 import cProfile
 import os
 from collections.abc import Iterator, Sequence
@@ -54,9 +55,11 @@ class StubStream:
     def __init__(self, position: int) -> None:
         self.position = position
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    def classify(self, position: int, ids: Sequence[int]) -> "asyncio.Future[list[Risk]]":
         self.position = position + len(ids)
-        return [SAFE_TOKEN] * len(ids)
+        risks: asyncio.Future[list[Risk]] = asyncio.get_running_loop().create_future()
+        risks.set_result([SAFE_TOKEN] * len(ids))
+        return risks
 
     async def fork(self) -> GuardStream:
         return StubStream(self.position)

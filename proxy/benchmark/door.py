@@ -32,7 +32,10 @@ class Door:
             self.streams.append(stream)
         async with asyncio.TaskGroup() as group:
             for number, stream in enumerate(self.streams[:streams]):
-                group.create_task(stream.classify(self._context, [number % self._vocabulary]))
+                group.create_task(self._warm(stream, number % self._vocabulary))
+
+    async def _warm(self, stream: GuardStream, token: int) -> None:
+        await stream.classify(self._context, [token])
 
     async def play(self, load: Load, limit: float = LIMIT_SECONDS) -> Lags:
         """See `queueing.play`; each stream asks for what has arrived as soon as its last question is answered."""

@@ -5,7 +5,7 @@ client gets comes from a second run through the stream and the policy as they se
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from adapters.base import Assessment, Block, Event, Notations, Options, Report
 from adapters.openai_chat import ChatStream
 from proxy.chat_request import read_chat_request
+from proxy.drive import Collected, Drive
 from proxy.exchange import Service
 from proxy.framing import EventFraming
 from proxy.guard.protocol import Guard
@@ -21,12 +22,11 @@ from proxy.policies import Chosen, policy_of
 from proxy.policy import Mode, Part
 from proxy.policy_settings import PolicySettings
 from proxy.prompts import assess_prompt, is_blocked, judge_prompt, render_prompts
-from proxy.pump import pump
 from proxy.request_body import BadRequest
 from proxy.request_fields import ModeratedRequest, Terms
 from proxy.risk import RISK_LEVELS, Risk
 from proxy.server_settings import ServerSettings
-from proxy.settings import GuardSettings
+from proxy.settings import GuardSettings, UpstreamSettings
 from proxy.sse import EventDecoder
 from proxy.stream import Expected, ModeratedStream
 
@@ -140,19 +140,12 @@ async def _received(asked: Asked, risk: Risk, guard: Guard, settings: GuardSetti
         policy,
         Expected(notice=asked.chosen.settings.notice, folded_view=settings.folded_view),
     )
-    sent: list[bytes] = []
-    chunks = _chunks(asked.answer)
-
-    async def read() -> bytes:
-        return await anext(chunks, b"")
-
-    async def write(data: bytes) -> None:
-        sent.append(data)
-
+    client = Collected()
     async with AsyncExitStack() as stack:
         classifier, _ = await judge_prompt(prompt, guard, settings, stack, OWNER, prompt_policy)
-        await pump(read, stream, classifier.classify, write, fails_open=False)
-    read_back = _read_back(b"".join(sent))
+        source, limits = _Played(asked.answer), UpstreamSettings()
+        await Drive(stream, source, classifier, client, limits, limits.idle_seconds, fails_open=False).run()
+    read_back = _read_back(b"".join(client.chunks))
     delivered = {key.channel: stream.delivered(key) for key in stream.channels}
     return read_back | {
         "status": 200,
@@ -162,7 +155,20 @@ async def _received(asked: Asked, risk: Risk, guard: Guard, settings: GuardSetti
     }
 
 
-async def _chunks(answer: Mapping[str, str]) -> AsyncIterator[bytes]:
+class _Played:
+    """A `drive.Source`."""
+
+    def __init__(self, answer: Mapping[str, str]) -> None:
+        self._chunks = _chunks(answer)
+
+    def take(self) -> bytes:
+        return next(self._chunks, b"")
+
+    def listen(self, more: Callable[[], None] | None) -> None:
+        """All of it is there."""
+
+
+def _chunks(answer: Mapping[str, str]) -> Iterator[bytes]:
     """The answer as an upstream streams it."""
     framing = EventFraming(MAX_EVENT_BYTES)
 

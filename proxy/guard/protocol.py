@@ -5,7 +5,7 @@ and feeds each fork the tokens of that channel. Every call either returns one ve
 token or raises a `GuardError`; there is no third outcome, so the caller can fail closed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class GuardStream(Protocol):
     def slides(self) -> int:
         """How often the text outgrew the guard's window, so that the guard went on with less of the past."""
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    def classify(self, position: int, ids: Sequence[int]) -> Awaitable[list[Risk]]:
         """Feed `ids` as tokens `position`, `position + 1`, ...; return one assistant risk for each.
 
         `position` is at most `self.position`; a smaller one takes back the tokens from there on
