@@ -28,8 +28,11 @@ async def models(request: web.Request) -> web.StreamResponse:
 
 
 async def _models(request: web.Request) -> web.StreamResponse:
-    upstreams = list(request[SERVICE].upstreams)
+    service = request[SERVICE]
+    upstreams = list(service.upstreams)
     headers = request[CALLER].forwarded(request.headers)
+    if service.telemetry is not None:
+        headers = service.telemetry.untraced(headers)
     if len(upstreams) > 1:
         return await _merged(request, upstreams, headers)
     try:

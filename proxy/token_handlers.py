@@ -42,18 +42,23 @@ async def _count(request: web.Request, service: Service, record: Record, _: Repl
     model, body, upstream = await read_request(request, service.settings.server, read, service.aside.run)
     record.model, record.upstream = model, upstream.name
     try:
-        tokens = await _ask(request, upstream, body)
+        tokens = await _ask(request, upstream, body, record)
     except Fault as fault:
         record.error = str(fault)
         raise fault.api_error() from fault
+    finally:
+        record.note_upstream_end()
     record.outcome, record.status = RequestOutcome.COMPLETE, 200
     return web.json_response({"input_tokens": tokens}, headers=weir_headers(record))
 
 
-async def _ask(request: web.Request, upstream: Upstream, body: bytes) -> int:
+async def _ask(request: web.Request, upstream: Upstream, body: bytes, record: Record) -> int:
     """Raises Fault, ApiError."""
-    headers, query = request[CALLER].forwarded(request.headers), request.rel_url.raw_query_string
+    headers = record.sent_headers(request[CALLER].forwarded(request.headers))
+    record.note_upstream(upstream.settings)
+    query = request.rel_url.raw_query_string
     response = await upstream.open("POST", "/messages/count_tokens", headers, body=body, query=query)
+    record.note_head(response.status)
     try:
         answer = await response.read_all(MAX_COUNT_BYTES, upstream.settings.idle_seconds)
     finally:

@@ -90,12 +90,15 @@ async def _judged(
     unscanned: tuple[str, ...],
 ) -> list[Judged]:
     """Raises ApiError."""
+    begin = record.elapsed()
     try:
         owner, aside = request[CALLER].owner, service.aside.run
         judged = await judge_all(conversations, service.guard, service.settings.guard, chosen, owner, aside)
     except GuardError as exc:
         record.error = f"{type(exc).__name__}: {exc}"
         raise refusal_without_verdict(exc) from exc
+    finally:
+        record.note_prompt(begin)
     record.unscanned_parts = (*unscanned, *(part for one in judged for part in one.unscanned))
     record.prompt_tokens = sum(one.tokens for one in judged)
     record.scanned = Scanned.PARTIAL if record.unscanned_parts else Scanned.FULL
@@ -107,5 +110,6 @@ async def _judged(
 
 def _answer(record: Record, body: Mapping[str, Any] | str, *, is_blocked: bool = False) -> web.Response:
     record.outcome, record.status = (RequestOutcome.CUT if is_blocked else RequestOutcome.COMPLETE), 200
+    record.prompt_blocked = is_blocked
     text = body if isinstance(body, str) else json.dumps(body)
     return web.json_response(text=text, headers=weir_headers(record))

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from proxy.telemetry_settings import TelemetrySettings
 # A later version may say more behind the flags; of 00 that would be a mistake.
 PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.{0,256})?")
 SAMPLED = 1
+TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ def sent_headers(
     """What an upstream is told. `tracestate` belongs to the client's trace, and goes no further than that."""
     if wanted == "client":
         return headers
-    dropped = {"traceparent"} if wanted == "own" and is_joined else {"traceparent", "tracestate"}
-    kept = {name: text for name, text in headers.items() if name.lower() not in dropped}
-    return kept | {"traceparent": span.traceparent} if wanted == "own" else kept
+    if wanted == "none":
+        return without_trace(headers)
+    kept = without_trace(headers, {"traceparent"} if is_joined else TRACE_HEADERS)
+    return kept | {"traceparent": span.traceparent}
+
+
+def without_trace(headers: Mapping[str, str], names: Collection[str] = TRACE_HEADERS) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name.lower() not in names}

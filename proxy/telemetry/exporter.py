@@ -19,7 +19,7 @@ from proxy.records import Record
 from proxy.redaction import Redactor
 from proxy.settings import Settings
 from proxy.store.places import secrets_of
-from proxy.telemetry.context import place_among, read_traceparent
+from proxy.telemetry.context import place_among, read_traceparent, without_trace
 from proxy.telemetry.endpoint import SETTING, endpoint_of
 from proxy.telemetry.request import RequestNotes
 from proxy.telemetry.spans import Span, spans_of
@@ -78,6 +78,10 @@ class Telemetry:
         """Have it noted in the record what its spans need."""
         place = place_among(read_traceparent(traceparents), self._settings)
         record.follow(RequestNotes(place, method, self._settings))
+
+    def untraced(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Those of a client whose request has no span, as they go on to the upstream."""
+        return headers if self._settings.upstream_traces == "client" else without_trace(headers)
 
     def put(self, record: Record) -> None:
         """Never waits for the collector. The record must not change any more."""

@@ -19,7 +19,13 @@ PROVIDERS: Mapping[str, str] = {
     "x.ai": "x_ai",
 }
 OF_DIALECT: Mapping[str, str] = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
-OPERATIONS: Mapping[str, str] = {"/v1/completions": "text_completion", "/v1/embeddings": "embeddings"}
+OPERATIONS: Mapping[str, str] = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+}
 
 
 def provider_of(dialect: str, host: str) -> str:
@@ -28,5 +34,6 @@ def provider_of(dialect: str, host: str) -> str:
     return next(found, OF_DIALECT[dialect])
 
 
-def operation_of(endpoint: str, dialect: str) -> str:
-    return "generate_content" if dialect == "gemini" else OPERATIONS.get(endpoint, "chat")
+def operation_of(endpoint: str, dialect: str) -> str | None:
+    """None for what is no generation: files, models, counts of tokens."""
+    return "generate_content" if dialect == "gemini" else OPERATIONS.get(endpoint)

@@ -99,7 +99,7 @@ def _upstream_span(record: Record, notes: RequestNotes, redactor: Redactor) -> S
         error = notes.error
     attributes: dict[str, Value | None] = {
         "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": provider_of(called.dialect, called.address),
+        "gen_ai.provider.name": provider_of(called.dialect, called.address) if operation else None,
         "gen_ai.request.model": _name(record.model),
         "gen_ai.request.stream": record.stream or None,
         "gen_ai.response.id": facts.id,
@@ -115,7 +115,7 @@ def _upstream_span(record: Record, notes: RequestNotes, redactor: Redactor) -> S
     attributes |= _content(record, notes, redactor)
     events = () if head is None else (SpanEvent("weir.upstream_first_byte", record.started + head),)
     own = SpanContext(notes.place.own.trace_id, notes.upstream_id)
-    name = f"{operation} {_name(record.model) or ''}".rstrip()
+    name = f"{operation} {_name(record.model) or ''}".rstrip() if operation else f"{notes.method} {record.endpoint}"
     return _child(name, CLIENT, own, record, notes, notes.upstream, attributes, events, is_error=error is not None)
 
 

@@ -189,6 +189,29 @@ async def test_a_route_that_nobody_judges() -> None:
     assert found["server"].attributes["weir.scanned"] == "none"
 
 
+async def test_a_call_that_generates_nothing_is_named_by_its_route() -> None:
+    upstream = ScriptedUpstream([b"{}"], content_type="application/json")
+    request = http_request(b"", method="GET", path="/v1/files", headers={"Content-Type": ""})
+    found = (await seen("complete", upstream, request=request, passthrough__allow="files")).spans
+    assert "gen_ai.provider.name" not in found["GET /v1/files"].attributes
+    count = ScriptedUpstream([b'{"input_tokens": 3}'], content_type="application/json")
+    request = http_request(path="/v1/messages/count_tokens", headers={"traceparent": CLIENT}, max_tokens=9)
+    found = (
+        await seen("complete", count, request=request, upstream__dialect="anthropic", telemetry__upstream_traces="none")
+    ).spans
+    assert found["POST /v1/messages/count_tokens"].attributes["http.response.status_code"] == 200
+    assert "traceparent" not in count.requests[0]["headers"]
+
+
+async def test_texts_that_are_only_judged_have_the_guards_span() -> None:
+    request = http_request({"input": "hello"}, path="/v1/moderations")
+    found = (await seen("complete", guard=ScriptedGuard(prompt_level=UNSAFE), request=request)).spans
+    assert found.keys() == {"server", PROMPT}
+    assert found[PROMPT].attributes["weir.guard.is_flagged"] is True
+    found = (await seen("refused", guard=ScriptedGuard(prompt_fault="raise"), request=request)).spans
+    assert found[PROMPT].attributes["error.type"] == "GuardError"
+
+
 # Whose trace it is.
 
 
@@ -211,6 +234,17 @@ async def test_an_upstream_is_told_what_settings_say(wanted: str) -> None:
     ours = f"00-{span.trace_id}-{span.span_id}-01"
     assert headers.get("traceparent") == {"client": CLIENT, "own": ours, "none": None}[wanted]
     assert headers.get("tracestate") == ("a=b" if wanted == "client" else None)
+
+
+@pytest.mark.parametrize("wanted", ["client", "none"])
+async def test_a_list_of_models_has_no_span_and_tells_no_more(wanted: str) -> None:
+    upstream = ScriptedUpstream([b'{"object": "list", "data": []}'], content_type="application/json")
+    request = http_request(b"", method="GET", path="/v1/models", headers={"Content-Type": "", "traceparent": CLIENT})
+    async with Collector().running() as collector:
+        async with weir(upstream, telemetry__endpoint=collector.url, telemetry__upstream_traces=wanted) as server:
+            assert (await ask(server.url, request)).status == 200
+        assert collector.spans == []
+    assert ("traceparent" in upstream.requests[0]["headers"]) == (wanted == "client")
 
 
 async def test_a_joined_client_decides_whether_it_is_traced_and_a_share_decides_for_others() -> None:

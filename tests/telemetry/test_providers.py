@@ -28,3 +28,4 @@ def test_what_it_does() -> None:
     assert operation_of("/v1/chat/completions", "gemini") == "generate_content"
     assert operation_of("/v1/completions", "openai") == "text_completion"
     assert operation_of("/v1/embeddings", "openai") == "embeddings"
+    assert operation_of("/v1/files", "openai") is None
