@@ -1,5 +1,6 @@
 """The operator's listener: metrics, health and the console on an address of its own, with a key of its own."""
 
+import errno
 import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from proxy.admin_settings import AdminSettings
 from proxy.admission import STOP_SECONDS
 from proxy.config import ConfigError
+from proxy.console.live import live_of
 from proxy.console.page import FILES, HEADERS
 from proxy.console.routes import Console
+from proxy.console.shown import Scene, Shown
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exposure import is_loopback
-from proxy.handlers import alive, is_ready, metrics_of, told_ready
+from proxy.handlers import ADMISSION, CURRENT, alive, is_ready, metrics_of, told_ready
 from proxy.identity import digest_of
+from proxy.loading import refuse_while_loading
 from proxy.reload import Reload, Reloaded
 from proxy.replies import error_response
 
@@ -26,12 +30,12 @@ LOGGER = logging.getLogger("weir.admin")
 ADMIN = web.AppKey("admin", AdminSettings)
 
 
-class Teller(Protocol):
-    """Who knows what operators ask."""
+class CannotListen(OSError):
+    """A sentence."""
 
-    @property
-    def public(self) -> web.Application | None:
-        """The application that the console shows; None where several processes serve, which it cannot show."""
+
+class Teller(Shown, Protocol):
+    """Who knows what operators ask."""
 
     async def metrics(self) -> bytes: ...
 
@@ -49,14 +53,24 @@ class OneServer:
 
     def __init__(self, public: web.Application, reload: Reload | None = None) -> None:
         """`reload`: where the settings can be read again."""
-        self.public = public
+        self._public = public
         self._reload = reload
 
+    def scene(self) -> Scene:
+        now = self._public[CURRENT].now
+        refuse_while_loading(now.guard)
+        return Scene(now.settings, now.policies, now.guard)
+
+    async def live(self) -> dict[str, Any]:
+        admission = self._public[ADMISSION]
+        found = live_of(metrics_of(self._public).registry.collect())
+        return found | {"streams": admission.running, "draining": admission.is_draining}
+
     async def metrics(self) -> bytes:
-        return metrics_of(self.public).text()
+        return metrics_of(self._public).text()
 
     async def is_ready(self) -> bool:
-        return await is_ready(self.public)
+        return await is_ready(self._public)
 
     async def reload(self) -> Reloaded:
         if self._reload is None:
@@ -73,10 +87,9 @@ def build_admin(settings: AdminSettings, teller: Teller) -> web.Application:
     app.router.add_get("/healthz", alive, allow_head=False)
     app.router.add_get("/readyz", readiness, allow_head=False)
     app.router.add_post("/reload", reload)
-    if teller.public is not None:
-        console = Console(teller.public)
-        app.router.add_routes(console.routes())
-        app.on_cleanup.append(console.close)
+    console = Console(teller)
+    app.router.add_routes(console.routes())
+    app.on_cleanup.append(console.close)
     return app
 
 
@@ -151,7 +164,7 @@ def check_key(key: str, credentials: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def administered(settings: AdminSettings, teller: Teller) -> AsyncIterator[int | None]:
-    """Serve operators until left; yields the port, None where no such listener is wanted. Raises OSError."""
+    """Serve operators until left; yields the port, None where no such listener is wanted. Raises CannotListen."""
     if settings.port is None:
         yield None
         return
@@ -160,7 +173,15 @@ async def administered(settings: AdminSettings, teller: Teller) -> AsyncIterator
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await _listen(runner, settings)
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: AdminSettings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as exc:
+        what = "is in use" if exc.errno == errno.EADDRINUSE else f"cannot be listened on: {exc.strerror or exc}"
+        raise CannotListen(f"Port {settings.port} of {settings.host}, [admin] port, {what}.") from exc

@@ -118,6 +118,11 @@ class Crew:
         self._deaths = 0
 
     @property
+    def settings(self) -> Settings:
+        """By which the workers go."""
+        return self._settings
+
+    @property
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
@@ -153,12 +158,13 @@ class Crew:
         for worker in self._workers:
             worker.order(settings)
 
-    async def metrics(self) -> bytes:
-        """Of all of them, in Prometheus' text format."""
+    async def metrics(self) -> JointMetrics:
+        """Of all of them, as they are now."""
         workers = list(self._workers)
         await asyncio.gather(*(worker.ask() for worker in workers))
         there = [worker for worker in workers if worker in self._workers]  # others are counted among the gone
-        return self._metrics.text([*self._families(), *(family for worker in there for family in worker.families)])
+        self._metrics.add_up([*self._families(), *(family for worker in there for family in worker.families)])
+        return self._metrics
 
     def _families(self) -> list[Family]:
         """Of the crew itself."""

@@ -49,5 +49,6 @@ class Current:
             follower(settings)
         if old.records is not None:
             old.records.hide(secrets_of(settings))
+            old.records.retain(settings.records.keep_days, settings.records.max_bytes)
         logging.getLogger("weir").setLevel(settings.log.level.upper())
         old.upstreams.retire()

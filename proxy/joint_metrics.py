@@ -59,9 +59,12 @@ class JointMetrics(Collector):
         growing = [one for one in families if one.kind in GROWING and not _is_shared(one)]
         self._gone = list(_merged([*self._gone, *growing]))
 
-    def text(self, families: Iterable[Family]) -> bytes:
-        """In Prometheus' text format, with what those processes that are there say now."""
+    def add_up(self, families: Iterable[Family]) -> None:
+        """With what those processes that are there say now."""
         self._now = list(_merged([*self._gone, *families]))
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
         registry = CollectorRegistry()
         registry.register(self)
         return generate_latest(registry)

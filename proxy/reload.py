@@ -27,6 +27,7 @@ LIVE_KEYS: Mapping[str, tuple[str, ...]] = {
     ),
     "passthrough": ("upstream", "max_upload_bytes", "max_answer_bytes", "idle_seconds"),
     "log": ("level",),
+    "records": ("keep_days", "max_bytes", "content"),
 }  # fmt: skip
 KEPT = "settings not reloaded, the last good ones stay"
 

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import http_parser, web
 
 from proxy import __version__
+from proxy.admin import CannotListen
 from proxy.app import running
 from proxy.config import ConfigError, require_upstream
 from proxy.connections import allow_all_files
@@ -116,8 +117,7 @@ def started(settings: Settings, guard: Guard, port: int) -> str:
         f"{settings.policy.on_flag}, {settings.policy.release}{named_policies(settings)}",
     ]
     if settings.admin.port is not None:
-        page = "/ (console), " if settings.server.workers == 1 else ""
-        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}{page}/metrics")
+        lines.append(f"operators: http://{_shown(settings.admin.host)}:{settings.admin.port}/ (console), /metrics")
     if guard.info.model == "embedded":
         lines.append("The embedded guard is demo grade: use --guard Qwen/Qwen3Guard-Stream-0.6B for real users.")
         if not is_loopback(host):
@@ -202,6 +202,8 @@ def problem_of(settings: Settings, exc: BaseException) -> CannotStart:
 
 
 def _os_error(settings: Settings, exc: OSError) -> str:
+    if isinstance(exc, CannotListen):
+        return str(exc)
     if exc.errno == errno.EADDRINUSE:
         port = settings.server.port
         return f"Port {port} of {settings.server.host} is in use: pass --port, or stop what listens there."

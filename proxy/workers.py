@@ -5,14 +5,18 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from proxy.admin import administered
 from proxy.config import ConfigError, Settings
+from proxy.console.live import live_of
+from proxy.console.shown import Scene
 from proxy.crew import Crew
 from proxy.guard.process import ProcessGuard
 from proxy.guard.protocol import Guard
 from proxy.guards import open_guard
-from proxy.loading import Loading, unless
+from proxy.loading import Loading, refuse_while_loading, unless, warm
+from proxy.policies import Policies
 from proxy.reload import Read, Reload, Reloaded, Reloader
 from proxy.server_settings import ServerSettings
 from proxy.serving import heed_signals, loading, started
@@ -34,6 +38,8 @@ async def serve_with_workers(settings: Settings, read: Read) -> None:
                     print(loading(settings, port), file=sys.stderr, flush=True)
                 guard = await unless(stopped, open_guard(settings))
                 if guard is not None:
+                    if settings.admin.port is not None:
+                        await asyncio.to_thread(warm)  # for the console's playground
                     several.guard = guard
                     await _serve(settings, port, guard, crew, stopped, is_late=is_late)
                     await _keep(crew, reloader, stopped)
@@ -69,10 +75,16 @@ class Several:
     def __init__(self, crew: Crew, reload: Reload) -> None:
         self.guard: Guard = Loading()
         self._crew, self._reload = crew, reload
-        self.public = None
+
+    def scene(self) -> Scene:
+        refuse_while_loading(self.guard)
+        return Scene(self._crew.settings, Policies(self._crew.settings), self.guard)
+
+    async def live(self) -> dict[str, Any]:
+        return live_of((await self._crew.metrics()).collect()) | {"draining": self._crew.is_stopping}
 
     async def metrics(self) -> bytes:
-        return await self._crew.metrics()
+        return (await self._crew.metrics()).text()
 
     async def is_ready(self) -> bool:
         health = await self.guard.health()

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -67,6 +68,25 @@ def test_the_end_of_a_process_has_a_name() -> None:
     assert (cause(-9), cause(3)) == ("SIGKILL", "status 3")
 
 
+async def the_console_shows_all(operators: str) -> None:
+    async def asked(path: str, body: dict[str, Any] | bytes = b"", method: str = "GET") -> Any:
+        headers = {"Host": "localhost", **({} if body else {"Content-Type": ""})}
+        reply = await ask(operators, http_request(body, method=method, path=path, headers=headers))
+        assert reply.status == 200, reply.raw
+        return reply.json
+
+    live = await asked("/console/live")
+    assert (live["workers"], live["worker_deaths"], live["draining"]) == (3, 1, False)
+    assert live["requests"]["complete"] >= 10
+    async with asyncio.timeout(60):
+        while len((await asked("/console/records?limit=500"))["records"]) < 20:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert (await asked("/console/about"))["keeps_records"]
+    assert (await asked("/console/health"))["ready"]
+    judged = await asked("/console/judge", {"messages": [{"role": "assistant", "content": "A harmless text."}]}, "POST")
+    assert judged["texts"][0]["tokens"]
+
+
 @linux
 async def test_k3_the_death_of_a_worker_or_the_engine_harms_no_other_stream(tmp_path: Path) -> None:
     upstream = ScriptedUpstream(answer(WORDS), pause=0.15)
@@ -105,6 +125,7 @@ async def test_k3_the_death_of_a_worker_or_the_engine_harms_no_other_stream(tmp_
         second = Streams(server, 10)
         await second.run(lambda _: os.kill(server.engine, signal.SIGKILL))
         assert all(second.whole(port) for port in second.replies)
+        await the_console_shows_all(operators)
 
         file.write_text('[policy]\nname = "new"\n[records]\nfile = "r.db"\n')
         server.process.send_signal(signal.SIGHUP)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from proxy.config import load_settings
 from proxy.current import Current
@@ -9,6 +11,8 @@ from proxy.exchange import Service
 from proxy.loading import Loading
 from proxy.policies import Policies
 from proxy.settings import Settings
+from proxy.store.sqlite import SqliteFile
+from proxy.store.writer import RecordWriter
 from proxy.upstream_pool import Pool
 from proxy.upstreams import make_upstreams
 from tests.fakes import ScriptedGuard
@@ -73,3 +77,11 @@ async def test_an_upstream_that_stays_keeps_its_connections() -> None:
         found.adopt(settings_of("http://a", **{"upstream.max_connections": 7}))
         assert pool_of(found.now) is not before
         assert before.is_closed
+
+
+def test_the_limits_of_records_change(tmp_path: Path) -> None:
+    with current(settings_of("http://a")) as found:
+        writer = RecordWriter(SqliteFile(tmp_path / "r.db"), keep_days=30, max_bytes=1 << 30)
+        found.now = replace(found.now, records=writer)
+        found.adopt(settings_of("http://a", **{"records.keep_days": 2, "records.max_bytes": 1 << 20}))
+        assert (writer.keep_days, writer.max_bytes) == (2, 1 << 20)

@@ -9,8 +9,9 @@ import sys
 import pytest
 from pydantic import SecretStr
 
+from proxy.admin import CannotListen
 from proxy.config import load_settings
-from proxy.serving import has_terminal, serve, started
+from proxy.serving import has_terminal, problem_of, serve, started
 from proxy.settings import Settings, UpstreamSettings
 from tests.crews import scripted_guard
 from tests.fakes import ScriptedGuard
@@ -91,6 +92,11 @@ def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("proxy.serving.serve_until_stopped", fail)
     assert serve(settings_of(server__port=8080), Settings) == 1
     assert "Port 8080 of 127.0.0.1 is in use" in capsys.readouterr().err
+
+
+def test_the_operators_port_in_use_is_another_sentence() -> None:
+    problem = problem_of(settings_of(server__port=8080), CannotListen("Port 9464 of ::1, [admin] port, is in use."))
+    assert (str(problem), problem.status) == ("Port 9464 of ::1, [admin] port, is in use.", 1)
 
 
 def test_a_terminal_is_there_or_not() -> None:

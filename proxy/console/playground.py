@@ -14,7 +14,6 @@ from adapters.base import Assessment, Block, Event, Notations, Options, Report
 from adapters.openai_chat import ChatStream
 from proxy.chat_request import read_chat_request
 from proxy.drive import Collected, Drive
-from proxy.exchange import Service
 from proxy.framing import EventFraming
 from proxy.guard.protocol import Guard
 from proxy.moderate import Moderation, as_dict, moderate
@@ -96,9 +95,9 @@ def in_mode(chosen: Chosen, mode: str) -> Chosen:
     return replace(chosen, settings=settings, policy=policy_of(settings))
 
 
-async def judge(asked: Asked, service: Service) -> dict[str, Any]:
+async def judge(asked: Asked, guard: Guard, settings: GuardSettings) -> dict[str, Any]:
     """What the page shows. Raises BadConversation, ApiError, GuardError."""
-    guard, settings, chosen = service.guard, service.settings.guard, asked.chosen
+    chosen = asked.chosen
     answer = [asked.answer] if asked.answer is not None else []
     moderation = await moderate([*asked.prompt, *answer], guard, chosen.policy, folds=settings.folded_view)
     found = as_dict(moderation) | {"policy": policy_dict(chosen)}

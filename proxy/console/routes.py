@@ -10,17 +10,15 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.config import ConfigError
-from proxy.console.live import live_of
 from proxy.console.page import FILES, body_of
 from proxy.console.playground import MAX_BODY_BYTES, judge, policy_dict, read_asked
 from proxy.console.search import read_search
+from proxy.console.shown import Shown
 from proxy.errors import GUARD_FAILED, ApiError, Fault
-from proxy.exchange import Service
 from proxy.guard.protocol import GuardError, SequenceTooLong
-from proxy.handlers import ADMISSION, CURRENT, METRICS
 from proxy.incoming import read_request
-from proxy.loading import refuse_while_loading
 from proxy.moderate import BadConversation
+from proxy.record_settings import RecordSettings
 from proxy.request_body import BadRequest
 from proxy.settings import UpstreamSettings
 from proxy.store.base import StoreError
@@ -30,16 +28,16 @@ from proxy.store.places import open_reader
 MAX_JUDGED, MAX_SEARCHES = 2, 2
 # A conversation's verdict. Long before it a person has given up.
 JUDGE_SECONDS = 60.0
-NO_STORE = "No records are kept: set [records] file in weir.toml, or WEIR_RECORDS__FILE."
+NO_STORE = "No records are kept: set [records] file or url in weir.toml."
 
 T = TypeVar("T")
 
 
 class Console:
-    """About what one application serves."""
+    """About one application, or all workers of a server."""
 
-    def __init__(self, public: web.Application, judge_seconds: float = JUDGE_SECONDS) -> None:
-        self._public = public
+    def __init__(self, shown: Shown, judge_seconds: float = JUDGE_SECONDS) -> None:
+        self._shown = shown
         self._judge_seconds = judge_seconds
         self._judging = self._searching = 0
         # Of its own: a slow disk must not hold up what requests do in threads.
@@ -60,48 +58,39 @@ class Console:
     async def close(self, _: web.Application) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def _service(self) -> Service:
-        """Raises ApiError while there is no guard yet."""
-        found = self._public[CURRENT].now
-        refuse_while_loading(found.guard)
-        return found
-
     async def about(self, _: web.Request) -> web.StreamResponse:
         """What does not change while the page is open, but for a reload of the settings."""
-        service = self._service
-        info = service.guard.info
+        scene = self._shown.scene()
+        info = scene.guard.info
         return web.json_response(
             {
                 "version": __version__,
                 "guard": {"model": info.model, "revision": info.revision, "window": info.window},
-                "upstreams": [_upstream(one) for one in service.settings.upstreams],
-                "policies": [policy_dict(one) for one in service.policies.all],
-                "keeps_records": service.records is not None,
-                "fails_open": service.settings.guard.on_failure == "open",
+                "upstreams": [_upstream(one) for one in scene.settings.upstreams],
+                "policies": [policy_dict(one) for one in scene.policies.all],
+                "keeps_records": scene.settings.records.is_on,
+                "fails_open": scene.settings.guard.on_failure == "open",
             }
         )
 
     async def live(self, _: web.Request) -> web.StreamResponse:
-        admission = self._public[ADMISSION]
-        found = live_of(self._public[METRICS]) | {"streams": admission.running, "draining": admission.is_draining}
-        return web.json_response(found)
+        return web.json_response(await self._shown.live())
 
     async def health(self, _: web.Request) -> web.StreamResponse:
         """A real verdict on a canary: it takes as long as the guard does."""
-        health = await self._service.guard.health()
+        health = await self._shown.scene().guard.health()
         return web.json_response({"ready": health.is_ready, "detail": health.detail, "seconds": health.seconds})
 
     async def judge(self, request: web.Request) -> web.StreamResponse:
-        service = self._service
+        scene = self._shown.scene()
         if self._judging >= MAX_JUDGED:
             raise ApiError(429, "Other conversations are being judged here.", code="overloaded")
         self._judging += 1
         try:
-            limits = service.settings.server.model_copy(update={"max_body_bytes": MAX_BODY_BYTES})
-            asked = await read_request(request, limits, lambda body: read_asked(body, service.policies.all, limits))
+            limits = scene.settings.server.model_copy(update={"max_body_bytes": MAX_BODY_BYTES})
+            asked = await read_request(request, limits, lambda body: read_asked(body, scene.policies.all, limits))
             async with asyncio.timeout(self._judge_seconds):
-                return web.json_response(await judge(asked, service))
+                return web.json_response(await judge(asked, scene.guard, scene.settings.guard))
         except BadConversation as exc:
             raise ApiError(400, str(exc), code="invalid_value") from exc
         except SequenceTooLong as exc:
@@ -117,25 +106,29 @@ class Console:
         except BadRequest as exc:
             raise ApiError(exc.status, exc.message, param=exc.param, code=exc.code) from exc
 
+        settings = self._shown.scene().settings.records
+
         def read() -> list[dict[str, Any]]:
-            with open_reader(self._service.settings.records) as store:
+            with open_reader(settings) as store:
                 return list(store.find(wanted, most=most))
 
-        return web.json_response({"records": await self._from_store(read)})
+        return web.json_response({"records": await self._from_store(settings, read)})
 
     async def record(self, request: web.Request) -> web.StreamResponse:
+        settings = self._shown.scene().settings.records
+
         def read() -> dict[str, Any] | None:
-            with open_reader(self._service.settings.records) as store:
+            with open_reader(settings) as store:
                 return store.show(request.match_info["id"])
 
-        found = await self._from_store(read)
+        found = await self._from_store(settings, read)
         if found is None:
             raise ApiError(404, "There is no such record.", code="not_found")
         return web.json_response(found)
 
-    async def _from_store(self, read: Callable[[], T]) -> T:
+    async def _from_store(self, settings: RecordSettings, read: Callable[[], T]) -> T:
         """Off the event loop. Raises ApiError."""
-        if self._service.records is None:
+        if not settings.is_on:
             raise ApiError(404, NO_STORE, code="no_records")
         if self._searching >= MAX_SEARCHES:
             raise ApiError(429, "Other searches are running.", code="overloaded")

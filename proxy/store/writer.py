@@ -49,8 +49,7 @@ class RecordWriter:
     ) -> None:
         self._place = place
         self._redactor = redactor
-        self._keep_seconds = keep_days * DAY_SECONDS
-        self._max_bytes = max_bytes
+        self.retain(keep_days, max_bytes)
         self._max_queued = max_queued
         self._queue: deque[Record] = deque()
         self._bytes = 0  # of the queue
@@ -80,6 +79,10 @@ class RecordWriter:
                 self._queue.append(record)
                 self._bytes += record.bytes_held
                 self._change.notify()
+
+    def retain(self, keep_days: int, max_bytes: int) -> None:
+        """Go by these limits, from the next look for what is too old or too much on."""
+        self.keep_days, self.max_bytes = keep_days, max_bytes
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Star these out as well, wherever they are said."""
@@ -121,7 +124,7 @@ class RecordWriter:
         if self._rows:
             self._write(self._store)
         if self._is_pruning or time.monotonic() >= self._next_prune:
-            self._is_pruning = self._store.prune(time.time() - self._keep_seconds, self._max_bytes) > 0
+            self._is_pruning = self._store.prune(time.time() - self.keep_days * DAY_SECONDS, self.max_bytes) > 0
             self._next_prune = time.monotonic() + PRUNE_SECONDS
         self._recover()
 

@@ -17,7 +17,7 @@ def test_counters_are_summed_by_one_label() -> None:
         one = record(outcome=RequestOutcome.CUT, channels=[channel], guard_lag_max_seconds=0.02, prompt_tokens=5)
         one.endpoint = endpoint
         metrics.served(one)
-    found = live_of(metrics)
+    found = live_of(metrics.registry.collect())
     assert found["requests"] == {"cut": 2}
     assert found["cuts"] == {"Violent": 2}
     assert found["characters"] == {"received": 20, "scanned": 16, "delivered": 18, "unscanned": 2}
@@ -32,7 +32,7 @@ def test_counters_are_summed_by_one_label() -> None:
 
 
 def test_nothing_has_happened_yet() -> None:
-    found = live_of(Metrics(ScriptedGuard))
+    found = live_of(Metrics(ScriptedGuard).registry.collect())
     assert found["requests"] == found["cuts"] == found["errors"] == {}
     assert found["tokens"] == found["streams"] == 0
     assert found["guard_lag"][-1] == (None, 0)
@@ -43,7 +43,14 @@ def test_the_engine_tells_its_single_numbers() -> None:
         def metrics(self) -> EngineMetrics:
             return EngineMetrics(streams=3, restarts=1)
 
-    engine = live_of(Metrics(Counting))["engine"]
+    engine = live_of(Metrics(Counting).registry.collect())["engine"]
     assert engine["streams"] == 3
     assert engine["restarts"] == 1
     assert "step_seconds" not in engine
+
+
+def test_what_nobody_has_told_yet_is_nothing() -> None:
+    found = live_of([])
+    assert found["requests"] == found["engine"] == {}
+    assert (found["tokens"], found["guard_lag"]) == (0, [])
+    assert "workers" not in found

@@ -27,7 +27,9 @@ def service_of(guard: ScriptedGuard, **overrides: Any) -> Service:
 async def judged(guard: ScriptedGuard, messages: list[Any], *, mode: str | None = None, **overrides: Any) -> Any:
     service = service_of(guard, **overrides)
     body = {"messages": messages} | ({"mode": mode} if mode else {})
-    return await judge(read_asked(body, service.policies.all, service.settings.server), service)
+    return await judge(
+        read_asked(body, service.policies.all, service.settings.server), service.guard, service.settings.guard
+    )
 
 
 def answer(text: str, **more: str) -> dict[str, str]:

@@ -157,7 +157,7 @@ async def test_a_guard_that_hangs_is_given_up() -> None:
     async with console(guard) as (_, public):
         app = web.Application(middlewares=[for_operators])
         app[ADMIN] = AdminSettings()
-        app.router.add_routes(Console(public, judge_seconds=0.1).routes())
+        app.router.add_routes(Console(OneServer(public), judge_seconds=0.1).routes())
         async with serving(app) as url:
             reply = await post(url, CONVERSATION)
         assert (reply.status, reply.error["code"]) == (503, "guard_unavailable")

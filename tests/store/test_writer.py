@@ -230,3 +230,15 @@ def test_a_row_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixture) 
     assert [row.id for row in place.rows] == [f"weir-{number:032x}" for number in (0, 1, 2, 4, 5)]
     assert (writer.written, writer.dropped) == (5, 1)
     assert "one cannot be kept: no such row" in caplog.text
+
+
+def test_limits_may_change_while_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "PRUNE_SECONDS", 0.05)
+    place = Scripted()
+    writer = writing(place)
+    writer.put(record(1))
+    until(lambda: bool(place.pruned))
+    writer.retain(1, 2000)
+    until(lambda: place.pruned[-1][1] == 2000)
+    writer.close()
+    assert abs(time.time() - 86_400 - place.pruned[-1][0]) < 60

@@ -107,6 +107,7 @@ function drawEngine(now) {
     ["Revision", about.guard.revision],
     ...shown.filter(([name]) => name in engine).map(([name, title]) => [title, short(engine[name])]),
     ...memory,
+    ...("workers" in now ? [["Workers", `${short(now.workers)}, ${short(now.worker_deaths)} replaced so far`]] : []),
     ["Event loop, latest ever", milliseconds(now.loop_lag_worst)],
     ...upstreams,
     ...(now.draining ? [["Stopping", "finishing what runs"]] : []),
