@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
 from tests.servers import weir
-from tests.sockets import ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, connected, free_port, http_request
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
 # nginx as it comes: it buffers what it proxies, and compresses text. Nothing is switched off for us.
@@ -34,14 +33,12 @@ http {{
 async def nginx(url: str, folder: Path) -> AsyncIterator[str]:
     """In front of `url`; gives its own address."""
     assert NGINX is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     file = folder / "nginx.conf"
     file.write_text(SETTINGS.format(folder=folder, port=port, url=url), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(NGINX, "-c", str(file), "-p", str(folder))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await answers(port):  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
         yield f"http://127.0.0.1:{port}"

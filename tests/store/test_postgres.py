@@ -16,7 +16,8 @@ from proxy.store.filters import Filter
 from proxy.store.row import row_of
 from proxy.store.schema import VERSION
 from proxy.store.writer import RecordWriter
-from tests.postgres import Cluster, cluster, execute, free_port, postgres, psycopg, url_of_schema
+from tests.postgres import Cluster, cluster, execute, postgres, psycopg, url_of_schema
+from tests.sockets import free_port
 from tests.store.records import START, cut, ids, record
 
 PostgresPlace, PostgresStore = postgres.PostgresPlace, postgres.PostgresStore
