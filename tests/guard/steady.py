@@ -50,7 +50,7 @@ def resident_bytes() -> int:
 
 
 def alive(*kinds: type) -> int:
-    """Objects of these classes that something still refers to."""
+    """Objects of these classes that something still refers to; none that `gc.freeze` has put away."""
     gc.collect()
     # Not isinstance: some modules answer it with a warning.
     return sum(type(thing) in kinds for thing in gc.get_objects())
