@@ -175,8 +175,11 @@ class Channel:
     def batches(self) -> list[Batch]:
         if self.block_start is not None:
             return []
-        found = [(number, view.batch()) for number, view in enumerate(self._views)]
-        return [Batch(self.key, self.kind, number, *batch) for number, batch in found if batch is not None]
+        found: list[Batch] = []
+        for number, view in enumerate(self._views):
+            if (batch := view.batch()) is not None:
+                found.append(Batch(self.key, self.kind, number, *batch))
+        return found
 
     def receive(self, batch: Batch, risks: Sequence[Risk]) -> None:
         if self.block_start is not None:
@@ -200,8 +203,14 @@ class Channel:
         """They flag nothing and end nothing."""
         if batch.view == 0:
             self._spans.extend(spans)
+        worst = self.worst
         for span in spans:
-            self._rate(span)
+            risk = span.risk
+            if worst is None or is_worse(risk, worst.risk):
+                worst = span
+            if 1.0 - risk.levels[0] >= _SCORED_HARM:
+                self._score(risk)
+        self.worst = worst
         if self._trace is not None:
             view = self._views[batch.view]
             first = view.judged - view.frames - len(spans)
@@ -211,10 +220,13 @@ class Channel:
     def _rate(self, span: Span) -> None:
         if self.worst is None or is_worse(span.risk, self.worst.risk):
             self.worst = span
-        harm = 1.0 - span.risk.levels[0]
-        if harm >= _SCORED_HARM:
-            for category, probability in zip(RESPONSE_CATEGORIES, span.risk.categories, strict=True):
-                self.scores[category] = max(self.scores.get(category, 0.0), harm * probability)
+        if 1.0 - span.risk.levels[0] >= _SCORED_HARM:
+            self._score(span.risk)
+
+    def _score(self, risk: Risk) -> None:
+        harm = 1.0 - risk.levels[0]
+        for category, probability in zip(RESPONSE_CATEGORIES, risk.categories, strict=True):
+            self.scores[category] = max(self.scores.get(category, 0.0), harm * probability)
 
     @property
     def cleared(self) -> int:

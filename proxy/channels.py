@@ -66,16 +66,19 @@ class Channels:
     def batches(self, is_cut: Callable[[int], bool]) -> list[Batch]:
         """What to classify next, as much as a turn allows: whatever comes at once, others do not wait for it."""
         self.has_read = False
-        channels = [channel for key, channel in self.by_key.items() if not is_cut(key.choice)]
-        while not (found := self._batches(channels)) and any(channel.is_behind for channel in channels):
+        found = self._batches(is_cut)
+        while not found and any(channel.is_behind and not is_cut(key.choice) for key, channel in self.by_key.items()):
             self._room = STEP  # what was read had no tokens
+            found = self._batches(is_cut)
         self._room = STEP
         return found
 
-    def _batches(self, channels: list[Channel]) -> list[Batch]:
+    def _batches(self, is_cut: Callable[[int], bool]) -> list[Batch]:
         found: list[Batch] = []
         tokens = 0
-        for channel in channels:
+        for key, channel in self.by_key.items():
+            if is_cut(key.choice):
+                continue
             batches = channel.batches()
             while not batches and channel.is_behind and self._room > 0:
                 self._room -= channel.read()

@@ -25,8 +25,7 @@ class HeldTooMuch(Exception):
     """More text waits for verdicts than the gate may hold."""
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     serial: int
     piece: Piece
     arrived: float  # of a delta, where that is measured

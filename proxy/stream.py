@@ -198,20 +198,18 @@ class ModeratedStream:
     def _receive_piece(self, piece: Piece) -> None:
         if not self._is_reading:
             return
-        if isinstance(piece, End) or (isinstance(piece, Opaque) and piece.choice is None):
-            self._receive_shared(piece)
-            return
-        number = piece.key.choice if isinstance(piece, Delta) else piece.choice
-        assert number is not None  # an Opaque without a choice was taken above
-        if not self._choices.is_open(number):
-            return  # text after a finish reason, or after a cut, belongs to nothing
         if isinstance(piece, Delta):
-            self._has_news = self._has_news or not self._channels.goes_on(piece)
-            piece = self._channels.feed(piece)
-        elif isinstance(piece, Finish):
-            self._choices.finish(number)
-            self._finish_channels(number)
-        self._hold(piece)
+            # Text after a finish reason, or after a cut, belongs to nothing.
+            if self._choices.is_open(piece.key.choice):
+                self._has_news = self._has_news or not self._channels.goes_on(piece)
+                self._gate.hold(self._channels.feed(piece))
+        elif isinstance(piece, End) or piece.choice is None:
+            self._receive_shared(piece)
+        elif self._choices.is_open(piece.choice):
+            if isinstance(piece, Finish):
+                self._choices.finish(piece.choice)
+                self._finish_channels(piece.choice)
+            self._hold(piece)
 
     def _receive_shared(self, piece: Opaque | End) -> None:
         for number in self._choices.uncut if isinstance(piece, End) else ():

@@ -5,6 +5,7 @@ Tokens to the guard, risks back, and how many source characters are decided.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -93,8 +94,7 @@ class View:
         """(position, ids) of the next tokens to classify."""
         if not self._pending:
             return None
-        count = min(len(self._pending), MAX_BATCH_TOKENS)
-        return self.judged, [self._pending[i].id for i in range(count)]
+        return self.judged, [token.id for token in islice(self._pending, MAX_BATCH_TOKENS)]
 
     def receive_safe(self, risks: Sequence[Risk]) -> list[Span] | None:
         """What `receive` comes to where all are Safe, as nearly always; None where that takes the long way."""
