@@ -40,8 +40,13 @@ def cluster() -> Iterator[Any]:
 
 def weir(cluster: Any, *words: str) -> str:
     """What a `weir guard` command prints."""
-    command = [sys.executable, "-m", "proxy", "guard", *words, "--address", cluster.address]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
+    return run("guard", *words, "--address", cluster.address)
+
+
+def run(*words: str, **settings: str) -> str:
+    """What a command of Weir's prints."""
+    command = [sys.executable, "-m", "proxy", *words]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")} | settings
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -164,6 +169,14 @@ async def lose_node(cluster: Any, guard: FleetGuard) -> None:
 async def test_a_model_that_cannot_be_loaded_is_told_by_up(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="no such folder"):
         await asyncio.to_thread(weir, cluster, "up", "--guard", str(tmp_path / "none"))
+    weir(cluster, "down")
+
+
+def test_a_command_judges_by_the_fleet_that_its_settings_name(cluster: Any, tmp_path: Path) -> None:
+    weir(cluster, "up")
+    (tmp_path / "talk.json").write_text('{"messages": [{"role": "user", "content": "Hello"}]}')
+    fleet = {"WEIR_GUARD__BACKEND": "ray", "WEIR_GUARD__RAY_ADDRESS": cluster.address}
+    assert '"Safe"' in run("moderate", str(tmp_path / "talk.json"), "--json", **fleet)
     weir(cluster, "down")
 
 
