@@ -128,7 +128,7 @@ lock: ## Write the hashes of every version in constraints.txt: requirements.lock
 	@test -x $(SUPPLY)/bin/python || $(PYTHON) -m venv $(SUPPLY)
 	@$(SUPPLY)/bin/python -m pip install --quiet --requirement tests/supply/requirements.txt
 	$(LOCK) constraints.txt --no-deps --universal --python-version 3.11 --output-file requirements.lock
-	echo "torch ; sys_platform == 'none'" | $(LOCK) pyproject.toml docker/torch-needs.in --constraint constraints.txt --override - \
+	echo "torch ; sys_platform == 'none'" | $(LOCK) pyproject.toml docker/torch-needs.in --extra postgres --constraint constraints.txt --override - \
 		--python-version 3.12 --python-platform linux --no-emit-package torch --output-file docker/requirements.lock
 
 verify-lock: ## Install docker/requirements.lock into an empty environment, each file checked by its hash
