@@ -84,7 +84,7 @@ class Drive:
         """`classifier`: None where the stream's gate is open. `beat_seconds`: how long the client gets nothing while
         the upstream is waited for, until it gets a sign of life. `aside`: for steps of large answers.
         """
-        self._stream, self._source, self._classifier, self._client = stream, source, classifier, client
+        self._source, self._classifier, self._client = source, classifier, client
         self._idle_seconds = limits.idle_seconds
         self._verdict_seconds = math.inf if classifier is None else classifier.verdict_seconds
         self._beat_seconds = beat_seconds
@@ -179,7 +179,7 @@ class Drive:
             return
         if self._client.is_full:
             self._wait_for_room()
-        elif self._stream.is_finished:
+        elif self._pump.is_over:
             self._end(None)
         else:
             self._watch()

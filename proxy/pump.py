@@ -55,7 +55,7 @@ class Ends(Protocol):
 class Pump:
     __slots__ = (
         "_ends", "_fails_open", "_has_ended", "_is_full", "_is_unjudged", "_is_unsent", "_stream",
-        "is_going", "waits_for",
+        "is_going", "is_over", "waits_for",
     )  # fmt: skip
 
     def __init__(self, stream: ModeratedStream, ends: Ends, *, fails_open: bool) -> None:
@@ -68,6 +68,7 @@ class Pump:
         self._has_ended = False  # there is nothing more to take
         self._is_full = False  # the client, when it was last written to
         self.is_going = False
+        self.is_over = False  # the stream has ended, and all of it was written
         self.waits_for = Wait.NOTHING
 
     def go(self) -> None:
@@ -77,7 +78,7 @@ class Pump:
         self.is_going = True
         self._is_full = self._ends.is_full
         try:
-            while not self._stream.is_finished and self.waits_for is Wait.NOTHING and not self._is_full:
+            while self.waits_for is Wait.NOTHING and not self._is_full and not self.is_over:
                 if self._is_unsent:
                     self._is_unsent = False
                     self._do(self._stream.data_to_send, self._write)
@@ -137,6 +138,7 @@ class Pump:
         if data:
             self._ends.write(data)
             self._is_full = self._ends.is_full
+        self.is_over = self._stream.is_finished  # only what leaves can end it
 
     def _do(self, work: Callable[[], Any], told: Told) -> None:
         """A step of the stream: here, unless it would hold up all others."""
