@@ -177,7 +177,7 @@ class Drive:
         except Exception as exc:
             self._end(exc)
             return
-        if self._client.is_full:
+        if self._pump.is_full:
             self._wait_for_room()
         elif self._pump.is_over:
             self._end(None)
@@ -249,4 +249,8 @@ class Drive:
             self._go()
         else:
             self._wrote = now
-            self._turn(self._client.beat)
+            self._turn(self._beat)
+
+    def _beat(self) -> None:
+        self._client.beat()
+        self._pump.look()

@@ -54,8 +54,8 @@ class Ends(Protocol):
 
 class Pump:
     __slots__ = (
-        "_ends", "_fails_open", "_has_ended", "_is_full", "_is_unjudged", "_is_unsent", "_stream",
-        "is_going", "is_over", "waits_for",
+        "_ends", "_fails_open", "_has_ended", "_is_unjudged", "_is_unsent", "_stream",
+        "is_full", "is_going", "is_over", "waits_for",
     )  # fmt: skip
 
     def __init__(self, stream: ModeratedStream, ends: Ends, *, fails_open: bool) -> None:
@@ -66,7 +66,7 @@ class Pump:
         # Since something was last received, the stream was not asked what may leave, and which tokens to classify.
         self._is_unsent = self._is_unjudged = False
         self._has_ended = False  # there is nothing more to take
-        self._is_full = False  # the client, when it was last written to
+        self.is_full = False  # the client was, when it was last looked at
         self.is_going = False
         self.is_over = False  # the stream has ended, and all of it was written
         self.waits_for = Wait.NOTHING
@@ -76,9 +76,9 @@ class Pump:
         if self.is_going:
             return  # called from within: the loop below goes on
         self.is_going = True
-        self._is_full = self._ends.is_full
+        self.is_full = self.is_full and self._ends.is_full
         try:
-            while self.waits_for is Wait.NOTHING and not self._is_full and not self.is_over:
+            while self.waits_for is Wait.NOTHING and not self.is_full and not self.is_over:
                 if self._is_unsent:
                     self._is_unsent = False
                     self._do(self._stream.data_to_send, self._write)
@@ -134,10 +134,14 @@ class Pump:
             self._stream.receive_risks(batches, risks)
         self.go()
 
+    def look(self) -> None:
+        """The client was written to, which alone can fill it."""
+        self.is_full = self._ends.is_full
+
     def _write(self, data: bytes) -> None:
         if data:
             self._ends.write(data)
-            self._is_full = self._ends.is_full
+            self.look()
         self.is_over = self._stream.is_finished  # only what leaves can end it
 
     def _do(self, work: Callable[[], Any], told: Told) -> None:

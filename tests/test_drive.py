@@ -263,6 +263,23 @@ async def test_a_client_that_gets_nothing_gets_signs_of_life() -> None:
     assert read(b"".join(client.chunks)).content == TEXT
 
 
+async def test_a_client_that_takes_no_sign_of_life_is_waited_for() -> None:
+    class Full(Slow):
+        def beat(self) -> None:
+            self.is_full = True
+
+    client, source = Full(), Source()
+    client.is_fast = True
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run(source, client=client, beat_seconds=0.02))
+        await client.waits.wait()
+        source.come(*answer(WORDS))
+        await asyncio.sleep(0)
+        assert source.chunks
+        client.room.set()
+    assert task.result().outcome is Outcome.COMPLETE
+
+
 async def test_what_the_client_takes_slowly_is_not_the_upstreams_silence() -> None:
     client, source = Slow(), Source(*answer(WORDS)[:2])
     async with asyncio.TaskGroup() as group:
