@@ -95,6 +95,7 @@ class Drive:
         self._room: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
         self._fault: Fault | None = None  # of the upstream, by the clock
+        self._refused: BaseException | None = None  # of a client that took nothing
         self._turn_bytes = 0
         # Of the loop's clock.
         self._since = self._wrote = self._loop.time()  # when the wait began, and when the client last got something
@@ -108,6 +109,10 @@ class Drive:
         try:
             self._go()
             await self._done
+        except asyncio.CancelledError:
+            if self._refused is not None:  # a client that is hung up on is gone before we are told why
+                raise self._refused from None
+            raise
         finally:
             self._source.listen(None)
             self._done.cancel()
@@ -212,6 +217,7 @@ class Drive:
         if room.cancelled():
             return
         if (exc := room.exception()) is not None:
+            self._refused = exc
             self._end(exc)
             return
         self._since = self._loop.time()
