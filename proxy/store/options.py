@@ -17,8 +17,8 @@ examples:
   weir records show weir-0f3a
   weir records export --since 2026-01-01 --category Violent --format csv --output violent.csv
 
-Records are kept where [records] file says so, the same for `weir serve` and here. In a pipe `list` and
-`show` print columns divided by tabs.
+Records are kept where [records] file or url says so, the same for `weir serve` and here. In a pipe `list`
+and `show` print columns divided by tabs.
 """
 
 

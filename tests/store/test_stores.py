@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from proxy.record_settings import RecordSettings
 from proxy.store.base import StoreError, StoreUnusable
 from proxy.store.filters import Filter
 from proxy.store.places import place_of
-from proxy.store.row import COLUMNS, row_of
+from proxy.store.row import COLUMNS, Row, row_of
 from proxy.store.schema import STEPS, VERSION
 from proxy.store.sqlite import TYPES
 from proxy.trace import unpack
@@ -131,9 +132,13 @@ def test_a_database_of_a_newer_weir_is_left_alone(settings: RecordSettings) -> N
             place_of(settings).open(is_reader=is_reader)
 
 
+@cache
+def ten_thousand_rows() -> list[Row]:
+    return [row_of(cut(number) if number % 100 == 0 else record(number)) for number in range(10_000)]
+
+
 def test_ten_thousand_records_are_written_and_searched_in_seconds(settings: RecordSettings) -> None:
-    rows = [row_of(cut(number) if number % 100 == 0 else record(number)) for number in range(10_000)]
-    store = opened(settings)
+    rows, store = ten_thousand_rows(), opened(settings)
     begin = time.perf_counter()
     for at in range(0, len(rows), 500):
         store.write(rows[at : at + 500])

@@ -11,7 +11,7 @@ export function showAbout(about) {
   keeps = about.keeps_records;
   byId("search").hidden = !keeps;
   byId("no-records").hidden = keeps;
-  byId("no-records").textContent = "No records are kept: set [records] file in weir.toml, or WEIR_RECORDS__FILE, and start Weir again.";
+  byId("no-records").textContent = "No records are kept: set [records] file or url in weir.toml, and start Weir again.";
 }
 
 export function start() {
