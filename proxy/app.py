@@ -8,7 +8,7 @@ from aiohttp import web
 
 from proxy.admin import OneServer, administered
 from proxy.admission import STOP_SECONDS, Admission
-from proxy.connections import Connection, Room, most_connections, stop_listening
+from proxy.connections import Connection, Room, hear_out, most_connections, stop_listening
 from proxy.current import Current
 from proxy.doors import DOORS
 from proxy.entrance import CALLERS, HOSTS, errors_as_json, part_while_draining
@@ -107,15 +107,17 @@ async def running(
     await runner.setup()
     on_built(app)
     lag = LoopLag(app[METRICS])
+    until = 0.0
     try:
         listener = await _listen(app, runner)
         async with administered(settings.admin, OneServer(app, reload)):
             try:
                 yield listener.sockets[0].getsockname()[1]
             finally:
-                await _drain(app, listener, is_hopeless=is_hopeless() or app[CURRENT].is_loading)
+                until = await _drain(app, listener, is_hopeless=is_hopeless() or app[CURRENT].is_loading)
     finally:
         lag.close()
+        await _hear_out(app, runner, until)
         await runner.cleanup()
 
 
@@ -124,10 +126,11 @@ async def _listen(app: web.Application, runner: web.AppRunner) -> asyncio.Server
     server, current = runner.server, app[CURRENT]
     assert server is not None  # made by setup()
     settings = current.now.settings.server
-    room = Room(most_connections(settings), app[METRICS].refused)
+    room = Room(most_connections(settings), app[METRICS].refused, settings.max_connections_per_address)
 
     def adopt(settings: Settings) -> None:
         room.limit = most_connections(settings.server)
+        room.per_address = settings.server.max_connections_per_address
 
     current.follow(adopt)
     return await asyncio.get_running_loop().create_server(
@@ -139,7 +142,15 @@ async def _listen(app: web.Application, runner: web.AppRunner) -> asyncio.Server
     )
 
 
-async def _drain(app: web.Application, listener: asyncio.Server, *, is_hopeless: bool) -> None:
+async def _hear_out(app: web.Application, runner: web.AppRunner, until: float) -> None:
+    """The last requests on connections that are kept have what is left of the time to drain."""
+    assert runner.server is not None  # made by setup()
+    await hear_out(runner.server)
+    await app[ADMISSION].drain(max(0.0, until - asyncio.get_running_loop().time()))
+
+
+async def _drain(app: web.Application, listener: asyncio.Server, *, is_hopeless: bool) -> float:
+    """Returns the time of the loop's clock until which requests may run."""
     settings, admission = app[CURRENT].now.settings.server, app[ADMISSION]
     admission.is_draining = True
     pre_stop = 0.0 if is_hopeless else settings.pre_stop_seconds
@@ -147,4 +158,7 @@ async def _drain(app: web.Application, listener: asyncio.Server, *, is_hopeless:
     await stop_listening(listener)
     # Whoever connected last has not asked yet.
     await asyncio.sleep(min(pre_stop, LAST_ASK_SECONDS))
-    await admission.drain(0.0 if is_hopeless else settings.drain_seconds)
+    seconds = 0.0 if is_hopeless else settings.drain_seconds
+    until = asyncio.get_running_loop().time() + seconds
+    await admission.drain(seconds)
+    return until

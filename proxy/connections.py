@@ -1,11 +1,13 @@
 """Clients' connections: how many there may be, and what one gets that does not speak HTTP."""
 
 import asyncio
+import ipaddress
 import math
 import selectors
 import socket
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ClassVar, cast
 
@@ -37,29 +39,54 @@ OTHER_FILES = 64
 # A connection may need one to the upstream.
 FILES_OF_A_CONNECTION = 2
 
-# Turns of the event loop in which a listener that is to be closed may still let in who has connected.
+# Turns of the event loop in which what is to be closed may still be read.
 MOST_TURNS = 100
 # Turns without a new one until the last is in the server's hands.
 QUIET_TURNS = 3
 
 
 class Room:
-    """Counts connections. Above the limit new ones are closed at once, and those that are there notice nothing."""
+    """Counts connections. Above a limit new ones are closed at once, and those that are there notice nothing."""
 
-    def __init__(self, limit: int, tell: Callable[[ApiError], None]) -> None:
+    def __init__(self, limit: int, tell: Callable[[ApiError], None], per_address: int | None = None) -> None:
         self.limit = limit
+        self.per_address = per_address
         self.tell = tell
         self.held = 0
+        self._of: Counter[str] = Counter()  # by `block_of` the address
 
-    def enter(self) -> bool:
+    def enter(self, address: str = "") -> bool:
+        """The address as the system tells it."""
+        block = block_of(address)
         if self.held >= self.limit:
-            self.tell(ApiError(503, "Too many connections.", code="too_many_connections", limit=Limit.CONNECTIONS))
+            self.tell(_crowded(Limit.CONNECTIONS))
+            return False
+        if self.per_address is not None and self._of[block] >= self.per_address:
+            self.tell(_crowded(Limit.ADDRESS))
             return False
         self.held += 1
+        self._of[block] += 1
         return True
 
-    def leave(self) -> None:
+    def leave(self, address: str = "") -> None:
         self.held -= 1
+        block = block_of(address)
+        self._of[block] -= 1
+        if not self._of[block]:
+            del self._of[block]
+
+
+def _crowded(limit: Limit) -> ApiError:
+    return ApiError(503, "Too many connections.", code="too_many_connections", limit=limit)
+
+
+def block_of(address: str) -> str:
+    """What one client may have: an address, or the /64 of an IPv6 one."""
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 def most_connections(settings: ServerSettings) -> int:
@@ -82,22 +109,34 @@ def allow_all_files() -> None:
 
 async def stop_listening(listener: asyncio.Server) -> None:
     """Close, once those are let in that the system has already connected: a close would cut them off."""
+    await _until_quiet(found.fileno() for found in listener.sockets)
+    listener.close()
+
+
+async def hear_out(server: web.Server) -> None:
+    """Let those ask who have sent something on a connection that they keep: a close would lose it."""
+    sockets = (one.transport.get_extra_info("socket") for one in server.connections if one.transport is not None)
+    await _until_quiet(found.fileno() for found in sockets if found is not None)
+
+
+async def _until_quiet(files: Iterable[int]) -> None:
+    """Until nothing waits there to be read, and what did is in the server's hands."""
     with selectors.DefaultSelector() as selector:
-        for found in listener.sockets:
-            selector.register(found.fileno(), selectors.EVENT_READ)
+        for file in files:
+            if file >= 0:
+                selector.register(file, selectors.EVENT_READ)
         quiet = 0
         for _ in range(MOST_TURNS):
             quiet = 0 if selector.select(0) else quiet + 1
             if quiet > QUIET_TURNS:
                 break
             await asyncio.sleep(0)
-        listener.close()
 
 
 class Connection(web.RequestHandler):
     """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
 
-    __slots__ = ("_is_let_in", "_room", "_send_seconds")
+    __slots__ = ("_address", "_is_let_in", "_room", "_send_seconds")
     _lines: ClassVar[Seldom] = Seldom(HTTP_LINES_A_SECOND)
 
     def __init__(self, server: web.Server, settings: ServerSettings, room: Room) -> None:
@@ -112,11 +151,13 @@ class Connection(web.RequestHandler):
             max_headers=MAX_HEADERS,
         )
         self._send_seconds = settings.send_seconds
-        self._room, self._is_let_in = room, False
+        self._room, self._address, self._is_let_in = room, "", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._is_let_in = self._room.enter()
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._is_let_in = self._room.enter(self._address)
         if not self._is_let_in:
             cast(asyncio.Transport, transport).abort()  # it has asked nothing yet, and may try again
             return
@@ -129,7 +170,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         if self._is_let_in:
             self._is_let_in = False
-            self._room.leave()
+            self._room.leave(self._address)
 
     def _process_keepalive(self) -> None:
         was_open = not self._force_close

@@ -9,6 +9,7 @@ from enum import StrEnum
 class Limit(StrEnum):
     # A client's connection, and what it sends.
     CONNECTIONS = "server.max_connections"
+    ADDRESS = "server.max_connections_per_address"
     HEAD = "max_line_bytes"
     HEADERS = "max_headers"
     HEAD_SECONDS = "idle_connection_seconds"

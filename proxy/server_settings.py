@@ -40,5 +40,7 @@ class ServerSettings(Section):
     """How long running answers may finish after a stop signal."""
     max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 10_000
     """Most connections of clients at once, within what the system allows of open files; more are closed at once."""
+    max_connections_per_address: Annotated[Count, Field(ge=1, le=1_000_000)] | None = None
+    """Of them from one address, for IPv6 one /64; unset: any, for behind a load balancer all have its address."""
     max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
     """Most moderated requests at once; more are answered with 503."""

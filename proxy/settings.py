@@ -65,6 +65,8 @@ class UpstreamSettings(Section):
     """Longest response."""
     max_connections: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
     """Size of the connection pool."""
+    keep_seconds: Seconds = 4.0
+    """Longest rest of a connection that is used again; less than the 5 s after which uvicorn and Node close theirs."""
     max_event_bytes: Bytes = 4 * MIB
     """Largest server-sent event."""
     max_body_bytes: Bytes = 64 * MIB

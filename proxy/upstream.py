@@ -162,7 +162,9 @@ class Upstream:
         self._base = base.rstrip("/") + (PREFIXES[settings.dialect] if url.path in ("", "/") else "")
         self._host = url.host_port_subcomponent or ""
         self._is_azure = (url.host or "").endswith(".azure.com")
-        self.pool = pool or Pool(Route(url.origin()), settings.max_connections, settings.connect_seconds)
+        self.pool = pool or Pool(
+            Route(url.origin()), settings.max_connections, settings.connect_seconds, settings.keep_seconds
+        )
 
     def close(self) -> None:
         self.pool.close()

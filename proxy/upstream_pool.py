@@ -6,9 +6,6 @@ from proxy.errors import UPSTREAM_BUSY, UPSTREAM_UNCONNECTED
 from proxy.upstream_connection import UpstreamConnection
 from proxy.upstream_route import Route
 
-# Servers drop a connection that is idle, many after a minute or so: what is sent into one just then is lost.
-KEEP_SECONDS = 15.0
-
 
 class ConnectTimeout(ConnectionError):
     """No connection within the limit: the upstream cannot be reached."""
@@ -25,8 +22,12 @@ class PoolFull(ConnectTimeout):
 class Pool:
     """`take` a connection, and `give_back` each that was taken. Each who has it closes it."""
 
-    def __init__(self, route: Route, limit: int, connect_seconds: float) -> None:
+    def __init__(self, route: Route, limit: int, connect_seconds: float, keep_seconds: float) -> None:
+        """`keep_seconds`: servers close what rests, and a request that meets the close is lost. So no connection is
+        used again that has rested for longer.
+        """
         self.route = route
+        self._keep_seconds = keep_seconds
         self._connect_seconds = connect_seconds
         self._room = asyncio.Semaphore(limit)
         self._idle: list[tuple[float, UpstreamConnection]] = []  # since when; the newest last
@@ -84,19 +85,21 @@ class Pool:
         loop = asyncio.get_running_loop()
         self._idle.append((loop.time(), connection))
         if self._sweeper is None:
-            self._sweeper = loop.call_later(KEEP_SECONDS, self._sweep)
+            self._sweeper = loop.call_later(self._keep_seconds, self._sweep)
 
     def _reused(self) -> UpstreamConnection | None:
+        oldest = asyncio.get_running_loop().time() - self._keep_seconds
         while self._idle:
-            _, connection = self._idle.pop()
-            if connection.is_open:
+            since, connection = self._idle.pop()
+            if connection.is_open and since > oldest:
                 return connection
+            connection.abort()
         return None
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweeper = None
-        while self._idle and self._idle[0][0] <= loop.time() - KEEP_SECONDS:
+        while self._idle and self._idle[0][0] <= loop.time() - self._keep_seconds:
             self._idle.pop(0)[1].abort()
         if self._idle:
-            self._sweeper = loop.call_at(self._idle[0][0] + KEEP_SECONDS, self._sweep)
+            self._sweeper = loop.call_at(self._idle[0][0] + self._keep_seconds, self._sweep)

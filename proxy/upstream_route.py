@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ipaddress
 import socket
 import ssl
 import urllib.request
@@ -79,6 +80,9 @@ async def _connect(to: URL) -> UpstreamConnection:
     loop = asyncio.get_running_loop()
     assert to.raw_host is not None  # of settings that were checked, and of a proxy that was
     found = await loop.getaddrinfo(to.raw_host, to.port, type=socket.SOCK_STREAM)
+    found = [one for one in found if not is_inward(str(one[4][0]), to.raw_host)]
+    if not found:
+        raise ConnectionRefusedError("the name leads to a link-local address")
     # The event loop's own way to connect tries one address after another.
     connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
     tls = tls_context() if to.scheme == "https" else None
@@ -89,6 +93,14 @@ async def _connect(to: URL) -> UpstreamConnection:
         connected.close()
         raise
     return connection
+
+
+def is_inward(address: str, host: str) -> bool:
+    """Whether a name leads to a link-local address, where clouds keep the credentials of a machine. Whoever means that
+    writes the address.
+    """
+    bare = address.partition("%")[0]
+    return host.partition("%")[0] != bare and ipaddress.ip_address(bare).is_link_local
 
 
 def _proxy_for(url: URL) -> str | None:

@@ -86,7 +86,7 @@ def make_upstreams(settings: Settings, before: Iterable[Upstream] = ()) -> Upstr
 
 def _way(settings: UpstreamSettings) -> tuple[object, ...]:
     """What connections depend on."""
-    return settings.name, settings.base_url, settings.max_connections, settings.connect_seconds
+    return settings.name, settings.base_url, settings.max_connections, settings.connect_seconds, settings.keep_seconds
 
 
 def takes_client_key(settings: UpstreamSettings, *, is_alone: bool) -> bool:

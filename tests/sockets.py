@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -89,6 +90,13 @@ class Client:
         """Our own."""
         port: int = self._writer.get_extra_info("sockname")[1]
         return port
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has closed: looked for as urllib3 and httpx do before they use a connection again."""
+        found: socket.socket = self._writer.get_extra_info("socket")
+        is_gone = self._reader.at_eof() or self._writer.is_closing()
+        return is_gone or bool(select.select([found.fileno()], [], [], 0)[0])
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)

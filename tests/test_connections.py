@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from proxy.connections import OTHER_FILES, Room, most_connections
+from proxy.connections import OTHER_FILES, Room, block_of, most_connections
 from proxy.errors import ApiError
 from proxy.server_settings import ServerSettings
 
@@ -17,6 +17,35 @@ def test_a_full_room_lets_nobody_in_until_somebody_leaves() -> None:
     room.leave()
     assert room.enter()
     assert room.held == 2
+
+
+def test_one_address_takes_its_share_and_no_more() -> None:
+    told: list[ApiError] = []
+    room = Room(5, told.append, per_address=2)
+    assert [room.enter("10.0.0.1") for _ in range(3)] == [True, True, False]
+    assert told[0].limit == "server.max_connections_per_address"
+    assert [room.enter("2001:db8::1"), room.enter("2001:db8::2:1"), room.enter("2001:db8::3")] == [True, True, False]
+    room.leave("10.0.0.1")
+    assert room.enter("::ffff:10.0.0.1")
+    assert not room.enter("10.0.0.1")
+    room.per_address = None
+    assert room.enter("10.0.0.1")
+    assert not room.enter("10.0.0.9")  # five are there
+    assert told[-1].limit == "server.max_connections"
+
+
+@pytest.mark.parametrize(
+    ("address", "block"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_address_stands_for_its_network(address: str, block: str) -> None:
+    assert block_of(address) == block
 
 
 def test_the_systems_limit_of_files_bounds_connections(monkeypatch: pytest.MonkeyPatch) -> None:

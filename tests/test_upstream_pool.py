@@ -1,13 +1,13 @@
 """How many connections there are to an upstream, and which of them serve again."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 import pytest
 from yarl import URL
 
-import proxy.upstream_pool
 from proxy.upstream_connection import UpstreamConnection
 from proxy.upstream_pool import ConnectTimeout, Pool
 from proxy.upstream_route import Route
@@ -16,11 +16,15 @@ from tests.fakes import RawUpstream, framed
 
 @asynccontextmanager
 async def pooled(
-    reply: bytes | None = None, limit: int = 10, connect_seconds: float = 20.0, late: bytes = b""
+    reply: bytes | None = None,
+    limit: int = 10,
+    connect_seconds: float = 20.0,
+    keep_seconds: float = 60.0,
+    late: bytes = b"",
 ) -> AsyncIterator[tuple[Pool, RawUpstream]]:
     upstream = RawUpstream(framed(b"hi", "length") if reply is None else reply, stays=True, late=late)
     async with upstream.running():
-        with closing(Pool(Route(URL(upstream.url)), limit, connect_seconds)) as pool:
+        with closing(Pool(Route(URL(upstream.url)), limit, connect_seconds, keep_seconds)) as pool:
             yield pool, upstream
 
 
@@ -61,12 +65,30 @@ async def test_one_on_which_something_came_afterwards_does_not() -> None:
         assert await served(pool) is not first
 
 
-async def test_one_that_was_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy.upstream_pool, "KEEP_SECONDS", 0.05)
-    async with pooled() as (pool, upstream):
+async def test_one_that_was_idle_for_long_is_closed() -> None:
+    async with pooled(keep_seconds=0.05) as (pool, upstream):
         first = await served(pool)
         await upstream.closed.wait()
         assert not first.is_open
+
+
+async def test_one_that_has_rested_for_too_long_is_not_used_though_nobody_has_swept() -> None:
+    async with pooled(keep_seconds=0.2) as (pool, upstream):
+        first = await served(pool)
+        time.sleep(0.3)  # noqa: ASYNC251 (the loop is held up: no timer runs)
+        assert await served(pool) is not first
+        assert upstream.hits == 2
+
+
+async def test_a_pool_that_is_shared_ends_with_the_last_who_closes_it() -> None:
+    async with pooled() as (pool, _):
+        first = await served(pool.share())
+        pool.close()
+        assert first.is_open
+        assert not pool.is_closed
+        pool.share()
+        pool.close()
+        assert await served(pool) is first
 
 
 async def test_there_are_no_more_than_the_limit_and_who_waits_gets_the_next() -> None:

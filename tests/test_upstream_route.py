@@ -4,15 +4,16 @@ import asyncio
 import base64
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from yarl import URL
 
 from proxy.upstream_connection import UpstreamConnection
-from proxy.upstream_route import Route, tls_context
+from proxy.upstream_route import Route, is_inward, tls_context
 
 # A certificate for localhost that no authority has signed, and its key: nothing else is named by it.
 LOCALHOST = Path(__file__).parent / "localhost.pem"
@@ -145,6 +146,54 @@ async def test_where_nobody_listens_or_nobody_has_the_name_is_told() -> None:
             await answered(f"http://127.0.0.1:{free.getsockname()[1]}")
     with pytest.raises(socket.gaierror):
         await answered("http://nobody.invalid")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address without more on Linux alone")
+async def test_e13_a_host_of_which_one_address_is_silent_is_reached_at_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with upstream() as port:
+        with ExitStack() as stack:
+            silent = stack.enter_context(socket.socket())
+            silent.bind(("127.0.0.2", port))
+            silent.listen(0)
+            for _ in range(4):  # its queue is full: whoever comes hears nothing
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.2", port))
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 1)]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            assert await answered(f"http://two.test:{port}") == b"hi"
+
+
+async def test_b6_a_name_that_leads_to_a_link_local_address_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """169.254.169.254 tells a machine's credentials in most clouds."""
+    addresses = ["169.254.169.254"]
+
+    def resolve(host: str, port: int, *_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    async with upstream() as port:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        with pytest.raises(ConnectionRefusedError, match="link-local"):
+            await Route(URL("http://rebound.test")).connect()
+        addresses.append("127.0.0.1")
+        assert await answered(f"http://rebound.test:{port}") == b"hi"
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "expected"),
+    [
+        ("169.254.169.254", "metadata.test", True),
+        ("fe80::1%eth0", "printer.test", True),
+        ("169.254.169.254", "169.254.169.254", False),
+        ("fe80::1%2", "fe80::1%eth0", False),
+        ("10.0.0.1", "llm.test", False),
+        ("127.0.0.1", "localhost", False),
+    ],
+)
+def test_a_link_local_address_is_reached_by_whoever_writes_it(address: str, host: str, expected: bool) -> None:
+    assert is_inward(address, host) is expected
 
 
 @pytest.mark.usefixtures("trusts_localhost")

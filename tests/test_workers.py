@@ -23,6 +23,8 @@ from tests.reliability.environment import ROOT, environment
 from tests.sockets import PATIENCE_SECONDS, Client, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
+# Servers that take the port over, one from another.
+RESTARTS = 10 if os.environ.get("WEIR_LONG") else 1
 
 
 def listening(port: int) -> socket.socket:
@@ -136,7 +138,7 @@ async def told(admin: int) -> bytes:
 
 
 async def test_k2_one_process_hands_its_port_to_the_next_under_load() -> None:
-    """A second server starts on the port, the first is stopped, nothing is lost; killed, the second leaves nobody."""
+    """Another server starts on the port, the one before is stopped, nothing is lost; killed, the last leaves nobody."""
     upstream = ScriptedUpstream(answer(WORDS), pause=0.01)
     flags = ("--port", str(free_port()), "--workers", "2")
     given = {"WEIR_SERVER__REUSE_PORT": "true", "WEIR_SERVER__PRE_STOP_SECONDS": "0.3"}
@@ -148,22 +150,24 @@ async def test_k2_one_process_hands_its_port_to_the_next_under_load() -> None:
             replies.append(await ask(url, stream=True))
 
     async with upstream.running(), AsyncExitStack() as stack:
-        old = await stack.enter_async_context(serving(f"{upstream.url}/v1", *flags, **given))
+        last = await stack.enter_async_context(serving(f"{upstream.url}/v1", *flags, **given))
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(client(old.url))
-            new = await stack.enter_async_context(serving(f"{upstream.url}/v1", *flags, **given))
-            assert new.url == old.url
-            assert await old.end() == 0
-            count = len(replies)
-            async with asyncio.timeout(5 * PATIENCE_SECONDS):
-                while len(replies) < count + 20:  # noqa: ASYNC110 (of the new one alone)
-                    await asyncio.sleep(0.01)
+                group.create_task(client(last.url))
+            for _ in range(RESTARTS):
+                new = await stack.enter_async_context(serving(f"{upstream.url}/v1", *flags, **given))
+                assert new.url == last.url
+                assert await last.end() == 0
+                last, count = new, len(replies)
+                async with asyncio.timeout(5 * PATIENCE_SECONDS):
+                    while len(replies) < count + 20:  # noqa: ASYNC110 (of the new one alone)
+                        await asyncio.sleep(0.01)
             is_over.set()
+        print(f"{RESTARTS} restarts, {len(replies)} requests")
         assert all(reply.is_complete and events(reply).content == TEXT for reply in replies)
 
-        [watcher] = children(new.process.pid, "proxy.guard.supervisor")
-        below = new.workers | {watcher, new.engine}
+        [watcher] = children(last.process.pid, "proxy.guard.supervisor")
+        below = last.workers | {watcher, last.engine}
         assert len(below) == 4
-        os.kill(new.process.pid, signal.SIGKILL)
+        os.kill(last.process.pid, signal.SIGKILL)
         await until_dead(below)

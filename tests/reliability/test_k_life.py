@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
 import sys
@@ -28,6 +29,7 @@ from tests.servers import weir
 from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
+CLIENTS, RESTARTS = (200, 10) if os.environ.get("WEIR_LONG") else (20, 5)
 
 
 async def asked(url: str, user: str) -> Reply:
@@ -140,6 +142,53 @@ async def test_k6_a_server_listens_while_its_guard_loads_and_stops_at_once(worke
         process.send_signal(signal.SIGTERM)
         rest = await process.stderr.read()
         assert (await process.wait(), rest) == (0, b"")
+
+
+async def test_k2_who_keeps_a_connection_loses_no_request_at_a_restart() -> None:
+    """Clients that use a connection again for as long as it is open, with pauses of all lengths."""
+    guard, upstream = ScriptedGuard(), ScriptedUpstream(answer(WORDS[:2]))
+    given = {"server.reuse_port": True, "server.pre_stop_seconds": 0.2, "server.drain_seconds": 5}
+    async with upstream.running():
+        values = {"upstream.base_url": upstream.url, "server.port": free_port(), **given}
+        settings = load_settings(overrides=values, environ={})
+        is_over = asyncio.Event()
+        replies: list[Reply] = []
+        kept = 0
+
+        async def client(number: int) -> None:
+            nonlocal kept
+            pauses = random.Random(number)
+            while not is_over.is_set():
+                async with AsyncExitStack() as stack:
+                    try:
+                        one = await stack.enter_async_context(connected(f"http://127.0.0.1:{settings.server.port}"))
+                    except ConnectionError:  # nothing has been sent
+                        continue
+                    while not (is_over.is_set() or one.has_ended):
+                        one.received = b""
+                        await one.send(http_request(stream=True))
+                        replies.append(await one.reply())
+                        if replies[-1].headers.get("connection") == "close":
+                            break
+                        kept += 1
+                        await asyncio.sleep(pauses.random() * 0.3)
+
+        old = AsyncExitStack()
+        await old.enter_async_context(running(settings, guard))
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(client(number))
+            for _ in range(RESTARTS):
+                new = AsyncExitStack()
+                await new.enter_async_context(running(settings, guard))
+                await old.aclose()
+                old = new
+            is_over.set()
+        await old.aclose()
+    print(f"{len(replies)} requests, {kept} connections kept for another")
+    assert kept > CLIENTS
+    lost = [reply.raw[:200] for reply in replies if not reply.is_complete or events(reply).content != "one two"]
+    assert lost == []
 
 
 async def test_k1_a_signal_lets_answers_finish_and_tells_the_rest() -> None:

@@ -130,6 +130,7 @@ UPLOAD = http_request(b"x" * 2000, path="/v1/files")
 # What the server is given, and what meets the limit.
 HITS: dict[Limit, tuple[Mapping[str, Any], Hit]] = {
     Limit.CONNECTIONS: ({"server__max_connections": 1}, second_connection),
+    Limit.ADDRESS: ({"server__max_connections_per_address": 1}, second_connection),
     Limit.HEAD: ({}, posting({}, x_long="x" * 9000)),
     Limit.HEADERS: ({}, posting({}, **{f"x_{number}": "x" for number in range(200)})),
     Limit.BODY: ({"server__max_body_bytes": 1024}, posting({"x": "x" * 2000})),
