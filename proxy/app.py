@@ -34,6 +34,7 @@ from proxy.passthrough_handlers import passing
 from proxy.policies import Policies
 from proxy.reload import Reload
 from proxy.settings import Settings
+from proxy.shedding import Shedding
 from proxy.store.places import kept_records
 from proxy.telemetry.exporter import open_telemetry
 from proxy.token_handlers import COUNT_TOKENS, count_tokens
@@ -47,13 +48,13 @@ LAST_ASK_SECONDS = 0.25
 def build_app(settings: Settings, guard: Guard, usage_of: UsageOf | None = None) -> web.Application:
     """The application around a guard, which may still be `Loading`. The caller closes it."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=settings.server.max_body_bytes)
-    app[ADMISSION] = admission = Admission(settings.server.max_streams)
+    app[ADMISSION] = admission = Admission(settings.server.max_streams, settings.server.max_lag_seconds)
     app[CALLERS] = callers = Callers(settings.auth, usage_of)
     app[HOSTS] = hosts = Hosts(settings)
     app[METRICS] = Metrics(lambda: app[CURRENT].now.guard)
 
     def adopt(settings: Settings) -> None:
-        admission.limit = settings.server.max_streams
+        admission.limit, admission.max_lag_seconds = settings.server.max_streams, settings.server.max_lag_seconds
         callers.adopt(settings.auth)
         hosts.adopt(settings)
 
@@ -107,6 +108,7 @@ async def running(
     await runner.setup()
     on_built(app)
     lag = LoopLag(app[METRICS])
+    app[ADMISSION].lag = lambda: lag.lasting
     until = 0.0
     try:
         listener = await _listen(app, runner)
@@ -133,8 +135,9 @@ async def _listen(app: web.Application, runner: web.AppRunner) -> asyncio.Server
         room.per_address = settings.server.max_connections_per_address
 
     current.follow(adopt)
+    shedding = Shedding(app[ADMISSION].refusal, app[METRICS].shed)
     return await asyncio.get_running_loop().create_server(
-        lambda: Connection(server, current.now.settings.server, room),
+        lambda: Connection(server, current.now.settings.server, room, shedding),
         settings.host,
         settings.port,
         backlog=1024,

@@ -37,7 +37,16 @@ class ClientWriter:
     return response                        # to aiohttp, which calls its `write_eof`
     """
 
-    __slots__ = ("_deadline", "_head", "_is_chunked", "_protocol", "_request", "_send_seconds", "has_ended")
+    __slots__ = (
+        "_deadline",
+        "_head",
+        "_is_chunked",
+        "_protocol",
+        "_request",
+        "_send_seconds",
+        "has_ended",
+        "has_hung_up",
+    )
 
     def __init__(self, request: web.Request, send_seconds: float) -> None:
         self._request = request
@@ -46,7 +55,7 @@ class ClientWriter:
         self._deadline: Deadline | None = None
         self._is_chunked = request.version >= HttpVersion11  # an older client reads until we close
         self._head = b""  # that waits for the first chunk
-        self.has_ended = False
+        self.has_ended = self.has_hung_up = False
 
     def begin(self, headers: Mapping[str, str], *, keeps_open: bool) -> web.StreamResponse:
         """Make the head; returns what aiohttp is to be told. `keeps_open`: the connection may serve again.
@@ -95,6 +104,7 @@ class ClientWriter:
 
     def hang_up(self) -> SlowClient:
         """On a client that does not read, and would hold the upstream and the guard for ever; returns what to raise."""
+        self.has_hung_up = True
         if self._protocol.transport is not None:
             self._protocol.transport.abort()
         return SlowClient("the client does not read")

@@ -20,6 +20,7 @@ from proxy.limits import Limit
 from proxy.log import Seldom
 from proxy.replies import error_response
 from proxy.server_settings import ServerSettings
+from proxy.shedding import Shedding
 
 if sys.platform != "win32":
     import resource
@@ -136,10 +137,10 @@ async def _until_quiet(files: Iterable[int]) -> None:
 class Connection(web.RequestHandler):
     """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
 
-    __slots__ = ("_address", "_is_let_in", "_room", "_send_seconds")
+    __slots__ = ("_address", "_has_spoken", "_is_let_in", "_room", "_send_seconds", "_shedding")
     _lines: ClassVar[Seldom] = Seldom(HTTP_LINES_A_SECOND)
 
-    def __init__(self, server: web.Server, settings: ServerSettings, room: Room) -> None:
+    def __init__(self, server: web.Server, settings: ServerSettings, room: Room, shedding: Shedding) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -152,6 +153,7 @@ class Connection(web.RequestHandler):
         )
         self._send_seconds = settings.send_seconds
         self._room, self._address, self._is_let_in = room, "", False
+        self._shedding, self._has_spoken = shedding, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -165,6 +167,14 @@ class Connection(web.RequestHandler):
         if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # The last bytes of an answer wait in the kernel; this bounds how long.
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._send_seconds * 1000))
+
+    def data_received(self, data: bytes) -> None:
+        # Once something of it was read, only the parser knows where a request begins.
+        if not self._has_spoken and self.transport is not None and (refusal := self._shedding.answer(data)) is not None:
+            self.transport.write(refusal)
+            return
+        self._has_spoken = True
+        super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -63,6 +63,7 @@ TOO_LONG = Failure("The answer took longer than is allowed.", code="total_timeou
 TOO_MUCH_HELD = Failure("The answer cannot be judged: too much of it waits.", code="held_too_much", limit=Limit.HELD)
 GUARD_FAILED = Failure("The answer cannot be judged at the moment.", code="guard_unavailable")
 TOO_MANY = Failure("Too many requests are running.", code="overloaded", limit=Limit.STREAMS)
+TOO_LATE = Failure("The server has too much to do at the moment.", code="overloaded", limit=Limit.LAG)
 BUSY = Failure("The server has too much to do at the moment.", code="overloaded", limit=Limit.ASIDE)
 SHUTTING_DOWN = Failure("The server is shutting down.", code="shutting_down", limit=Limit.DRAIN)
 INTERNAL = Failure("An internal error ended the answer.", code="internal_error")

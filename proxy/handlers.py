@@ -10,7 +10,6 @@ from aiohttp import web
 
 from proxy.admission import Admission
 from proxy.annotations import ANNOTATIONS_HEADER, asked_notations
-from proxy.client_writer import SlowClient
 from proxy.current import Current
 from proxy.dialects import call_of, stored_call
 from proxy.dialects.call import UpstreamCall
@@ -73,8 +72,8 @@ async def served(request: web.Request, answer: Answer, endpoint: str | None = No
         request.app[METRICS].refused(exc)
         record.note_error(name_of(exc))
         return await reply.fail(exc)
-    except (asyncio.CancelledError, ConnectionError) as exc:
-        if isinstance(exc, SlowClient):
+    except (asyncio.CancelledError, ConnectionError):
+        if reply.has_hung_up:  # which cancels us, as if the client had left
             request.app[METRICS].refused(ApiError(408, "", code="slow_client", limit=Limit.SEND))
         if not reply.is_told:
             record.outcome = RequestOutcome.CLIENT_GONE

@@ -28,6 +28,7 @@ class Limit(StrEnum):
     UPLOAD_IDLE = "passthrough.idle_seconds"
     # How much at once.
     STREAMS = "server.max_streams"
+    LAG = "server.max_lag_seconds"
     KEY_STREAMS = "auth.keys.max_streams"
     KEY_REQUESTS = "auth.keys.requests_per_minute"
     KEY_TOKENS = "auth.keys.tokens_per_minute"

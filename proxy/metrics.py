@@ -1,6 +1,7 @@
 """Numbers for monitoring, in Prometheus' text format. Labels take values from lists of ours, never from a request."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import (
@@ -20,7 +21,7 @@ from proxy.guard.metrics import Histogram as EngineHistogram
 from proxy.guard.metrics import Metrics as EngineMetrics
 from proxy.guard.protocol import Guard
 from proxy.hold_times import HoldTimes
-from proxy.records import Record
+from proxy.records import Record, RequestOutcome, Scanned
 
 # What errors are counted by; any other code is an upstream's own word, and counted as "other".
 CODES = frozenset({
@@ -46,6 +47,8 @@ ENGINE_BUCKET_STEP = 4
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 # How often the event loop is asked how late it is.
 LAG_EVERY_SECONDS = 0.05
+# Half a second of them.
+LASTING_SAMPLES = 10
 # A start holds the loop up, and nobody yet: what is loaded is taken out of the garbage collector's sight then.
 LAG_AFTER_SECONDS = 1.0
 
@@ -145,6 +148,11 @@ class Metrics:
             found = self._children[family, labels] = family.labels(*labels)
         return found
 
+    def shed(self, endpoint: str, error: ApiError) -> None:
+        """A request that was refused before it was read, and of which there is no record."""
+        self._child(self.requests, endpoint, RequestOutcome.REFUSED, Scanned.NONE).inc()
+        self.refused(error)
+
     def refused(self, error: ApiError) -> None:
         """A request that got an error, before its answer or within it; without a code, one that never was."""
         if error.limit:
@@ -176,12 +184,19 @@ class LoopLag:
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + after
         self._worst = 0.0
+        self._newest: deque[float] = deque([0.0], maxlen=LASTING_SAMPLES)
         self._timer = self._loop.call_at(self._due, self._note)
+
+    @property
+    def lasting(self) -> float:
+        """What no sample of the last half a second was below: one long turn is no overload, a queue without end is."""
+        return min(self._newest)
 
     def _note(self) -> None:
         now = self._loop.time()
         lag = max(0.0, now - self._due)
         self._metrics.loop_lag.observe(lag)
+        self._newest.append(lag)
         if lag > self._worst:
             self._worst = lag
             self._metrics.loop_lag_worst.set(lag)

@@ -98,6 +98,11 @@ class Reply:
     async def drain(self) -> None:
         await self._writer.drain()
 
+    @property
+    def has_hung_up(self) -> bool:
+        """On a client that does not read."""
+        return self._writer.has_hung_up
+
     def close(self) -> None:
         """Stop the timer, and break the circle of references: else each answer waits for the garbage collector."""
         self._writer.close()

@@ -44,3 +44,5 @@ class ServerSettings(Section):
     """Of them from one address, for IPv6 one /64; unset: any, for behind a load balancer all have its address."""
     max_streams: Annotated[Count, Field(ge=1, le=1_000_000)] = 2000
     """Most moderated requests at once; more are answered with 503."""
+    max_lag_seconds: Seconds = 0.05
+    """How late the event loop may be, for half a second on end, before new requests are answered with 503."""

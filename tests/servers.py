@@ -18,6 +18,9 @@ from proxy.upstreams import Upstreams, make_upstreams
 from tests.fakes import RawUpstream, ScriptedGuard, ScriptedUpstream
 from tests.sockets import PATIENCE_SECONDS
 
+# Upstream, guard and clients are on the loop as well, and what they do keeps it busy.
+PATIENT = {"server.max_lag_seconds": 3600}
+
 
 @dataclass
 class Weir:
@@ -45,7 +48,7 @@ async def weir(
     """Settings are given as `policy__mode="strict"`."""
     upstream, guard = upstream or ScriptedUpstream(), guard or ScriptedGuard()
     async with upstream.running():
-        values = {"server.port": 0, "server.drain_seconds": 0.2, "upstream.base_url": upstream.url}
+        values = {"server.port": 0, "server.drain_seconds": 0.2, "upstream.base_url": upstream.url, **PATIENT}
         values |= {name.replace("__", "."): value for name, value in overrides.items()}
         settings = load_settings(overrides=values, environ={})
         async with running(settings, guard) as port:
@@ -70,7 +73,7 @@ async def weir_before(
         for name, upstream in upstreams.items():
             text = text.replace(f"{{{name}}}", f"{upstream.url}/v1")
         (folder / "weir.toml").write_text(text, encoding="utf-8")
-        values = {"server.port": 0, "server.drain_seconds": 0.2}
+        values = {"server.port": 0, "server.drain_seconds": 0.2, **PATIENT}
         values |= {name.replace("__", "."): value for name, value in overrides.items()}
         settings = load_settings(folder / "weir.toml", values, environ or {})
         port = await stack.enter_async_context(running(settings, guard))

@@ -122,6 +122,12 @@ class Client:
             self.received += more
         return self.received
 
+    async def more(self) -> bytes:
+        """What comes next, b"" at the end."""
+        more = await self._more()
+        self.received += more
+        return more
+
     def leave(self, *, reset: bool = False) -> None:
         """Close with FIN, or with RST."""
         found: socket.socket = self._writer.get_extra_info("socket")

@@ -20,6 +20,17 @@ async def test_what_is_too_many_is_refused_at_once() -> None:
     await enter(admission)
 
 
+async def test_with_a_loop_that_is_late_for_long_no_more_are_let_in() -> None:
+    admission = Admission(9, max_lag_seconds=0.05)
+    admission.lag = lambda: 0.1
+    with admission.enter():  # where nothing runs, nothing can be the matter with it
+        with pytest.raises(ApiError) as caught:
+            await enter(admission)
+        assert (caught.value.status, caught.value.limit) == (503, "server.max_lag_seconds")
+        admission.lag = lambda: 0.04
+        await enter(admission)
+
+
 async def enter(admission: Admission) -> None:
     with admission.enter():
         pass

@@ -113,6 +113,7 @@ async def test_a_loop_that_is_held_up_is_late() -> None:
     await asyncio.sleep(0.06)
     time.sleep(0.2)  # noqa: ASYNC251
     await asyncio.sleep(0.06)
+    assert lag.lasting < 0.1  # once is no overload
     lag.close()
     found = samples(metrics)
     assert found["weir_loop_lag_worst_seconds",] >= 0.1

@@ -20,7 +20,8 @@ from rich.text import Text
 from proxy.app import running
 from proxy.demo import STYLES
 from proxy.guards import open_guard
-from proxy.settings import GuardSettings, ServerSettings, Settings, UpstreamSettings
+from proxy.server_settings import ServerSettings
+from proxy.settings import GuardSettings, Settings, UpstreamSettings
 
 SERVER = Path(__file__).parent / "llama.py"
 # A model of 250 MB is read from a disk that may be slow.

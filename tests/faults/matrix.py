@@ -41,6 +41,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 WAITS: dict[str, Any] = {
     "server.port": 0,
+    "server.max_lag_seconds": 3600,
     "server.drain_seconds": 0.2,
     "server.request_seconds": 0.6,
     "server.send_seconds": 0.6,

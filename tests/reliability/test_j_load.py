@@ -126,6 +126,29 @@ async def test_j4_what_is_too_much_is_turned_away_at_once_and_the_admitted_are_s
         assert (await ask(server.url, stream=True)).status == 200
 
 
+async def test_j4_a_refusal_in_a_crowd_costs_little() -> None:
+    """Bytes for bytes, beside one that goes through parser, routes and record, since it names its connection."""
+    plain, usual = http_request(stream=True), http_request(stream=True, headers={"Connection": "keep-alive"})
+    cpu = dict.fromkeys((plain, usual), 0.0)
+    upstream = ScriptedUpstream(answer(WORDS), stall_at=4)
+    async with watched(upstream, server__max_streams=1) as server, connected(server.url) as first:
+        await first.send(http_request(stream=True))
+        await first.read_until(b"two")
+        for _ in range(40):
+            for raw in cpu:
+                async with connected(server.url) as client:
+                    await client.send(raw)
+                    await client.reply()
+                    server.forget()
+                    for _ in range(3):
+                        client.received = b""
+                        await client.send(raw)
+                        assert (await client.reply()).status == 503
+                    cpu[raw] += server.cpu
+    print({name: f"{spent / 120 * 1e6:.0f} us" for name, spent in zip(("plain", "usual"), cpu.values(), strict=True)})
+    assert cpu[plain] < cpu[usual] / 2  # a seventh: see the page
+
+
 async def lags(until: asyncio.Event) -> list[float]:
     """What the loop's thread computes until a timer of 2 ms fires, in seconds of its CPU: others' do not count."""
     found = []

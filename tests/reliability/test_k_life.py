@@ -25,7 +25,7 @@ from tests.e2e.test_streams import events
 from tests.fakes import ScriptedGuard, ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
 from tests.reliability.upstreams import ByUser
-from tests.servers import weir
+from tests.servers import PATIENT, weir
 from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, free_port, http_request
 
 TEXT = "".join(WORDS)
@@ -41,7 +41,7 @@ async def asked(url: str, user: str) -> Reply:
 async def test_k1_before_it_stops_it_is_not_ready_and_still_takes_requests() -> None:
     upstream = ScriptedUpstream(answer(WORDS))
     async with upstream.running(), AsyncExitStack() as stack:
-        values = {"server.port": 0, "upstream.base_url": upstream.url, "server.pre_stop_seconds": 1.5}
+        values = {**PATIENT, "server.port": 0, "upstream.base_url": upstream.url, "server.pre_stop_seconds": 1.5}
         settings = load_settings(overrides=values, environ={})
         port = await stack.enter_async_context(running(settings, ScriptedGuard()))
         url = f"http://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ async def test_k1_before_it_stops_it_is_not_ready_and_still_takes_requests() -> 
 async def test_k2_a_rolling_restart_loses_no_request() -> None:
     """Ten times a new server takes the port over from the old one, while clients ask without a pause."""
     guard, upstream = ScriptedGuard(), ScriptedUpstream(answer(WORDS))
-    given = {"server.reuse_port": True, "server.pre_stop_seconds": 0.1, "server.drain_seconds": 5}
+    given = {**PATIENT, "server.reuse_port": True, "server.pre_stop_seconds": 0.1, "server.drain_seconds": 5}
     async with upstream.running():
         values = {"upstream.base_url": upstream.url, "server.port": free_port(), **given}
         settings = load_settings(overrides=values, environ={})

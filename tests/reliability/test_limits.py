@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -65,7 +66,7 @@ def closing(use: Callable[[Client], Awaitable[None]], **options: Any) -> Hit:
     """What `use` does to a connection ends it."""
 
     async def hit(url: str) -> Told:
-        async with asyncio.timeout(20), connected(url, **options) as client:
+        async with asyncio.timeout(60), connected(url, **options) as client:
             await use(client)
             await client.closed()
             return CLOSED
@@ -79,6 +80,26 @@ async def second_of_two(url: str) -> Told:
         await first.send(http_request(stream=True))
         await first.read_until(b"one")
         return told_by(await ask(url))
+
+
+async def while_late(url: str) -> Told:
+    """A request that comes while another runs, and the event loop has been late for long."""
+
+    async def be_late() -> None:
+        while True:
+            time.sleep(0.02)  # noqa: ASYNC251 (the loop is to be held up)
+            await asyncio.sleep(0)
+
+    async with connected(url) as first:
+        await half_a_body(first)
+        late = asyncio.get_running_loop().create_task(be_late())
+        try:
+            async with asyncio.timeout(30):
+                while (found := await ask(url, stream=True)).status == 200:
+                    pass
+        finally:
+            late.cancel()
+    return told_by(found)
 
 
 async def second_connection(url: str) -> Told:
@@ -104,17 +125,14 @@ async def half_a_head(client: Client) -> None:
 
 async def never_read(client: Client) -> None:
     await client.send(http_request(stream=True))
-    await asyncio.sleep(1.5)
-
-
-def unread() -> ScriptedUpstream:
-    return ScriptedUpstream([chunk({"content": " word" * 3000})] * 400)
+    await UNREAD.left.wait()
 
 
 def keyed(**limits: Any) -> Mapping[str, Any]:
     return {"auth__keys": [{"name": "a", "sha256": digest_of("k"), **limits}]}
 
 
+UNREAD = ScriptedUpstream([chunk({"content": " word" * 2000})] * 2000)
 SLOW = {"upstream": ScriptedUpstream(answer(WORDS), pause=0.3)}
 SILENT = {"upstream": ScriptedUpstream(answer(WORDS), first_byte_delay=30)}
 STALLS = ScriptedUpstream(answer(WORDS), stall_at=3)
@@ -147,6 +165,7 @@ HITS: dict[Limit, tuple[Mapping[str, Any], Hit]] = {
     Limit.UPLOAD: ({**FILES, "passthrough__max_upload_bytes": 1024}, asking(UPLOAD)),
     Limit.UPLOAD_IDLE: ({**FILES, "passthrough__idle_seconds": 0.1}, asking(UPLOAD[:-1])),
     Limit.STREAMS: ({**SLOW, "server__max_streams": 1}, second_of_two),
+    Limit.LAG: ({"upstream": ScriptedUpstream(answer(WORDS)), "server__max_lag_seconds": 0.01}, while_late),
     Limit.KEY_REQUESTS: (keyed(requests_per_minute=1), after_another),
     Limit.KEY_TOKENS: (keyed(tokens_per_minute=1), after_another),
     Limit.POOL: ({**SLOW, "upstream__max_connections": 1, "upstream__connect_seconds": 0.1}, second_of_two),
@@ -167,7 +186,7 @@ HITS: dict[Limit, tuple[Mapping[str, Any], Hit]] = {
     Limit.ADMISSION: ({"guard": ScriptedGuard(fails_after=-1, error=GuardOverloaded("full"))}, asking()),
     Limit.WINDOW: ({"guard": ScriptedGuard(window=64)}, posting({"model": "m", "messages": [
         {"role": "user", "content": "one two " * 50}]})),
-    Limit.SEND: ({"upstream": unread(), "server__send_seconds": 0.3, "guard": ScriptedGuard(fails_after=0),
+    Limit.SEND: ({"upstream": UNREAD, "server__send_seconds": 0.3, "guard": ScriptedGuard(fails_after=0),
                   "guard__on_failure": "open"}, closing(never_read, receive_buffer=4096)),
 }  # fmt: skip
 # Met by tests of their own: they take a clock, a pool or the end of a server.

@@ -22,6 +22,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 def settings_of(upstream: str, guard: str) -> Settings:
     values = {
         "server.port": 0,
+        "server.max_lag_seconds": 3600,
         "server.send_seconds": 2.0,
         "upstream.base_url": upstream,
         "upstream.idle_seconds": 1.5,
