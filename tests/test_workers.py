@@ -139,7 +139,7 @@ async def told(admin: int) -> bytes:
 
 async def test_k2_one_process_hands_its_port_to_the_next_under_load() -> None:
     """Another server starts on the port, the one before is stopped, nothing is lost; killed, the last leaves nobody."""
-    upstream = ScriptedUpstream(answer(WORDS), pause=0.01)
+    upstream = ScriptedUpstream(answer(WORDS), pause=0.03)
     flags = ("--port", str(free_port()), "--workers", "2")
     given = {"WEIR_SERVER__REUSE_PORT": "true", "WEIR_SERVER__PRE_STOP_SECONDS": "0.3"}
     replies: list[Reply] = []
