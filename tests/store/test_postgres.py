@@ -182,10 +182,10 @@ def test_a_row_that_is_refused_costs_no_other(url: str, caplog: pytest.LogCaptur
 
 @pytest.mark.usefixtures("_hurried")
 def test_a_lock_of_another_is_an_error_that_passes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "STATEMENT_SECONDS", 0.3)
     store = PostgresStore(url)
     one = writing(url)
-    with psycopg.connect(url) as other:
+    with monkeypatch.context() as hurried, psycopg.connect(url) as other:
+        hurried.setattr(postgres, "STATEMENT_SECONDS", 0.3)  # no longer than it must fail
         other.execute("LOCK TABLE records IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(StoreError, match="timeout"):
             store.write([row_of(record(1))])
@@ -259,9 +259,6 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_that_fits(how: str, cap
 
 @pytest.mark.usefixtures("_hurried")
 def test_a_server_that_falls_silent_is_left_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "STATEMENT_SECONDS", 0.5)
-    monkeypatch.setattr(postgres, "SILENCE_SECONDS", 1.0)
-    monkeypatch.setitem(postgres.DEFAULTS, "connect_timeout", "2")
     server = cluster()
     url = url_of_schema(server.url)
     store = PostgresStore(url)
@@ -270,12 +267,16 @@ def test_a_server_that_falls_silent_is_left_and_comes_back(monkeypatch: pytest.M
     until(lambda: one.written == 1)
     server.signal(signal.SIGSTOP)
     try:
-        one.put(record(1))
-        with pytest.raises(StoreError):
-            store.write([row_of(record(2))])
-        with pytest.raises(StoreError):
-            PostgresStore(url)
-        until(lambda: one._is_failing)
+        with monkeypatch.context() as hurried:  # no longer than it must fail
+            hurried.setattr(postgres, "STATEMENT_SECONDS", 0.5)
+            hurried.setattr(postgres, "SILENCE_SECONDS", 1.0)
+            hurried.setitem(postgres.DEFAULTS, "connect_timeout", "2")
+            one.put(record(1))
+            with pytest.raises(StoreError):
+                store.write([row_of(record(2))])
+            with pytest.raises(StoreError):
+                PostgresStore(url)
+            until(lambda: one._is_failing)
     finally:
         server.signal(signal.SIGCONT)
     until(lambda: one.written == 2)
