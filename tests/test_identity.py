@@ -1,6 +1,16 @@
 """Who asks: exactly one credential, known by its hash."""
 
+import os
+import random
 import re
+import string
+import sys
+import time
+from array import array
+from collections import Counter
+from contextlib import suppress
+from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -57,6 +67,65 @@ def test_two_credentials_are_refused_though_each_were_good(second: tuple[str, st
     with pytest.raises(ApiError) as caught:
         CALLERS.identify([("authorization", f"Bearer {BOB}"), second])
     assert caught.value.status == 400
+
+
+LONG_KEY = new_key()
+MANY_KEYS = [*KEYS, {"name": "long", "sha256": digest_of(LONG_KEY)}]
+MANY = Callers(AuthSettings.model_validate({"keys": MANY_KEYS}))
+
+
+def refused(key: str) -> None:
+    with suppress(ApiError):
+        MANY.identify([("x-api-key", key)])
+
+
+def work_of(key: str) -> Counter[str]:
+    """How often each builtin function is called to refuse a key."""
+    calls: Counter[str] = Counter()
+
+    def note(_: object, event: str, called: Any) -> None:
+        if event == "c_call":
+            calls[called.__name__] += 1
+
+    sys.setprofile(note)
+    try:
+        refused(key)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def guesses(count: int, *, near: bool) -> list[str]:
+    """As long as the key: those that begin as it does, for one character or many, and those that do not."""
+    rng, alphabet = random.Random(count + near), string.ascii_letters
+    made = ["".join(rng.choices(alphabet, k=len(LONG_KEY))) for _ in range(count)]
+    return [LONG_KEY[: (at := rng.randrange(1, len(LONG_KEY)))] + one[at:] if near else one for one in made]
+
+
+def test_b4_a_guess_is_worth_the_same_work_however_near_it_is() -> None:
+    one = work_of("x" * len(LONG_KEY))
+    names = ("compare_digest", "sha256")  # as this Python calls them, with more before
+    assert [sum(one[name] for name in one if name.endswith(word)) for word in names] == [len(MANY_KEYS), 1]
+    for guess in [*guesses(100, near=True), *guesses(100, near=False), LONG_KEY[:-1] + "x"]:
+        assert work_of(guess) == one, guess
+
+
+@pytest.mark.skipif("WEIR_LONG" not in os.environ, reason="measures time, for a quiet machine: WEIR_LONG=1")
+def test_b4_a_guess_takes_the_same_time_however_near_it_is() -> None:
+    """Of two hundred thousand of each kind, in turn at random, without the slowest tenth."""
+    rng, count = random.Random(4), 200_000
+    kinds = [guesses(count, near=True), guesses(count, near=False)]
+    spent = [array("q"), array("q")]
+    for number in range(count):
+        for kind in rng.sample((0, 1), 2):
+            guess = kinds[kind][number]
+            begin = time.perf_counter_ns()
+            refused(guess)
+            spent[kind].append(time.perf_counter_ns() - begin)
+    bound = sorted(spent[0] + spent[1])[int(1.8 * count)]
+    near, far = ([one for one in kind if one <= bound] for kind in spent)
+    print(f"near {mean(near):.1f} ns, far {mean(far):.1f} ns")
+    assert abs(mean(near) - mean(far)) < 0.005 * mean(far)
 
 
 def test_limits_are_of_the_key_not_of_the_request() -> None:
