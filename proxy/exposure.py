@@ -1,11 +1,13 @@
 """Who can reach us, and whether that was meant."""
 
+import functools
 import ipaddress
 
 from proxy.config import ConfigError, Settings
 from proxy.upstreams import takes_client_key
 
 
+@functools.lru_cache(maxsize=256)  # each request names its host, and nearly all the same
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -27,7 +27,8 @@ def encode(text: str, *, limit: int | None = None) -> list[int]:
     """
     ids: list[int] = []
     encode_piece = load().encode_piece
-    for pretoken in split_lazily(normalize(text)):
+    text = normalize(text)
+    for pretoken in split(text) if len(text) <= MAX_SLICE_CHARACTERS else split_lazily(text):
         ids += encode_piece(pretoken.encode()) if len(pretoken) <= MAX_PIECE_CHARACTERS else _encode_long(pretoken)
         if limit is not None and len(ids) > limit:
             break

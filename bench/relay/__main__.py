@@ -23,7 +23,7 @@ from bench.relay.report import Measured, print_profile, print_report
 IDLE = Point("idle", probes=1, think_ms=3)
 
 
-TARGETS = ("direct", "nginx", "pass-through", "litellm", "weir-stub", "weir-embedded")
+TARGETS = ("direct", "nginx", "pass-through", "litellm", "weir-stub", "weir-beside", "weir-embedded")
 WARM_SECONDS = 0.7
 
 
@@ -63,33 +63,39 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TARGETS, help="measure these alone")
     parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
     parser.add_argument("--litellm", metavar="PYTHON", help="an interpreter with litellm[proxy], to measure that too")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout of Weir, measured by turns")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw how long chunks are under way")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
     parser.add_argument("--profile", action="store_true", help="show where Weir spends its time, instead of measuring")
     return parser.parse_args()
 
 
-def commands(upstream: str, litellm: str | None = None) -> dict[str, Command | None]:
-    """How to start each target; None is the upstream itself. `litellm`: the interpreter that has it."""
+def commands(upstream: str, litellm: str | None = None, beside: Path | None = None) -> dict[str, Command | None]:
+    """How to start each target; None is the upstream itself.
+
+    `litellm`: the interpreter that has it. `beside`: the folder of another checkout, with the stub guard, too.
+    """
     module = [sys.executable, "-m"]
     weir = [*module, "bench.relay.weir_server", "--upstream", upstream, "--guard"]
     peer = [*module, "bench.relay.peers", "--upstream", upstream]
+    other = ["env", "-C", beside, f"PYTHONPATH={beside}", *weir, "stub"] if beside is not None else None
     return {
         "direct": None,
         "nginx": [*peer, "nginx"],
         "pass-through": [*module, "bench.relay.passthrough", "--upstream", upstream],
         "litellm": [*peer, "litellm", *(["--python", litellm] if litellm else [])],
         "weir-stub": [*weir, "stub"],
+        **({} if other is None else {"weir-beside": other}),
         "weir-embedded": [*weir, "embedded"],
     }
 
 
-def start_targets(bench: Bench, servers: Servers, only: list[str] | None, litellm: str | None) -> dict[str, Server]:
+def start_targets(bench: Bench, servers: Servers, wanted: argparse.Namespace) -> dict[str, Server]:
     """Start what can be started, and say what is left out and why."""
     upstream = bench.upstream(servers)
     found = {}
-    for name, command in commands(upstream.url, litellm).items():
-        if only and name not in only:
+    for name, command in commands(upstream.url, wanted.litellm, wanted.beside).items():
+        if wanted.only and name not in wanted.only:
             continue
         try:
             log = bench.folder / f"{name}.log"
@@ -147,7 +153,7 @@ def run(wanted: argparse.Namespace, console: Console) -> None:
         if wanted.profile:
             profile(bench)
             return
-        found = measure_all(bench, start_targets(bench, servers, wanted.only, wanted.litellm), wanted.rounds)
+        found = measure_all(bench, start_targets(bench, servers, wanted), wanted.rounds)
     print_report(found, load, is_native=tools.is_native, console=console)
     console.print(f"Again: {shlex.join(['python', '-m', 'bench.relay', *sys.argv[1:]])}", style="dim")
     if wanted.picture:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench.relay.__main__ import commands
 from bench.relay.load import Point, Sample, measure
 from bench.relay.peers import nginx_program
 from bench.relay.picture import draw, times
@@ -105,3 +107,14 @@ def test_the_picture_shows_the_median_over_the_rounds(tmp_path: Path) -> None:
 def test_a_peer_that_is_not_there_says_so(servers: Servers, tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="needs --python"):
         proxy(servers, "peers litellm", Server(pid=1, port=1), tmp_path)
+
+
+def test_another_checkout_runs_in_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "bench" / "relay").mkdir(parents=True)
+    (tmp_path / "bench" / "relay" / "__init__.py").touch()
+    (tmp_path / "bench" / "relay" / "weir_server.py").write_text("import os, sys\nprint(1, os.getcwd(), sys.argv)")
+    command = commands("http://x", beside=tmp_path)["weir-beside"]
+    assert command is not None
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.startswith(f"1 {tmp_path.resolve()} ")
+    assert "weir-beside" not in commands("http://x")
