@@ -135,7 +135,7 @@ async def demo_server(port: int = 0) -> AsyncIterator[tuple[str, ScriptedLLM]]:
     llm = ScriptedLLM()
     async with llm.running() as upstream:
         settings = Settings(
-            server=ServerSettings(port=port),
+            server=ServerSettings(port=port, max_lag_seconds=3600),  # one client: there is no crowd to turn away
             upstream=UpstreamSettings(base_url=upstream),
             guard=GuardSettings(model="embedded"),
         )

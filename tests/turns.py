@@ -18,6 +18,7 @@ from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.protocol import Guard
 from tests.fakes import QuickGuard, RawUpstream, ScriptedUpstream
+from tests.servers import PATIENT
 
 
 @dataclass
@@ -42,7 +43,7 @@ async def watched(
     found, is_up, may_end = Watched(), threading.Event(), threading.Event()
 
     async def serve() -> None:
-        values = {"server.port": 0, "server.drain_seconds": 0.2, "upstream.base_url": upstream.url}
+        values = {**PATIENT, "server.port": 0, "server.drain_seconds": 0.2, "upstream.base_url": upstream.url}
         values |= {name.replace("__", "."): value for name, value in overrides.items()}
         async with running(load_settings(overrides=values, environ={}), guard or QuickGuard()) as port:
             found.url = f"http://127.0.0.1:{port}"

@@ -20,6 +20,7 @@ from proxy.demo import STAY_ANSWER
 from proxy.exposure import require_identity
 from proxy.identity import digest_of
 from tests.fakes import ScriptedGuard
+from tests.servers import PATIENT
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile*"))
@@ -205,7 +206,7 @@ async def scripted_upstream() -> AsyncIterator[str]:
 @pytest.mark.parametrize("is_streamed", [True, False])
 async def test_the_upstream_of_compose_answers_through_weir(is_streamed: bool) -> None:
     async with scripted_upstream() as upstream:
-        settings = load_settings(overrides={"server.port": 0, "upstream.base_url": upstream}, environ={})
+        settings = load_settings(overrides={**PATIENT, "server.port": 0, "upstream.base_url": upstream}, environ={})
         async with (
             running(settings, ScriptedGuard()) as port,
             AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k") as client,

@@ -18,6 +18,7 @@ from proxy.demo import CONVERSATIONS, ScriptedLLM
 from proxy.guards import open_guard
 from proxy.metrics import CODES
 from tests.docker.test_deployment import COMPOSE
+from tests.servers import PATIENT
 from tests.sockets import free_port
 
 DOCKER = Path(__file__).parent.parent.parent / "docker"
@@ -39,7 +40,13 @@ def expressions() -> Iterator[str]:
 async def told() -> AsyncIterator[dict[str, set[str]]]:
     """The numbers, and the labels of each, of a server that has seen an answer, a cut and requests that it refused."""
     async with ScriptedLLM().running() as upstream, aiohttp.ClientSession() as session:
-        given = {"server.port": 0, "upstream.base_url": upstream, "admin.port": free_port(), "guard.process": False}
+        given: dict[str, Any] = {
+            **PATIENT,
+            "server.port": 0,
+            "upstream.base_url": upstream,
+            "admin.port": free_port(),
+            "guard.process": False,
+        }
         settings = load_settings(overrides=given, environ={})
         guard = await open_guard(settings)
         try:
