@@ -79,7 +79,8 @@ async def the_console_shows_all(operators: str) -> None:
     assert (live["workers"], live["worker_deaths"], live["draining"]) == (3, 1, False)
     assert live["requests"]["complete"] >= 10
     async with asyncio.timeout(60):
-        while len((await asked("/console/records?limit=500"))["records"]) < 20:  # noqa: ASYNC110
+        # Of 30, without those of the worker that was killed, which may have held most of its 20.
+        while len((await asked("/console/records?limit=500"))["records"]) < 10:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert (await asked("/console/about"))["keeps_records"]
     assert (await asked("/console/health"))["ready"]
