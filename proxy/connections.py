@@ -170,7 +170,9 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         # Once something of it was read, only the parser knows where a request begins.
-        if not self._has_spoken and self.transport is not None and (refusal := self._shedding.answer(data)) is not None:
+        # And who reads no refusals gets no more of them to pile up.
+        is_new = not self._has_spoken and not self.writing_paused
+        if is_new and self.transport is not None and (refusal := self._shedding.answer(data)) is not None:
             self.transport.write(refusal)
             return
         self._has_spoken = True

@@ -24,6 +24,7 @@ LIVE_KEYS: Mapping[str, tuple[str, ...]] = {
         "allowed_hosts", "max_messages", "max_choices", "max_json_depth", "request_seconds", "send_seconds",
         "heartbeat_seconds",
         "pre_stop_seconds", "drain_seconds", "max_connections", "max_connections_per_address", "max_streams",
+        "max_lag_seconds",
     ),
     "passthrough": ("upstream", "max_upload_bytes", "max_answer_bytes", "idle_seconds"),
     "log": ("level",),

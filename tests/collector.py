@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes import listening
+
 PATH = "/v1/traces"
 SERVER, ERROR = 2, 2  # as the protocol numbers kinds of spans, and states
 
@@ -44,15 +46,8 @@ class Collector:
     async def running(self) -> AsyncIterator["Collector"]:
         app = web.Application()
         app.router.add_post(PATH, self._take)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with listening(app) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def until_asked(self) -> None:
         async with asyncio.timeout(30):

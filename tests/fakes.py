@@ -193,6 +193,18 @@ def _harmless(role: Role) -> Risk:
     return Risk(SAFE, categories[0], 0.999, chances[0], (0.999, 0.0005, 0.0005), chances)
 
 
+@asynccontextmanager
+async def listening(app: web.Application) -> AsyncIterator[str]:
+    """Serves an application on a port of its own; yields its address."""
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 @dataclass
 class ScriptedUpstream:
     """Plays `chunks` to every POST. Strings and objects become events; bytes are sent as they are."""
@@ -245,15 +257,8 @@ class ScriptedUpstream:
     async def running(self) -> AsyncIterator["ScriptedUpstream"]:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with listening(app) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from proxy.client_writer import ClientWriter, SlowClient
+from tests.fakes import listening
 from tests.sockets import Client, connected, http_request
 
 Script = Callable[[ClientWriter], Awaitable[None]]
@@ -30,15 +31,8 @@ async def client_of(
 
     app = web.Application()
     app.router.add_post("/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with asyncio.timeout(30), connected(url, receive_buffer=receive_buffer) as client:
-            yield client
-    finally:
-        await runner.cleanup()
+    async with asyncio.timeout(30), listening(app) as url, connected(url, receive_buffer=receive_buffer) as client:
+        yield client
 
 
 async def three(writer: ClientWriter) -> None:
@@ -91,15 +85,9 @@ async def test_a_head_that_would_hold_another_is_refused() -> None:
 
     app = web.Application()
     app.router.add_post("/", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with asyncio.timeout(30), connected(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
-            await client.send(http_request(path="/"))
-            assert (await client.reply()).status == 200
-    finally:
-        await runner.cleanup()
+    async with asyncio.timeout(30), listening(app) as url, connected(url) as client:
+        await client.send(http_request(path="/"))
+        assert (await client.reply()).status == 200
     assert len(raised) == 3
 
 

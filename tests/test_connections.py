@@ -1,12 +1,16 @@
 """How many connections there may be. What one gets that says garbage is in test_app.py."""
 
+import asyncio
 import resource
 
 import pytest
+from aiohttp import web
 
-from proxy.connections import OTHER_FILES, Room, block_of, most_connections
-from proxy.errors import ApiError
+from proxy.connections import OTHER_FILES, Connection, Room, block_of, most_connections
+from proxy.errors import TOO_MANY, ApiError, Fault
 from proxy.server_settings import ServerSettings
+from proxy.shedding import Shedding
+from tests.sockets import PATIENCE_SECONDS, connected, http_request
 
 
 def test_a_full_room_lets_nobody_in_until_somebody_leaves() -> None:
@@ -56,3 +60,34 @@ def test_the_systems_limit_of_files_bounds_connections(monkeypatch: pytest.Monke
     assert most_connections(ServerSettings()) == 1
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert most_connections(ServerSettings()) == ServerSettings().max_connections
+
+
+async def test_who_reads_no_refusals_is_sent_no_more_of_them() -> None:
+    """They would pile up without end: what comes then waits its turn as any request does."""
+    asked, made = asyncio.Event(), list[Connection]()
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        asked.set()
+        return web.Response()
+
+    def tell(*_: object) -> None: ...
+
+    server, shedding = web.Server(handler), Shedding(lambda: Fault(TOO_MANY, 503).api_error(), tell)
+
+    def connection() -> Connection:
+        made.append(Connection(server, ServerSettings(), Room(9, tell), shedding))
+        return made[-1]
+
+    listener = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+    async with asyncio.timeout(PATIENCE_SECONDS), listener:
+        async with connected(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}") as client:
+            await client.send(http_request())
+            assert (await client.reply()).status == 503
+            assert not asked.is_set()
+            made[0].pause_writing()  # as its transport does when so much waits that it is full
+            client.received = b""
+            await client.send(http_request())
+            await asked.wait()
+            made[0].resume_writing()
+            assert (await client.reply()).status == 200
+        await server.shutdown()

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from proxy.doctor import Status, about_upstream
 from proxy.neighbours import answering, spellings
 from proxy.settings import UpstreamSettings
+from tests.fakes import listening
 
 
 @pytest.mark.parametrize(
@@ -40,13 +41,8 @@ async def serving(
 
     app = web.Application()
     app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"127.0.0.1:{runner.addresses[0][1]}", shown
-    finally:
-        await runner.cleanup()
+    async with listening(app) as url:
+        yield url.removeprefix("http://"), shown
 
 
 @pytest.mark.parametrize("path", ["/api", "/v1/chat/completions", "/v1/models", "/api/v1"])

@@ -44,6 +44,7 @@ def test_what_may_change_is_taken_and_the_rest_waits(tmp_path: Path) -> None:
         [server]
         port = 9
         max_streams = 7
+        max_lag_seconds = 2
         [upstream]
         api_key = "sk-canary"
         [guard]
@@ -73,12 +74,14 @@ def test_what_may_change_is_taken_and_the_rest_waits(tmp_path: Path) -> None:
     assert (live.policy, live.policies, live.rules) == (found.policy, found.policies, found.rules)
     assert (live.annotations, live.log.level) == (found.annotations, "error")
     assert (live.server.port, live.server.max_streams) == (now.server.port, 7)
+    assert live.server.max_lag_seconds == 2
     assert (live.upstream, live.auth, live.log.file) == (found.upstream, found.auth, None)
     assert (live.guard, live.passthrough.allow, live.passthrough.idle_seconds) == (now.guard, (), 3)
     assert str(Reloaded(told(now, live), told(live, found))) == (
-        "[server] max_streams, [upstream] api_key, [policy] mode, [policy] categories.PII, [policies] old, "
-        "[policies] new, [[rules]], [annotations] weir, [auth] keys, [passthrough] idle_seconds, [log] level "
-        "changed; [server] port, [guard] model, [passthrough] allow, [log] file changed too, and need a restart"
+        "[server] max_streams, [server] max_lag_seconds, [upstream] api_key, [policy] mode, [policy] categories.PII, "
+        "[policies] old, [policies] new, [[rules]], [annotations] weir, [auth] keys, [passthrough] idle_seconds, "
+        "[log] level changed; [server] port, [guard] model, [passthrough] allow, [log] file changed too, "
+        "and need a restart"
     )
     assert str(Reloaded(told(now, now), ())) == "nothing changed"
 

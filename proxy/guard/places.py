@@ -13,13 +13,13 @@ from typing import Protocol
 import msgspec
 
 from proxy.guard.client import Address
+from proxy.guard.process import end_child
 from proxy.guard.protocol import GuardUnavailable
 
 # Between the death of the process that looks and the next one.
 RESTART_SECONDS = (0.5, 2.0, 10.0)
 # Joining a cluster takes seconds, on a busy machine many.
 START_SECONDS = 120.0
-STOP_SECONDS = 5.0
 # Of tens of thousands of engines.
 MAX_LINE_BYTES = 8 << 20
 DIED = 'the process that looks for engines died at once; what it needs comes with pip install "weir-proxy[ray]"'
@@ -164,14 +164,5 @@ class PlacesProcess:
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if process is not None:
+            await end_child(process)

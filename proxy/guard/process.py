@@ -115,7 +115,7 @@ class ProcessGuard(RemoteGuard):
             if not self._is_loaded:  # it hears nothing, and has nobody to say farewell to
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
-            await _stop(self._process)
+            await end_child(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _spawn(self) -> None:
@@ -170,7 +170,8 @@ async def attach_guard(
     return guard
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def end_child(process: asyncio.subprocess.Process) -> None:
+    """One that ends when its standard input does; killed where it has not within `STOP_SECONDS`."""
     assert process.stdin is not None
     process.stdin.close()
     try:

@@ -69,7 +69,7 @@ def load_remote_code(files: Files, dtype: str, device: str) -> tuple[Any, GuardI
     place = find_device(device)
     try:
         model = transformers.AutoModel.from_pretrained(
-            str(files.folder), trust_remote_code=True, **{DTYPE: FLOATS[dtype] or "auto"}
+            str(files.folder), trust_remote_code=True, use_safetensors=True, **{DTYPE: FLOATS[dtype] or "auto"}
         )
         model = model.to(place).eval()
     except Exception as exc:  # whatever code that is not ours may raise

@@ -64,9 +64,14 @@ def _failed(name: str, exc: StoreError) -> Checkup:
 
 
 def _fault_of(file: Path) -> str:
-    if not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+    if not _may(file.absolute().parent, os.W_OK | os.X_OK):
         return "is in a folder that cannot be written"  # SQLite has files of its own beside it
-    return "cannot be written" if file.exists() and not os.access(file, os.R_OK | os.W_OK) else ""
+    return "cannot be written" if file.exists() and not _may(file, os.R_OK | os.W_OK) else ""
+
+
+def _may(path: Path, mode: int) -> bool:
+    """As opening it would find: by the user in effect, where the system can say."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _size(count: float) -> str:

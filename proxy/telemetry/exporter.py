@@ -30,7 +30,7 @@ LOGGER = logging.getLogger("weir.telemetry")
 # Requests that wait to be sent. At 200 requests a second, a stall of 10 s loses none.
 MAX_QUEUED = 2048
 MAX_QUEUED_BYTES = 32 << 20
-# Requests of one message: few, since the event loop waits for the interpreter while they are encoded, some 0.1 ms each.
+# Requests of one message: few, since the event loop waits for the interpreter while they are encoded, some 0.3 ms each.
 BATCH_REQUESTS = 16
 # How long a first one waits for others.
 GATHER_SECONDS = 1.0

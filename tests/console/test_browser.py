@@ -77,6 +77,7 @@ def shrink(pictures: Path) -> None:
         full.quantize(palette=palette, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
+# A browser and what drives it are installed by `make console-pictures`, and by nothing that Weir itself needs.
 @pytest.mark.skipif(missing() is not None, reason=missing() or "")
 async def test_every_view_works_and_can_be_read_by_all(tmp_path: Path) -> None:
     admin = free_port()

@@ -23,24 +23,13 @@ from proxy.handlers import CURRENT
 from proxy.records import ChannelRecord, RequestOutcome
 from proxy.store.sqlite import SqliteFile
 from proxy.store.writer import RecordWriter
-from tests.fakes import UNSAFE, ScriptedGuard, words
+from tests.fakes import UNSAFE, ScriptedGuard, listening, words
 from tests.sockets import PATIENCE_SECONDS, Reply, ask, connected, http_request
 from tests.test_metrics import record
 
 KEY = "operators-key-0123456789"
 DATA = ("/console/about", "/console/live", "/console/health", "/console/records", "/console/records/weir-1")
 CONVERSATION = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "one two bad three"}]}
-
-
-@asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[str]:
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -158,7 +147,7 @@ async def test_a_guard_that_hangs_is_given_up() -> None:
         app = web.Application(middlewares=[for_operators])
         app[ADMIN] = AdminSettings()
         app.router.add_routes(Console(OneServer(public), judge_seconds=0.1).routes())
-        async with serving(app) as url:
+        async with listening(app) as url:
             reply = await post(url, CONVERSATION)
         assert (reply.status, reply.error["code"]) == (503, "guard_unavailable")
         assert guard.slots == 0

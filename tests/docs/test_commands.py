@@ -96,6 +96,7 @@ def test_a_block_says_what_language_it_is(page: Path) -> None:
         assert not one.is_marked or one.language in SHELLS, f"{page.name} line {one.line}"
 
 
+# The commands of pages are written for a shell, and ask as readers would; both are on all but the barest systems.
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)], ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:

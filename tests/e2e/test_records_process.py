@@ -48,6 +48,7 @@ async def streamed(url: str, count: int) -> None:
         assert read(reply.body).is_done
 
 
+# The disk of a running server is made full from outside, which other systems have no call for.
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is Linux's")
 async def test_a_full_disk_harms_no_stream_and_once_there_is_room_the_records_come(tmp_path: Path) -> None:
     file = tmp_path / "r.db"

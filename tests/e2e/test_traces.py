@@ -342,6 +342,7 @@ async def test_the_standard_variables_set_the_endpoint_and_its_headers(monkeypat
     assert collector.headers[0]["Content-Encoding"] == "gzip"
 
 
+# That spans name their process is shown above for one; this takes ten seconds.
 @pytest.mark.skipif("WEIR_LONG" not in os.environ, reason="WEIR_LONG=1: it starts a parent, two workers and an engine")
 async def test_each_worker_tells_its_own_and_says_which_it_is() -> None:
     async with (

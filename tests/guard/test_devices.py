@@ -25,6 +25,7 @@ def test_eight_bit_memory_is_for_gpus(tmp_path: Path) -> None:
         make_runner(Small(tmp_path).loaded.model, GuardSettings(kv_dtype="fp8"))
 
 
+# What only a GPU can show; the same memory runs in Triton's interpreter in test_paged_runner.py.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_gets_pages(tmp_path: Path) -> None:
     runner = make_runner(Small(tmp_path).load("cuda").model, GuardSettings(kv_dtype="fp8"))

@@ -131,6 +131,7 @@ def test_write_in_eight_bits_rounds_to_the_nearest_and_holds_at_the_largest() ->
     assert written.stored(written.values)[0, 0, :2].tolist() == [448, -448]
 
 
+# A fault of the interpreter, not of the kernel that it runs.
 @pytest.mark.skipif(DEVICE == "cpu", reason="triton's interpreter turns NaN into a number of e4m3; a GPU does not")
 def test_nan_in_eight_bits_stays_nan() -> None:
     qkv = noise(4, 8, 16)

@@ -9,7 +9,7 @@ import pytest
 from proxy.guard.limits import Limits
 from proxy.guard.loader import CheckpointError, LoadedGuard
 from proxy.guard.model import GuardModel
-from proxy.guard.protocol import GuardFault, GuardOverloaded, GuardTimeout, GuardUnavailable, SequenceTooLong
+from proxy.guard.protocol import GuardFault, GuardOverloaded, GuardTimeout, GuardUnavailable
 from proxy.guard.service import LocalGuard, start_guard
 from proxy.guard.settings import Canary, GuardSettings
 from proxy.guard.streams import KeptStream
@@ -93,18 +93,10 @@ async def test_many_streams_at_once_are_batched_and_stay_apart(small: Small) -> 
         assert await is_empty(guard)
 
 
-async def test_positions_and_ids_are_checked_before_anything_is_fed(small: Small) -> None:
-    async with guard_of(small, window=100) as guard:
-        assert guard.info.window == 100
+async def test_tokens_are_taken_back_by_asking_for_no_more(small: Small) -> None:
+    """What is refused before anything is fed: see test_conformance.py."""
+    async with guard_of(small) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        for position, ids in ((4, [1]), (-1, [1]), (3, [400]), (3, [-1])):
-            with pytest.raises(ValueError, match=r"position|ids"):
-                await stream.classify(position, ids)
-        with pytest.raises(ValueError, match="read positions"):
-            await guard.open([1, 2], read=[2])
-        with pytest.raises(SequenceTooLong, match="window holds 100"):
-            await guard.open([1] * 101)
-        assert stream.position == 3
         assert await stream.classify(1, []) == []
         assert stream.position == 1
         await stream.close()

@@ -122,6 +122,7 @@ def certificate(folder: Path, days: int, host: str, *, is_signed: bool = True) -
     return both
 
 
+# Python's standard library reads certificates and makes none.
 @pytest.mark.skipif(OPENSSL is None, reason="no openssl to make certificates with")
 @pytest.mark.parametrize(
     ("days", "host", "is_signed", "status"),

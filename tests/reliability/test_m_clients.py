@@ -1,7 +1,6 @@
 """Section M of docs/reliability.md: what stands between us and the client."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.relay.peers import listens, nginx_program
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
 from tests.servers import weir
 from tests.sockets import PATIENCE_SECONDS, ask, connected, free_port, http_request
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
+NGINX = nginx_program()
 # nginx as it comes: it buffers what it proxies, and compresses text. Nothing is switched off for us.
 SETTINGS = """
 daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;
@@ -39,7 +39,7 @@ async def nginx(url: str, folder: Path) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(NGINX, "-c", str(file), "-p", str(folder))
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await answers(port):  # noqa: ASYNC110 (nobody tells)
+            while not await listens(port):  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -47,15 +47,7 @@ async def nginx(url: str, folder: Path) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
+# No dependency of Weir's, and of the system's, not of the registry's.
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_m4_a_proxy_in_front_that_buffers_and_compresses_passes_every_event_on_at_once(tmp_path: Path) -> None:
     """The upstream goes on only when the client has got what it said before."""

@@ -1,6 +1,5 @@
 """What `weir doctor` says of the records."""
 
-import os
 import stat
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from proxy.record_settings import RecordSettings
 from proxy.store.checkup import check_records
 from proxy.store.schema import VERSION
 from tests.store.records import KINDS, execute, opened, record, settings_for
+from tests.store.unprivileged import as_nobody
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,17 +36,17 @@ def test_a_place_that_cannot_be_stops_the_start(tmp_path: Path) -> None:
         assert "does not start" in found.todo
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_place_that_cannot_be_written_costs_records(tmp_path: Path) -> None:
-    file = tmp_path / "records.db"
-    opened(RecordSettings(file=file)).close()
-    for one in (file, tmp_path):
-        mode = stat.S_IMODE(one.stat().st_mode)
-        one.chmod(0o500 if one.is_dir() else 0o400)
-        found = check_records(RecordSettings(file=file))
-        one.chmod(mode)
-        assert found.status == "warn"
-        assert "cannot be written" in found.said
+def test_a_place_that_cannot_be_written_costs_records() -> None:
+    with as_nobody() as folder:
+        file = folder / "records.db"
+        opened(RecordSettings(file=file)).close()
+        for one in (file, folder):
+            mode = stat.S_IMODE(one.stat().st_mode)
+            one.chmod(0o500 if one.is_dir() else 0o400)
+            found = check_records(RecordSettings(file=file))
+            one.chmod(mode)
+            assert found.status == "warn"
+            assert "cannot be written" in found.said
 
 
 def test_a_broken_file_is_told(tmp_path: Path) -> None:

@@ -285,6 +285,7 @@ def test_a_server_that_falls_silent_is_left_and_comes_back(monkeypatch: pytest.M
     assert kept(url)[:2] == [0, 1]
 
 
+# Python's standard library reads certificates and makes none.
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 def test_tls_and_a_password_are_as_the_url_says(tmp_path: Path) -> None:
     server, port = cluster(), free_port()

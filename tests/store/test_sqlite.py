@@ -1,6 +1,5 @@
 """Records in a file: what is written is found again, and what is too old or too much goes."""
 
-import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -12,6 +11,7 @@ from proxy.store.filters import Filter
 from proxy.store.row import row_of
 from proxy.store.sqlite import SqliteFile, SqliteStore
 from tests.store.records import ids, record, store_with
+from tests.store.unprivileged import as_nobody
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_a_lock_of_another_is_an_error_that_passes(file: Path, monkeypatch: pyte
     store.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only_is_an_error(file: Path) -> None:
-    file.parent.chmod(0o500)
-    with pytest.raises(StoreError, match="permission"):
-        SqliteStore(file)
-    file.parent.chmod(0o700)
+def test_a_folder_that_is_read_only_is_an_error() -> None:
+    with as_nobody() as folder:
+        folder.chmod(0o500)
+        with pytest.raises(StoreError, match="permission"):
+            SqliteStore(folder / "records.db")
+        folder.chmod(0o700)

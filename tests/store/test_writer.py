@@ -94,14 +94,20 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_all_is_written_in_order_and_in_batches() -> None:
-    place = Scripted(hangs=threading.Event())
+def written_at_once(place: Scripted, count: int) -> RecordWriter:
+    """So many records, all of which wait before the first is written."""
+    place.hangs = threading.Event()
     writer = writing(place)
-    for number in range(60):
+    for number in range(count):
         writer.put(record(number))
-    assert place.hangs is not None
     place.hangs.set()
     writer.close()
+    return writer
+
+
+def test_all_is_written_in_order_and_in_batches() -> None:
+    place = Scripted()
+    writer = written_at_once(place, 60)
     assert [row.started for row in place.rows] == sorted(row.started for row in place.rows)
     assert (len(place.rows), writer.written, writer.dropped, place.closed) == (60, 60, 0, 1)
     assert len(place.batches) <= 3
@@ -220,13 +226,8 @@ def test_what_goes_in_parts_goes_at_once_and_records_are_written_between() -> No
 
 
 def test_a_row_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    place = Scripted(hangs=threading.Event(), refused=f"weir-{3:032x}")
-    writer = writing(place)
-    for number in range(6):
-        writer.put(record(number))
-    assert place.hangs is not None
-    place.hangs.set()
-    writer.close()
+    place = Scripted(refused=f"weir-{3:032x}")
+    writer = written_at_once(place, 6)
     assert [row.id for row in place.rows] == [f"weir-{number:032x}" for number in (0, 1, 2, 4, 5)]
     assert (writer.written, writer.dropped) == (5, 1)
     assert "one cannot be kept: no such row" in caplog.text
