@@ -11,6 +11,7 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 import aiohttp
@@ -63,7 +64,7 @@ class Server:
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The answer as JSON, None where it is empty. Raises Refused, SessionLost, Disconnected, GuardError."""
         try:
-            async with self._http.post(self._url + path, json=body) as response:
+            async with self._http.post(self._url + path, json=body, allow_redirects=False) as response:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
@@ -79,9 +80,12 @@ class Server:
         except ValueError as exc:
             raise GuardFault("the SGLang server's answer is not JSON") from exc
 
+    def _get(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._http.get(self._url + path, allow_redirects=False)
+
     async def is_alive(self) -> bool:
         try:
-            async with asyncio.timeout(ALIVE_SECONDS), self._http.get(self._url + "/health") as response:
+            async with asyncio.timeout(ALIVE_SECONDS), self._get("/health") as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -89,7 +93,7 @@ class Server:
     async def model_name(self) -> str:
         """Raises GuardUnavailable."""
         try:
-            async with asyncio.timeout(ALIVE_SECONDS), self._http.get(self._url + "/get_model_info") as response:
+            async with asyncio.timeout(ALIVE_SECONDS), self._get("/get_model_info") as response:
                 _check_status(response.status)
                 path = (await response.json())["model_path"]
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:

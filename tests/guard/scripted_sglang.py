@@ -136,6 +136,8 @@ class ScriptedSGLang:
         else:
             answer |= {field: part.flatten().tolist() for field, part in parts.items()}
         changed = self.faults.pop(0)(answer) if self.faults else answer
+        if isinstance(changed, web.Response):
+            return changed
         if isinstance(changed, int):
             return _refusal("no", changed)
         if changed is None:

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 import pytest
+from aiohttp import web
 
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, GuardUnavailable
 from proxy.guard.sglang import WIDTH, Api, start_sglang_guard
+from tests.fakes import ScriptedUpstream
 from tests.guard.conformance import Text, settings_of, words
 from tests.guard.driver import distance, rows_of
 from tests.guard.scripted_sglang import Answer, Fault, ScriptedGuard, ScriptedSGLang, start_scripted
@@ -124,6 +126,15 @@ async def test_an_answer_that_cannot_be_trusted_fails_its_stream_alone(
             found = await stream.classify(10, ids[10:])
             assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
             await stream.close()
+
+
+async def test_a_text_goes_to_the_server_that_was_named_and_to_no_other(text: Text, api: Api) -> None:
+    async with running(text, api) as guard, ScriptedUpstream().running() as elsewhere:
+        there = {"location": f"{elsewhere.url}/generate"}
+        guard.script.faults.append(lambda answer: web.Response(status=307, headers=there))
+        with pytest.raises(GuardUnavailable, match="answered 307"):
+            await guard.open(words(10), read=[9])
+        assert not elsewhere.requests
 
 
 async def test_states_of_other_tokens_are_not_taken_for_those_of_the_call(text: Text) -> None:
