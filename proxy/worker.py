@@ -128,8 +128,8 @@ async def serve_for(link: Link, start: Start) -> None:
 
 
 async def _load(link: Link, settings: Settings, current: Current) -> Guard:
-    """As soon as there is one to attach to. Raises GuardError."""
-    while settings.guard.process and settings.guard.address is None:
+    """As soon as there is one to attach to: one that the parent runs has no address before. Raises GuardError."""
+    while not settings.guard.is_elsewhere:
         settings = await link.settings.get()
         current.adopt(settings)
     return await load(settings)

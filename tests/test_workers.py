@@ -7,11 +7,16 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
+from torch import Tensor
 
 from proxy.config import ConfigError, load_settings
+from proxy.guard.rows import CATEGORIES
 from proxy.identity import digest_of
+from proxy.risk import Role
 from proxy.server_settings import ServerSettings
 from proxy.settings import Settings
 from proxy.workers import held_port, settings_of_workers
@@ -19,6 +24,8 @@ from tests.crews import children, holders, scripted_guard, serving, until_dead
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
+from tests.guard.checkpoints import Reference
+from tests.guard.scripted_sglang import ScriptedSGLang
 from tests.reliability.environment import ROOT, environment
 from tests.sockets import PATIENCE_SECONDS, Client, Reply, ask, connected, free_port, http_request
 
@@ -130,6 +137,29 @@ async def test_b17_limits_of_keys_and_a_reload_hold_over_all_workers(tmp_path: P
         async with asyncio.timeout(30):  # until each worker has heard of it
             while not all(head.endswith(b"401") for _, head in await heads(10, "weir-bob")):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+class AllSafe:
+    """In place of a `Reference`."""
+
+    def logits(self, ids: list[int]) -> dict[str, Tensor]:
+        levels, categories = torch.tensor([[9.0, 0.0, 0.0]]), {"": Role.ASSISTANT, "query_": Role.USER}
+        found = {}
+        for prefix, role in categories.items():
+            found[f"{prefix}risk_level_head"] = levels.expand(len(ids), -1)
+            found[f"{prefix}category_head"] = torch.zeros(len(ids), len(CATEGORIES[role]))
+        return found
+
+
+async def test_workers_ask_a_guard_that_others_run_each_by_itself() -> None:
+    """There is no address that their parent would have to tell them first."""
+    script, upstream = ScriptedSGLang(cast(Reference, AllSafe())), ScriptedUpstream(answer(WORDS))
+    async with script.running(), upstream.running():
+        guard = {"BACKEND": "sglang", "SGLANG_URL": script.url, "TOKEN": script.key, "WINDOW": "2048"}
+        given = {f"WEIR_GUARD__{name}": text for name, text in guard.items()}
+        flags = ("--port", "0", "--workers", "2")
+        async with asyncio.timeout(3 * PATIENCE_SECONDS), serving(f"{upstream.url}/v1", *flags, **given) as server:
+            assert events(await ask(server.url, stream=True)).content == TEXT
 
 
 async def told(admin: int) -> bytes:
