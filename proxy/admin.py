@@ -20,6 +20,7 @@ from proxy.console.shown import Scene, Shown
 from proxy.errors import INTERNAL, ApiError, Fault, place_of
 from proxy.exposure import is_loopback
 from proxy.handlers import ADMISSION, CURRENT, alive, is_ready, metrics_of, told_ready
+from proxy.hosts import name_in
 from proxy.identity import digest_of
 from proxy.loading import refuse_while_loading
 from proxy.reload import Reload, Reloaded
@@ -146,8 +147,7 @@ def check_neighbour(host: str | None, origin: str | None) -> None:
     A page in a browser here could reach it by a name of its own that leads to 127.0.0.1, and the browser then tells
     that name; or send a request from elsewhere, and the browser then tells from where.
     """
-    name = (host or "").rpartition(":")[0] or (host or "")
-    if not is_loopback(name.strip("[]")):
+    if not is_loopback(name_in(host or "")):
         raise ApiError(403, "Ask by a loopback address.", code="wrong_host")
     if origin is not None and origin.partition("://")[2] != host:
         raise ApiError(403, "Another page asked for it.", code="wrong_origin")
