@@ -4,6 +4,7 @@ A row is float32 in the machine's byte order: the probabilities of the 3 risk le
 categories (8 for an assistant token, 9 for a user token), in the order of `risk`.
 """
 
+import math
 from collections.abc import Sequence
 from struct import Struct
 
@@ -24,6 +25,11 @@ def row_bytes(role: Role) -> int:
 def write_rows(rows: Sequence[Sequence[float]], role: Role) -> bytes:
     """The reverse of `read_rows`, for guards that have lists."""
     return b"".join(FORMATS[role].pack(*row) for row in rows)
+
+
+def rows_of_logits(logits: Sequence[Sequence[float]], role: Role) -> bytes:
+    """Rows out of what the heads say before the softmax. Raises GuardFault for what is not finite."""
+    return write_rows([[*_softmax(one[:LEVELS]), *_softmax(one[LEVELS:])] for one in logits], role)
 
 
 def winner_row(level: int, probability: float, category: int, category_probability: float, role: Role) -> list[float]:
@@ -47,6 +53,15 @@ def _shared(count: int, winner: int, probability: float) -> list[float]:
     # Rounded to two digits a winner may have less than its equal share, and must not lose by that.
     most = max(probability, 1.01 / count)
     return [most if one == winner else (1.0 - most) / (count - 1) for one in range(count)]
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    if not all(map(math.isfinite, logits)):
+        raise GuardFault("the guard's numbers are not finite")
+    highest = max(logits)
+    powers = [math.exp(one - highest) for one in logits]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def _risk(row: tuple[float, ...], names: tuple[Category, ...]) -> Risk:

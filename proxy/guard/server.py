@@ -4,7 +4,6 @@ What arrives while a step runs waits in the sockets and is the next step's batch
 streams along; one that speaks something else is cut off, and nobody else notices.
 """
 
-import hmac
 import selectors
 import socket
 import time
@@ -19,10 +18,11 @@ from proxy.guard.engine_loop import EngineLoop
 from proxy.guard.protocol import GuardInfo
 from proxy.guard.scheduler import Plan
 from proxy.guard.wire import (
+    HELLO_SECONDS,
     MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
+    MAX_UNSENT_BYTES,
     PULSE_SECONDS,
-    VERSION,
     FrameDecoder,
     FrameError,
     Pulse,
@@ -33,13 +33,10 @@ from proxy.guard.wire import (
     decode_hello,
     encode,
     frame,
+    refusal_of,
 )
 
 RECEIVE_BYTES = 1 << 18
-# A door that does not read this much of its own answers is gone, whatever its socket says.
-MAX_UNSENT_BYTES = 64 << 20
-# A peer has this long for its first words.
-HELLO_SECONDS = 5.0
 # Numbers of streams and tickets are the door's own; with its connection's number above them they are everyone's.
 OWN = (1 << NUMBER_BITS) - 1
 
@@ -166,11 +163,8 @@ class EngineServer:
 
     def _greet(self, peer: Peer, body: bytes) -> None:
         hello = decode_hello(body)
-        if peer.token and not hmac.compare_digest(hello.token.encode(), peer.token.encode()):
-            reason = "the token is not the engine's"
-        elif hello.version != VERSION:
-            reason = f"the engine speaks version {VERSION}, not {hello.version}: both sides must be of one release"
-        else:
+        reason = refusal_of(hello, peer.token)
+        if not reason:
             peer.door = hello.door
             peer.decoder.limit = MAX_FRAME_BYTES
             suspects = self._suspects.pop(hello.door, [])

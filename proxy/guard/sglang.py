@@ -8,7 +8,6 @@ stream is replayed when it is back.
 import asyncio
 import contextlib
 import json
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,7 +17,7 @@ import aiohttp
 
 from proxy.guard.door import GuardDoor, check_guard
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo, GuardOverloaded, GuardUnavailable
-from proxy.guard.rows import CATEGORIES, LEVELS, write_rows
+from proxy.guard.rows import CATEGORIES, LEVELS, rows_of_logits
 from proxy.guard.sessions import Disconnected, Session, SessionLink, SessionLost
 from proxy.guard.settings import GuardSettings
 from proxy.risk import Role
@@ -122,7 +121,7 @@ class RidSession:
         width = len(CATEGORIES[role])
         if len(levels) != LEVELS * len(ids) or len(categories) != width * len(ids):
             raise GuardFault(f"{len(levels) / LEVELS:g} verdicts for {len(ids)} tokens")
-        return _rows([levels[at * LEVELS :][:LEVELS] + categories[at * width :][:width] for at in reads], role)
+        return rows_of_logits([levels[at * LEVELS :][:LEVELS] + categories[at * width :][:width] for at in reads], role)
 
     async def close(self) -> None:
         """See `sessions.Session`."""
@@ -167,7 +166,7 @@ class StreamingSession:
         if any(before + at < 0 for at in reads):
             raise GuardFault(f"{len(states)} verdicts for {len(ids)} tokens")
         start, end = STARTS[role], STARTS[role] + LEVELS + len(CATEGORIES[role])
-        return _rows([states[before + at][start:end] for at in reads], role)
+        return rows_of_logits([states[before + at][start:end] for at in reads], role)
 
     async def close(self) -> None:
         """See `sessions.Session`."""
@@ -283,17 +282,3 @@ def _states(answer: Mapping[str, Any]) -> list[list[float]]:
     if any(len(row) != WIDTH for row in states):
         raise GuardFault(f"the SGLang server's model gives no {WIDTH} logits a token: see docs/guards.md")
     return states
-
-
-def _rows(logits: Sequence[list[float]], role: Role) -> bytes:
-    """Each a token's levels, then its categories."""
-    return write_rows([[*_softmax(one[:LEVELS]), *_softmax(one[LEVELS:])] for one in logits], role)
-
-
-def _softmax(logits: Sequence[float]) -> list[float]:
-    if not all(map(math.isfinite, logits)):
-        raise GuardFault("the guard's numbers are not finite")
-    highest = max(logits)
-    powers = [math.exp(one - highest) for one in logits]
-    total = sum(powers)
-    return [power / total for power in powers]

@@ -17,12 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
 from proxy.guard.black_box import BlackBox
 from proxy.guard.engine_loop import EngineDead, EngineLoop
+from proxy.guard.listeners import listen, port_of, remove
 from proxy.guard.loader import LoadedGuard, load_guard
 from proxy.guard.process import Config, Report
 from proxy.guard.protocol import GuardUnavailable
@@ -36,7 +36,6 @@ WATCH_SECONDS = 0.1
 START_SECONDS = 1800.0
 # Between the death of an engine that has done no step and the next one: it would only die again at once.
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
-BACKLOG = 128
 ENGINE_DEAD = 3  # exit status of a child whose engine kept crashing
 
 
@@ -64,7 +63,7 @@ class Supervisor:
     def _run(self) -> int:
         config = self._config
         try:
-            self._listen()
+            self._listeners = listen(config)
             if not is_on_gpu(config.device):
                 self._loaded = self.load()
                 _keep_what_is_loaded()  # here, so that an engine that takes over need not do it first
@@ -82,8 +81,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_IGN)  # asked twice, it still ends only once
         finally:
             self._kill()
-            if config.path:
-                Path(config.path).unlink(missing_ok=True)
+            remove(config)
         return 0
 
     def load(self) -> LoadedGuard:
@@ -94,29 +92,8 @@ class Supervisor:
             config.model, revision=config.revision, dtype=config.dtype, device=config.device, sha256=config.sha256
         )
 
-    def _listen(self) -> None:
-        config = self._config
-        if config.path:
-            _remove_dead_socket(config.path)
-            # Whoever may open the socket may have anything judged and learn how; nobody else may.
-            mask = os.umask(0o177)
-            try:
-                listener = socket.socket(socket.AF_UNIX)
-                self._listeners[listener] = ""
-                listener.bind(config.path)
-            finally:
-                os.umask(mask)
-            listener.listen(BACKLOG)
-        if config.host:
-            if not config.token:
-                raise ValueError("an engine on a TCP address needs a token")
-            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-            listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
-            self._listeners[listener] = config.token
-
     def _say_ready(self) -> None:
-        ports = [one.getsockname()[1] for one in self._listeners if one.family != socket.AF_UNIX]
-        self._report(Report(port=ports[0] if ports else 0))
+        self._report(Report(port=port_of(self._listeners)))
 
     def _watch(self) -> None:
         """Keep one engine running until nobody wants it any more."""
@@ -210,19 +187,6 @@ def _keep_what_is_loaded() -> None:
     """It stays: looking for garbage in it takes 0.1 s, which would hold up every stream."""
     gc.collect()
     gc.freeze()
-
-
-def _remove_dead_socket(path: str) -> None:
-    """What a process that was killed has left. A socket at which somebody listens stays, and so does a file."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
-        except OSError:
-            pass  # binding will say what is wrong
 
 
 def _end(*_: object) -> None:

@@ -4,6 +4,7 @@ A connection begins with a `Hello`, answered by a `Welcome` or a `Refusal`. Then
 way, `Answers` and, every second, a `Pulse` the other.
 """
 
+import hmac
 from collections.abc import Callable, Sequence
 from struct import Struct
 
@@ -29,6 +30,10 @@ MAX_HELLO_BYTES = 4096
 # How often an engine says that it is alive, and how long a door waits for that.
 PULSE_SECONDS = 1.0
 SILENT_SECONDS = 20.0
+# A door that does not read this much of its own answers is gone, whatever its socket says.
+MAX_UNSENT_BYTES = 64 << 20
+# A peer has this long for its first words.
+HELLO_SECONDS = 5.0
 
 LENGTH = Struct("<I")
 ERRORS: dict[str, type[GuardError]] = {
@@ -86,6 +91,15 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The engine lives, and this is how it is."""
 
     metrics: Metrics
+
+
+def refusal_of(hello: Hello, token: str) -> str:
+    """Why a door may not come in; empty when it may. Without a `token` anyone may."""
+    if token and not hmac.compare_digest(hello.token.encode(), token.encode()):
+        return "the token is not the engine's"
+    if hello.version != VERSION:
+        return f"the engine speaks version {VERSION}, not {hello.version}: both sides must be of one release"
+    return ""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from proxy.guard.protocol import GuardFault
-from proxy.guard.rows import CATEGORIES, read_rows, row_bytes, winner_row, write_rows
+from proxy.guard.rows import CATEGORIES, read_rows, row_bytes, rows_of_logits, winner_row, write_rows
 from proxy.risk import RISK_LEVELS, Category, RiskLevel, Role
 
 ROW = [0.125, 0.625, 0.25, 0.0, 0.0, 0.0, 0.25, 0.5, 0.0, 0.25, 0.0]
@@ -44,3 +46,16 @@ def test_a_row_of_which_only_the_winners_are_known_keeps_them(probability: float
             )
             assert (risk.level, risk.category) == (RISK_LEVELS[level], categories[category])
             assert risk.probability == pytest.approx(max(probability, 1.01 / 3), abs=1e-6)
+
+
+def test_logits_become_the_distributions_that_they_stand_for() -> None:
+    logits = [math.log(one) if one else -50.0 for one in ROW]
+    (found,) = read_rows(rows_of_logits([[one + 900.0 for one in logits]], Role.ASSISTANT), 1, Role.ASSISTANT)
+    assert [*found.levels, *found.categories] == pytest.approx(ROW, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [1, 4])
+def test_logits_that_are_not_finite_are_a_fault(wrong: float, at: int) -> None:
+    with pytest.raises(GuardFault, match="not finite"):
+        rows_of_logits([[*ROW[:at], wrong, *ROW[at + 1 :]]], Role.ASSISTANT)

@@ -10,10 +10,12 @@ from proxy.guard.protocol import GuardFault, GuardOverloaded, UnknownStream
 from proxy.guard.wire import (
     LENGTH,
     MAX_FRAME_BYTES,
+    VERSION,
     Answer,
     Answers,
     FrameDecoder,
     FrameError,
+    Hello,
     Pulse,
     answers_of,
     decode_commands,
@@ -21,6 +23,7 @@ from proxy.guard.wire import (
     encode,
     frame,
     outcomes_of,
+    refusal_of,
 )
 from proxy.risk import Role
 
@@ -85,3 +88,20 @@ def test_a_pulse_brings_the_metrics() -> None:
     news = decode_news(encode(Pulse(Metrics(streams=3))))
     assert isinstance(news, Pulse)
     assert news.metrics.streams == 3
+
+
+@pytest.mark.parametrize(
+    ("hello", "token", "reason"),
+    [
+        (Hello(VERSION, 1, "secret"), "secret", ""),
+        (Hello(VERSION, 1), "", ""),
+        (Hello(VERSION, 1, "any"), "", ""),
+        (Hello(VERSION, 1, "sécret"), "secret", "the token is not"),
+        (Hello(VERSION, 1), "secret", "the token is not"),
+        (Hello(VERSION + 1, 1), "", f"speaks version {VERSION}, not {VERSION + 1}"),
+    ],
+)
+def test_who_may_come_in(hello: Hello, token: str, reason: str) -> None:
+    found = refusal_of(hello, token)
+    assert reason in found
+    assert bool(found) == bool(reason)
