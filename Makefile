@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients ray console-pictures long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients ray console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -105,6 +105,13 @@ console-pictures: setup ## Drive the console in chromium: accessibility by axe, 
 		else echo "node and npm are not installed: axe is left out"; fi
 	WEIR_CONSOLE=docs $(BIN)/python -m pytest $(CONSOLE)/test_browser.py $(ARGS)
 
+# In an environment of its own; the engine is the system's. BASE=image: what to build on; WHEELS=folder: packages for pip.
+CONTAINERS := tests/docker
+containers: setup ## Build docker/Dockerfile, run it hardened, offline and by compose, and lint all of docker/
+	@test -x $(CONTAINERS)/.venv-containers/bin/python || $(PYTHON) -m venv $(CONTAINERS)/.venv-containers
+	$(CONTAINERS)/.venv-containers/bin/python -m pip install --quiet --requirement $(CONTAINERS)/requirements.txt
+	WEIR_CONTAINERS=1 BASE='$(BASE)' WHEELS='$(WHEELS)' $(BIN)/python -m pytest $(CONTAINERS) $(ARGS)
+
 long: setup ## The tests with every label string, 200,000 texts, TIMES as many examples
 	WEIR_LONG=1 $(BIN)/python -m pytest --times $(TIMES) $(ARGS)
 
@@ -140,5 +147,5 @@ audit: setup ## Known holes of the locked versions, or why nobody could be asked
 	@$(BIN)/python -m tests.supply.audit $(SUPPLY) requirements.lock
 
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) $(RAY) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RAY) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules $(CONTAINERS)/.venv-containers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -100,7 +100,11 @@ def _whole(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` once everything is there."""
     part = path.with_name(f"{path.name}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        # safetensors lets only the owner read what it writes; a container that mounts the folder is another user.
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -39,6 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_whoever_may_read_one_of_its_files_may_read_them_all(folder: Path) -> None:
+    """A container mounts the folder and is another user."""
+    modes = {file.name: file.stat().st_mode for file in folder.iterdir()}
+    assert set(modes.values()) == {modes["notes.txt"]}
+
+
 def test_our_loader_opens_it_with_the_verdicts_of_the_embedded_guard(folder: Path) -> None:
     ids = render(CHAT, window=1024).ids
     rows = []
