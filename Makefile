@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold kernels clients ray console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -67,6 +67,10 @@ bench-relay: setup ## CPU a chunk and first-chunk time, beside a bare pass-throu
 
 bench-hold: setup ## How long a character is held, and in which part of the way, with the embedded guard
 	$(BIN)/python -m bench.hold $(ARGS)
+
+# Not of `bench`: it measures nothing of this machine but the host's part, which its numbers are given.
+bench-fleet: setup ## Simulate streams against GPUs, bursts, losses and scaling: docs/scale.md
+	$(BIN)/python -m bench.fleet $(ARGS)
 
 kernels: setup ## Compile the GPU kernels for an H100, which needs no GPU: registers and shared memory of each
 	$(BIN)/python -m tests.guard.compiled $(ARGS)

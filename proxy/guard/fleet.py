@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 from proxy.guard.client import EngineClient
 from proxy.guard.door import GuardDoor
@@ -123,6 +124,23 @@ class FleetStream:
                 return
 
 
+class Loaded(Protocol):
+    @property
+    def load(self) -> int: ...
+
+
+M = TypeVar("M", bound=Loaded)
+
+
+def fewer_of_two(members: Sequence[M]) -> M:
+    """Of two by lot the one with the smaller load.
+
+    Not the smallest of all: what the members tell of themselves is a second old, and all proxies would give all their
+    new streams of that second to one and the same (`bench.fleet` plays both).
+    """
+    return min(random.sample(members, min(2, len(members))), key=lambda member: member.load)
+
+
 class FleetGuard:
     """A `protocol.Guard`. Made and used on one event loop."""
 
@@ -212,7 +230,7 @@ class FleetGuard:
     # For streams.
 
     async def choose(self, seconds: float | None = None) -> Member:
-        """The member with the fewest streams; one that is drained only where there is no other.
+        """One of the members; one that is drained only where there is no other.
 
         Raises GuardUnavailable where none comes within `seconds`, a verdict's deadline by default.
         """
@@ -225,7 +243,7 @@ class FleetGuard:
                     await self._changed.wait()
         except TimeoutError as exc:
             raise GuardUnavailable(f"no engine of the fleet is there: {self.places.detail}") from exc
-        return min(found, key=lambda member: (member.place.is_draining, member.load, random.random()))
+        return fewer_of_two([member for member in found if not member.place.is_draining] or found)
 
     @asynccontextmanager
     async def surviving(self, member: Member) -> AsyncIterator[None]:

@@ -5,14 +5,14 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.guard.fleet import FleetGuard, FleetStream
+from proxy.guard.fleet import FleetGuard, FleetStream, fewer_of_two
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo, GuardUnavailable, SequenceTooLong
 from proxy.guard.settings import Canary
@@ -105,6 +105,19 @@ async def test_streams_are_spread_and_judged_as_by_one_engine(small: Small, tmp_
         await world.until(lambda: world.guard.metrics().steps >= 3)  # engines tell every second
 
 
+def test_an_engine_that_tells_of_fewer_streams_gets_more_of_the_new_ones_and_not_all() -> None:
+    @dataclass
+    class Told:
+        load: int
+
+    members = [Told(load) for load in (10, 50, 50, 50, 90)]
+    shares = Counter(fewer_of_two(members).load for _ in range(2000))
+    assert 0.35 < shares[10] / 2000 < 0.45  # in two pairs of five
+    assert shares[90] == 0
+    assert fewer_of_two(members[:1]) is members[0]
+    assert {fewer_of_two(members[:2]).load for _ in range(50)} == {10}
+
+
 async def test_the_streams_of_an_engine_that_goes_move_and_lose_nothing(small: Small, tmp_path: Path) -> None:
     texts = [words(120, seed) for seed in range(24)]
     dice = random.Random(1)
@@ -132,7 +145,7 @@ async def test_the_streams_of_an_engine_that_goes_move_and_lose_nothing(small: S
         for engine in world.engines[:2]:
             engine.start()
         await world.until(lambda: list(world.guard.loads.values()) == [0, 0, 0])  # what they tell is a second old
-        streams = [(await world.guard.open(words(5)))[0] for _ in range(6)]
+        streams = [(await world.guard.open(words(5)))[0] for _ in range(20)]
         assert {stream.engine for stream in streams} == {engine.name for engine in world.engines}
 
 
