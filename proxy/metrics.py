@@ -102,13 +102,21 @@ class Metrics:
             "weir_loop_lag_worst_seconds", "The latest that the event loop ever was.", registry=registry
         )
         self.spans = Counter("weir_spans", "Spans of traces.", ["state"], registry=registry)  # exported, dropped
-        for state in ("exported", "dropped"):
-            self.spans.labels(state)
         self.streams = Gauge("weir_streams", "Moderated requests under way.", registry=registry)
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}  # as few as there are series
         self.hold_times = HoldTimes()
         registry.register(_Holds(self.hold_times))
         registry.register(_Engine(guard))
+        self._begin()
+
+    def _begin(self) -> None:
+        """What alerts ask for is there from the start: Prometheus takes the first value of a series for no growth."""
+        for code in sorted(CODES | KEY_LIMITS | {OTHER}):
+            self.errors.labels(code)
+        for state in ("received", "scanned", "delivered", "unscanned"):
+            self._child(self.characters, state)
+        for state in ("exported", "dropped"):
+            self.spans.labels(state)
 
     def served(self, record: Record) -> None:
         """A request that has ended."""

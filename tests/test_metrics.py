@@ -9,7 +9,7 @@ from adapters.base import Note
 from proxy.errors import ApiError
 from proxy.guard.metrics import Metrics as EngineMetrics
 from proxy.guard.metrics import StepRecorder
-from proxy.metrics import LoopLag, Metrics
+from proxy.metrics import CODES, KEY_LIMITS, LoopLag, Metrics
 from proxy.records import ChannelRecord, Record, RequestOutcome, Scanned
 from tests.fakes import ScriptedGuard
 
@@ -80,8 +80,20 @@ def test_errors_have_names_of_ours_alone() -> None:
         metrics.refused(ApiError(400, "x", code=f"upstream_{number}"))
     metrics.refused(ApiError(429, "x", code="rate_limit_exceeded", extra={"limit": "max_streams"}))
     metrics.refused(ApiError(429, "x", code="rate_limit_exceeded", extra={"limit": "made up"}))
-    found = {key: value for key, value in samples(metrics).items() if key[0] == "weir_errors_total"}
-    assert found == {("weir_errors_total", "other"): 1001, ("weir_errors_total", "max_streams"): 1}
+    found = {key[1]: value for key, value in samples(metrics).items() if key[0] == "weir_errors_total"}
+    assert found.keys() == CODES | KEY_LIMITS | {"other"}
+    assert {code: count for code, count in found.items() if count} == {"other": 1001, "max_streams": 1}
+
+
+def test_what_alerts_ask_for_is_told_before_anything_has_happened() -> None:
+    """Prometheus takes the first value of a series for no growth: an alert would miss the first errors."""
+    found = samples(Metrics(ScriptedGuard))
+    for key in (
+        ("weir_errors_total", "guard_unavailable"),
+        ("weir_characters_total", "unscanned"),
+        ("weir_spans_total", "dropped"),
+    ):
+        assert found[key] == 0
 
 
 def test_the_engines_numbers_are_told_as_they_are_now() -> None:

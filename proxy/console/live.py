@@ -39,10 +39,11 @@ def _samples(family: Metric | None) -> list[Sample]:
 
 
 def _by_label(family: Metric | None, label: str) -> dict[str, float]:
+    """Without those that nothing was counted of."""
     sums: defaultdict[str, float] = defaultdict(float)
     for sample in _samples(family):
         sums[sample.labels[label]] += sample.value
-    return dict(sums)
+    return {key: value for key, value in sums.items() if value}
 
 
 def _single(family: Metric | None) -> float:

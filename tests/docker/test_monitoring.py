@@ -37,9 +37,9 @@ def expressions() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def told() -> AsyncIterator[dict[str, set[str]]]:
-    """The numbers, and the labels of each, of a server that has seen an answer, a cut and requests that it refused."""
-    async with ScriptedLLM().running() as upstream, aiohttp.ClientSession() as session:
+async def seasoned() -> AsyncIterator[tuple[str, int]]:
+    """A server that has seen an answer, a cut and requests that it refused: its URL, and its operators' port."""
+    async with ScriptedLLM().running() as upstream:
         given: dict[str, Any] = {
             **PATIENT,
             "server.port": 0,
@@ -51,25 +51,35 @@ async def told() -> AsyncIterator[dict[str, set[str]]]:
         guard = await open_guard(settings)
         try:
             async with running(settings, guard) as port:
-                for one in CONVERSATIONS:
-                    body = {
-                        "model": "scripted",
-                        "stream": True,
-                        "messages": [{"role": "user", "content": one.question}],
-                    }
-                    async with session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as answer:
-                        await answer.read()
-                async with session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=[]) as answer:
-                    assert answer.status == 400
-                async with session.get(f"http://127.0.0.1:{given['admin.port']}/metrics") as answer:
-                    text = await answer.text()
+                await converse(f"http://127.0.0.1:{port}")
+                yield f"http://127.0.0.1:{port}", given["admin.port"]
         finally:
             await guard.close()
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+async def converse(url: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for one in CONVERSATIONS:
+            body = {"model": "scripted", "stream": True, "messages": [{"role": "user", "content": one.question}]}
+            async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+                await answer.read()
+        async with session.post(f"{url}/v1/chat/completions", json=[]) as answer:
+            assert answer.status == 400
+
+
+async def told() -> dict[str, set[str]]:
+    """Its numbers, and the labels of each."""
+    async with (
+        seasoned() as (_, admin),
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{admin}/metrics") as answer,
+    ):
+        text = await answer.text()
     found: dict[str, set[str]] = {}
-    for sample in samples:
-        found.setdefault(sample.name, set()).update(sample.labels)
-    yield found
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
 
 
 def on_the_page() -> set[str]:
@@ -79,25 +89,25 @@ def on_the_page() -> set[str]:
 
 
 async def test_every_number_and_label_that_is_asked_for_is_told_and_all_are_on_the_page() -> None:
-    async with told() as found:
-        told_names = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in found}
-        others = {
-            "weir_workers",
-            "weir_worker_deaths",
-            "weir_key_requests",
-            "weir_limits",
-        }  # of workers, keys and limits
-        others |= {"weir_engine_door_lag_seconds", "weir_engine_door_open_seconds"}  # of an engine's process
-        assert on_the_page() == told_names | others
-        asked = [name for expr in expressions() for name in re.findall(r"\bweir_\w+", expr)]
-        assert len(set(asked)) > 15
-        for expr in expressions():
-            names = re.findall(r"\bweir_\w+", expr)
-            assert {*names} <= found.keys(), expr
-            labels = {one.strip() for listed in re.findall(r"by \(([^)]*)\)", expr) for one in listed.split(",")}
-            for name, matched in re.findall(r"\b(weir_\w+)\{(\w+)=", expr):
-                assert matched in found[name], expr
-            assert all(labels <= found[name] for name in names), expr
+    found = await told()
+    told_names = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in found}
+    others = {
+        "weir_workers",
+        "weir_worker_deaths",
+        "weir_key_requests",
+        "weir_limits",
+    }  # of workers, keys and limits
+    others |= {"weir_engine_door_lag_seconds", "weir_engine_door_open_seconds"}  # of an engine's process
+    assert on_the_page() == told_names | others
+    asked = [name for expr in expressions() for name in re.findall(r"\bweir_\w+", expr)]
+    assert len(set(asked)) > 15
+    for expr in expressions():
+        names = re.findall(r"\bweir_\w+", expr)
+        assert {*names} <= found.keys(), expr
+        labels = {one.strip() for listed in re.findall(r"by \(([^)]*)\)", expr) for one in listed.split(",")}
+        for name, matched in re.findall(r"\b(weir_\w+)\{(\w+)=", expr):
+            assert matched in found[name], expr
+        assert all(labels <= found[name] for name in names), expr
 
 
 def test_every_alert_is_on_the_page() -> None:
