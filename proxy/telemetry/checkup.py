@@ -31,7 +31,7 @@ def check_traces(settings: TelemetrySettings, environ: Mapping[str, str]) -> Fou
     finally:
         sender.close()
     endpoint, said_by = found
-    place = urlsplit(endpoint).hostname
+    place = urlsplit(endpoint).netloc.rpartition("@")[2]  # what is before it may be a password
     if is_taken:
         return Found("ok", f"the collector at {place} takes them")
     said = f"the collector at {place} does not take them; streams go on without"

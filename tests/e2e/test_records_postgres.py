@@ -2,7 +2,13 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from typing import Any
+
+import pytest
 
 from proxy.config import ConfigError
 from proxy.record_settings import RecordSettings
@@ -10,11 +16,15 @@ from proxy.store import writer
 from proxy.store.base import StoreError
 from proxy.store.filters import Filter
 from proxy.store.places import open_reader
-from tests.driver import answer
+from tests.crews import scripted_guard, serving
+from tests.driver import WORDS, answer
 from tests.e2e.test_records import streamed
 from tests.fakes import ScriptedGuard, ScriptedUpstream, labels
 from tests.postgres import cluster, url_of_schema
+from tests.reliability.environment import ROOT, environment
 from tests.servers import recorded, weir
+from tests.sockets import ask, free_port, http_request
+from tests.test_crew import Streams
 
 
 def kept(url: str) -> list[dict[str, Any]]:
@@ -68,3 +78,66 @@ async def test_a_server_that_is_away_holds_up_no_start_and_no_stream(monkeypatch
     finally:
         if not server.is_up:
             server.start()
+
+
+def listed(url: str) -> list[str]:
+    """The ids that `weir records list` finds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "records", "list", "--json", "--limit", "500"],
+        env=environment(PYTHONPATH=str(ROOT), WEIR_RECORDS__URL=url),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    return [json.loads(line)["request_id"] for line in done.stdout.splitlines()]
+
+
+async def ids_in_the_console(operators: str) -> list[str]:
+    request = http_request(b"", method="GET", path="/console/records?limit=500", headers={"Content-Type": ""})
+    reply = await ask(operators, request)
+    assert reply.status == 200, reply.raw
+    return [one["request_id"] for one in reply.json["records"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which worker has a connection is read from /proc")
+async def test_all_workers_write_one_database_and_a_killed_one_loses_its_own_streams_alone() -> None:
+    url = url_of_schema()
+    upstream = ScriptedUpstream(answer(WORDS), pause=0.15)
+    async with (
+        upstream.running(),
+        scripted_guard() as guard,
+        serving(
+            f"{upstream.url}/v1",
+            *("--port", "0", "--workers", "3"),
+            WEIR_RECORDS__URL=url,
+            WEIR_ADMIN__PORT=str(admin := free_port()),
+            **guard,
+        ) as server,
+    ):
+        first = Streams(server, 30)
+        await first.run(lambda _: None)
+        assert len(set(first.holders.values())) > 1, "one worker has them all"
+        ids = sorted(reply.headers["x-weir-request-id"] for reply in first.replies.values())
+        assert sorted(one["request_id"] for one in await until_kept(url, 30)) == ids
+
+        killed: list[int] = []
+
+        def kill_worker(now: Streams) -> None:
+            killed.append(next(iter(now.holders.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+        second = Streams(server, 20)
+        await second.run(kill_worker)
+        await server.said(b"a worker died (SIGKILL) and is replaced")
+        # Those of the other workers were written or are about to be; what the dead one had queued was written before.
+        others = [reply for port, reply in second.replies.items() if second.holders[port] != killed[0]]
+        ids = sorted([*ids, *(reply.headers["x-weir-request-id"] for reply in others)])
+        assert sorted(one["request_id"] for one in await until_kept(url, len(ids))) == ids
+        assert sorted(await ids_in_the_console(f"http://127.0.0.1:{admin}")) == ids
+        assert sorted(await asyncio.to_thread(listed, url)) == ids
+
+        third = Streams(server, 10)  # some of them by the worker that replaced it
+        await third.run(lambda _: None)
+        assert await server.end() == 0
+    ids = sorted([*ids, *(reply.headers["x-weir-request-id"] for reply in third.replies.values())])
+    assert sorted(one["request_id"] for one in kept(url)) == ids
