@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -100,6 +100,17 @@ $(RAY)/.installed: pyproject.toml constraints.txt tests/guard/requirements-ray.t
 	$(RAY)/bin/python -m pip install --quiet --requirement tests/guard/requirements-ray.txt
 	@touch $@
 
+# vLLM neither; of what it brings, the last three do not work on a CPU without more, and nothing here needs them.
+VLLM := .venv-vllm
+vllm: $(VLLM)/.installed ## Run the guard on a real vLLM on this CPU: rows, cost of increments, processes that die (1.5 GB to download)
+	WEIR_VLLM=1 $(VLLM)/bin/python -m pytest -s tests/guard/test_vllm_engine.py tests/guard/test_vllm_model.py tests/guard/test_conformance.py $(ARGS)
+
+$(VLLM)/.installed: pyproject.toml tests/guard/requirements-vllm.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --editable '.[dev]' --requirement tests/guard/requirements-vllm.txt
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 # In an environment of its own as well; the browser is the system's.
 CONSOLE := tests/console
 console-pictures: setup ## Drive the console in chromium: accessibility by axe, and pictures of each view into docs/
@@ -151,5 +162,5 @@ audit: setup ## Known holes of the locked versions, or why nobody could be asked
 	@$(BIN)/python -m tests.supply.audit $(SUPPLY) requirements.lock
 
 clean: ## Remove everything that these targets made, .venv included
-	rm -rf $(VENV) $(RAY) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules $(CONTAINERS)/.venv-containers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(RAY) $(VLLM) $(GEMMA) $(SUPPLY) $(CLIENTS)/.venv-* $(CLIENTS)/node_modules $(CONSOLE)/.venv-console $(CONSOLE)/node_modules $(CONTAINERS)/.venv-containers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,14 +5,31 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from proxy.setting_types import MIB, Count, FileName, Line, Seconds, Section, Sha256, ShortName, not_bool, spelled
+from proxy.setting_types import (
+    MIB,
+    Count,
+    FileName,
+    Line,
+    Scalar,
+    Seconds,
+    Section,
+    Sha256,
+    ShortName,
+    not_bool,
+    spelled,
+    words,
+)
 
 ADDRESSES = "must be unix:PATH or tcp://HOST:PORT"
 URLS = "must start with http:// or https:// and name a host, without a password"
 DEVICES = "must be auto, cpu, mps, cuda or cuda:N"
 
 OnFailure = Literal["closed", "open"]
-Backend = Literal["local", "ray", "remote-code", "sglang"]
+Backend = Literal["local", "ray", "remote-code", "sglang", "vllm"]
+Address = Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)]
+Argument = Annotated[str, spelled(r"[a-z][a-z0-9_]{0,63}", "must be an engine argument of vLLM, such as block_size")]
+# Backends that speak our own protocol, and so may run elsewhere.
+SERVED = ("local", "vllm")
 
 
 class GuardSettings(Section):
@@ -44,10 +61,12 @@ class GuardSettings(Section):
     """The SGLang server of backend = "sglang"; `token` is its API key."""
     sglang_api: Literal["rid", "sessions"] = "sessions"
     """How it keeps a stream: by sessions of SGLang's mainline, or by request id on the branch of the model card."""
-    address: (
-        Annotated[str, spelled(r"unix:.{1,100}|tcp://(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}", ADDRESSES)] | None
-    ) = None
+    vllm: dict[Argument, Scalar] = Field(default_factory=dict)
+    """Engine arguments for backend = "vllm", such as tensor_parallel_size = 2; see docs/guards.md."""
+    address: Address | None = None
     """Use the guard that `weir guard serve` runs there, unix:PATH or tcp://HOST:PORT, and load none."""
+    replicas: Annotated[tuple[Address, ...], BeforeValidator(words), Field(max_length=1000)] = ()
+    """Use several such guards, of one model: each has its share of the streams, and those of one that is gone move."""
     token: SecretStr | None = None
     """What a guard on a TCP address wants to hear, or an SGLang server's API key."""
     hang_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
@@ -76,18 +95,18 @@ class GuardSettings(Section):
     @property
     def is_elsewhere(self) -> bool:
         """Whether somebody else loads the model, whatever `model` says."""
-        return self.address is not None or self.backend in ("ray", "sglang")
+        return self.address is not None or bool(self.replicas) or self.backend in ("ray", "sglang")
 
     @property
     def is_in_a_thread(self) -> bool:
         """Whether the model is loaded into this process."""
-        return self.backend == "remote-code" or (self.backend == "local" and not self.process and self.address is None)
+        is_ours = self.backend == "local" and not self.is_elsewhere
+        return self.backend == "remote-code" or (is_ours and not self.process)
 
 
 def guard_faults(guard: GuardSettings) -> Iterator[tuple[str, str]]:
     """What is wrong between keys that are each right: one of them, and why it cannot stand."""
-    if guard.backend != "local" and guard.address is not None:
-        yield "address", f'is for backend = "local", and backend is "{guard.backend}"'
+    yield from _misplaced(guard)
     if guard.backend == "remote-code":
         if not guard.trust_remote_code:
             yield "trust_remote_code", 'must be true for backend = "remote-code", which runs code that the model brings'
@@ -98,3 +117,12 @@ def guard_faults(guard: GuardSettings) -> Iterator[tuple[str, str]]:
             yield "sglang_url", 'must name the server for backend = "sglang"'
         if guard.window is None:
             yield "window", 'must be set for backend = "sglang": at most the --context-length of its server'
+
+
+def _misplaced(guard: GuardSettings) -> Iterator[tuple[str, str]]:
+    for key, backends in (("address", SERVED), ("replicas", SERVED), ("vllm", ("vllm",))):
+        if getattr(guard, key) and guard.backend not in backends:
+            names = " or ".join(f'"{name}"' for name in backends)
+            yield key, f'is for backend = {names}, and backend is "{guard.backend}"'
+    if guard.address is not None and guard.replicas:
+        yield "replicas", "cannot be set beside address: name that one among them"

@@ -1,5 +1,6 @@
 """The guard that the settings name: in a thread, in a process of its own, or one that somebody else serves."""
 
+import asyncio
 import os
 import re
 import sys
@@ -10,10 +11,20 @@ import msgspec
 from proxy.guard.client import Address
 from proxy.guard.fleet import FleetGuard
 from proxy.guard.limits import Limits
-from proxy.guard.places import PlacesProcess, Question
-from proxy.guard.process import CONNECT_SECONDS, Config, Report, attach_guard, start_process_guard
+from proxy.guard.places import FixedPlaces, Places, PlacesProcess, Question
+from proxy.guard.process import (
+    CONNECT_SECONDS,
+    Child,
+    Config,
+    Report,
+    VllmGuard,
+    attach_guard,
+    serve_child,
+    start_process_guard,
+)
 from proxy.guard.protocol import Guard, GuardUnavailable
 from proxy.guard.settings import GuardSettings as EngineSettings
+from proxy.guard_settings import SERVED
 from proxy.settings import GuardSettings, Settings
 
 # A plain way to start a process with the model in place; where it is missing the engine runs in a thread.
@@ -26,12 +37,17 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
     if wanted.backend == "remote-code":
         return await _open_remote_code(wanted, engine)
     if wanted.backend == "ray":
-        return await _open_fleet(wanted, engine)
+        return await _open_fleet(PlacesProcess(Question(wanted.ray_address, wanted.ray_fleet)), engine)
     if wanted.backend == "sglang":
         return await _open_sglang(wanted, engine)
     if wanted.address is not None:
         seconds = min(CONNECT_SECONDS, engine.open_seconds)
         return await attach_guard(address_of(wanted.address), _token(wanted), engine, seconds)
+    if wanted.replicas:
+        places = FixedPlaces([address_of(one) for one in wanted.replicas], _token(wanted))
+        return await _open_fleet(places, engine)
+    if wanted.backend == "vllm":
+        return await start_process_guard(config_of(wanted), VllmGuard)
     if wanted.process and may_fork and CAN_FORK:
         return await start_process_guard(config_of(wanted))
     from proxy.guard.service import start_guard  # torch is loaded where the engine runs, and nowhere else
@@ -42,8 +58,8 @@ async def open_guard(settings: Settings, *, may_fork: bool = True) -> Guard:
 def serve_guard(settings: Settings) -> int:
     """Run the guard of the settings for proxies elsewhere, until a signal comes. Returns the exit status."""
     wanted = settings.guard
-    if wanted.backend != "local":
-        print(f'weir guard serve runs Weir\'s own engine; backend is "{wanted.backend}".', file=sys.stderr)
+    if wanted.backend not in SERVED:
+        print(f'weir guard serve is for backend = "local" or "vllm", not "{wanted.backend}".', file=sys.stderr)
         return 2
     if wanted.address is None:
         print("weir guard serve needs --guard-address: unix:PATH, or tcp://HOST:PORT with a token.", file=sys.stderr)
@@ -63,7 +79,10 @@ def serve_guard(settings: Settings) -> int:
         said = f"The guard cannot be started: {what.error}" if what.error else f"weir guard: ready at {address}"
         print(said, file=sys.stderr, flush=True)
 
-    return Supervisor(msgspec.structs.replace(config_of(wanted), **place), report, lifeline=None).run()
+    config = msgspec.structs.replace(config_of(wanted), **place)
+    if wanted.backend == "vllm":
+        return asyncio.run(serve_child(Child(VllmGuard.module, config, has_group=True), report))
+    return Supervisor(config, report, lifeline=None).run()
 
 
 async def _open_remote_code(wanted: GuardSettings, engine: EngineSettings) -> Guard:
@@ -74,8 +93,8 @@ async def _open_remote_code(wanted: GuardSettings, engine: EngineSettings) -> Gu
     return await start_remote_code_guard(wanted.model, **_checkpoint_of(wanted), settings=engine)
 
 
-async def _open_fleet(wanted: GuardSettings, engine: EngineSettings) -> Guard:
-    fleet = FleetGuard(PlacesProcess(Question(wanted.ray_address, wanted.ray_fleet)), engine)
+async def _open_fleet(places: Places, engine: EngineSettings) -> Guard:
+    fleet = FleetGuard(places, engine)
     await fleet.start(min(CONNECT_SECONDS, engine.open_seconds))
     return fleet
 
@@ -100,8 +119,9 @@ def _checkpoint_of(wanted: GuardSettings) -> dict[str, Any]:
 
 def config_of(wanted: GuardSettings) -> Config:
     return Config(
-        wanted.model, engine_settings(wanted), wanted.revision, wanted.dtype, wanted.device, sha256=wanted.sha256
-    )
+        wanted.model, engine_settings(wanted), wanted.revision, wanted.dtype, wanted.device, sha256=wanted.sha256,
+        vllm=wanted.vllm,
+    )  # fmt: skip
 
 
 def engine_settings(wanted: GuardSettings) -> EngineSettings:

@@ -104,7 +104,7 @@ def has_terminal() -> bool:
 
 def loading(settings: Settings, port: int) -> str:
     """What `weir serve` says once it listens, and cannot judge yet."""
-    guard = settings.guard.address or settings.guard.model
+    guard = settings.guard.address or ", ".join(settings.guard.replicas) or settings.guard.model
     return f"loading the guard {guard}; until then {_shown(settings.server.host)}:{port} answers with 503"
 
 

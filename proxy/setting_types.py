@@ -1,5 +1,6 @@
 """What values of settings may look like: the types that the sections share."""
 
+import json
 import re
 from typing import Annotated, TypeVar
 
@@ -20,6 +21,13 @@ def not_bool(value: object) -> object:
 def words(value: object) -> object:
     """A list in a variable: its items, between commas."""
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+def scalar(value: object) -> object:
+    """A number or a truth in a variable, which can only hold text."""
+    if isinstance(value, str) and re.fullmatch(r"true|false|-?(0|[1-9]\d{0,17})(\.\d{1,18})?", value):
+        return json.loads(value)
+    return value
 
 
 def spelled(pattern: str, reason: str) -> AfterValidator:
@@ -50,6 +58,7 @@ SHORT_NAMES = "must be 1 to 64 letters, digits, dots, dashes or underscores"
 ShortName = Annotated[str, spelled(SHORT_NAME, SHORT_NAMES)]
 FileName = Annotated[str, spelled(r"[^/\\\x00-\x1f\x7f]{1,255}", "must be the name of a file, without a folder")]
 Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "must be 64 digits, 0 to 9 and a to f: what `sha256sum` prints")]
+Scalar = Annotated[bool | int | Annotated[float, Field(allow_inf_nan=False)] | Line, BeforeValidator(scalar)]
 Some = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 

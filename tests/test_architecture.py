@@ -63,7 +63,7 @@ TORCH = {
     f"proxy.guard.{name}"
     for name in (
         "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "random_weights",
-        "remote_code", "runner",
+        "remote_code", "runner", "vllm_model",
     )
 } | {"proxy.benchmark.baselines"}  # fmt: skip
 # What may be imported late: whole optional parts, and what would make `weir --help` or a worker wait.
@@ -84,6 +84,7 @@ LATE = {
     "proxy.guard.sglang",
     "proxy.guard.service",
     "proxy.guard.supervisor",
+    "proxy.guard.vllm_engine",
     "proxy.guards",
     "proxy.store.command",
     "proxy.store.postgres",

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.config import ConfigError, load_settings
 from proxy.guard.client import Address
+from proxy.guard.fleet import FleetGuard
 from proxy.guard.process import ProcessGuard, RemoteGuard
 from proxy.guard.protocol import GuardUnavailable
 from proxy.guard.remote_code import RemoteCodeGuard
@@ -86,6 +87,20 @@ async def test_a_guard_that_is_served_is_shared_and_outlives_its_proxies(folder:
         assert process.wait(10) == 0
 
 
+async def test_several_guards_that_are_served_are_one(folder: str, tmp_path: Path) -> None:
+    addresses = [f"unix:{tmp_path / name}" for name in ("a", "b")]
+    with serving(folder, addresses[0]) as process:
+        assert process.stderr is not None
+        assert b"ready at unix:" in process.stderr.readline()
+        guard = await open_guard(settings_of("never/loaded", replicas=addresses))
+        assert isinstance(guard, FleetGuard)
+        stream, _ = await guard.open([1, 2, 3])
+        assert len(await stream.classify(3, [4])) == 1
+        await guard.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
 async def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
     with pytest.raises(GuardUnavailable, match="no guard engine answers at unix:"):
         await open_guard(
@@ -98,7 +113,7 @@ async def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
     [
         ({}, "needs --guard-address"),
         ({"address": "tcp://127.0.0.1:9400"}, "needs a token"),
-        ({"backend": "remote-code"}, "runs Weir's own engine"),
+        ({"backend": "remote-code"}, 'is for backend = "local" or "vllm", not "remote-code"'),
     ],
 )
 def test_a_guard_that_cannot_be_served_says_why(

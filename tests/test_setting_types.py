@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import ValidationError
 
-from proxy.setting_types import Bytes, Count, Line, Seconds, Section, ShortName, Some, spelled
+from proxy.setting_types import Bytes, Count, Line, Seconds, Section, ShortName, Some, scalar, spelled
 
 
 class Example(Section):
@@ -41,3 +41,25 @@ def test_what_cannot_be_meant_is_refused_without_being_repeated(key: str, value:
     with pytest.raises(ValidationError, match=re.escape(reason)) as caught:
         Example.model_validate({key: value})
     assert "input_value" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", True),
+        ("false", False),
+        ("2", 2),
+        ("-1", -1),
+        ("0.5", 0.5),
+        ("0", 0),
+        ("007", "007"),
+        ("1e5", "1e5"),
+        ("fp8", "fp8"),
+        ("True", "True"),
+        (3, 3),
+        (None, None),
+    ],
+)
+def test_a_variable_is_read_as_what_it_looks_like(text: object, expected: object) -> None:
+    found = scalar(text)
+    assert (found, type(found)) == (expected, type(expected))

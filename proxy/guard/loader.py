@@ -74,11 +74,7 @@ def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Loa
         raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join((*FLOATS, INT8))}")
     if dtype == INT8 and device.type != "cpu":
         raise CheckpointError(f"dtype int8 is for a CPU; on {device} use bfloat16")
-    try:
-        architecture = read_architecture(checkpoint.config)
-    except ConfigError as exc:
-        raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
-    _check(checkpoint, tensor_shapes(architecture))
+    architecture = _checked(checkpoint)
     try:
         built = build(architecture, checkpoint, FLOATS["float32" if dtype == INT8 else dtype], device)
     except (SafetensorError, OSError) as exc:
@@ -86,6 +82,21 @@ def build_guard(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Loa
     if dtype == INT8:
         built.layers = [layer.rounded() for layer in built.layers]
     return LoadedGuard(built, GuardInfo(checkpoint.name, checkpoint.revision, architecture.window))
+
+
+def check_files(files: Files) -> Architecture:
+    """Of a checkpoint that somebody else will load: what `build_guard` would find out. Raises CheckpointError."""
+    with ExitStack() as opened:
+        return _checked(_open_files(files, opened))
+
+
+def _checked(checkpoint: Checkpoint) -> Architecture:
+    try:
+        architecture = read_architecture(checkpoint.config)
+    except ConfigError as exc:
+        raise CheckpointError(f"{checkpoint.name}: {exc}") from exc
+    _check(checkpoint, tensor_shapes(architecture))
+    return architecture
 
 
 def _open(model: str, revision: str | None, pins: Mapping[str, str], files: ExitStack) -> Checkpoint:

@@ -1,4 +1,6 @@
-"""Where the engines of a fleet are, as a process that asks tells it: so nothing of what it needs is in ours.
+"""Where the engines of a fleet are: as the settings say, or as a process tells it that asks a cluster.
+
+The process is there so that nothing of what it needs is in ours.
 
     python -m proxy.guard.cluster < question
 
@@ -8,6 +10,7 @@ It writes a line whenever it has looked. Should it die it is started again; the 
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +23,8 @@ from proxy.guard.protocol import GuardUnavailable
 RESTART_SECONDS = (0.5, 2.0, 10.0)
 # Joining a cluster takes seconds, on a busy machine many.
 START_SECONDS = 120.0
+# Between two looks at engines that are written down.
+LOOK_SECONDS = 2.0
 # Of tens of thousands of engines.
 MAX_LINE_BYTES = 8 << 20
 DIED = 'the process that looks for engines died at once; what it needs comes with pip install "weir-proxy[ray]"'
@@ -83,6 +88,34 @@ class Places(Protocol):
         """Somebody is missing: look soon."""
 
     async def close(self) -> None: ...
+
+
+class FixedPlaces:
+    """`Places` that somebody has written down. Who is not there is tried again at each look."""
+
+    def __init__(self, addresses: Sequence[Address], token: str) -> None:
+        self._places = [Place(str(one), one.host, one.port, token, path=one.path) for one in addresses]
+        self._look = asyncio.Event()
+        self._look.set()
+        self.detail = f"none answers at {', '.join(place.name for place in self._places)}"
+
+    async def start(self) -> None:
+        """See `Places`."""
+
+    async def next(self) -> list[Place]:
+        """See `Places`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._look.wait()
+        self._look.clear()
+        return self._places
+
+    def look(self) -> None:
+        """See `Places`."""
+        self._look.set()
+
+    async def close(self) -> None:
+        """See `Places`."""
 
 
 class PlacesProcess:

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,7 @@ class Config(msgspec.Struct, frozen=True):
     port: int = 0
     token: str = ""
     sha256: Mapping[str, str] = {}  # of the model's files, by name
+    vllm: Mapping[str, bool | int | float | str] = {}  # engine arguments, where vLLM runs the model
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -68,16 +70,12 @@ class RemoteGuard(GuardDoor):
         await self._client.close()
 
 
-class ProcessGuard(RemoteGuard):
-    """A guard with a process of its own, which lives exactly as long as it does."""
+class Child:
+    """A guard's process, which is started again should it die, and lives as long as its owner."""
 
-    module = "proxy.guard.supervisor"
-
-    def __init__(self, config: Config) -> None:
-        # Only this user can reach the folder, whatever the permissions of what lies in it.
-        self._folder = Path(tempfile.mkdtemp(prefix="weir-"))
-        self._config = msgspec.structs.replace(config, path=str(self._folder / "guard.sock"))
-        super().__init__(Address(path=self._config.path), "", config.settings)
+    def __init__(self, module: str, config: Config, *, has_group: bool = False) -> None:
+        """`has_group`: it starts processes that may outlive it, which have to be gone before the next one starts."""
+        self._module, self._config, self._has_group = module, config, has_group
         self._process: asyncio.subprocess.Process | None = None
         self._is_loaded = False
         self._watcher: asyncio.Task[None] | None = None
@@ -88,39 +86,28 @@ class ProcessGuard(RemoteGuard):
         assert self._process is not None  # started
         return self._process.pid
 
-    @property
-    def path(self) -> Path:
-        """Of the socket."""
-        return Path(self._config.path)
-
-    async def start(self) -> None:
-        """Raises GuardUnavailable, with everything closed."""
-        try:
-            await self._spawn()
-            # This task lives as long as the guard: `close` ends it.
-            self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="guard-process")
-            await self.connect()
-        except BaseException:
-            await self.close()
-            raise
+    async def start(self) -> Report:
+        """Back when it is loaded. Raises GuardUnavailable; it has to be closed then, too."""
+        report = await self._spawn()
+        # This task lives as long as the process is wanted: `close` ends it.
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="guard-process")
+        return report
 
     async def close(self) -> None:
-        """See `protocol.Guard`."""
         if self._watcher is not None:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
-        await super().close()
         if self._process is not None:
             if not self._is_loaded:  # it hears nothing, and has nobody to say farewell to
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
             await end_child(self._process)
-        shutil.rmtree(self._folder, ignore_errors=True)
+            self._end_group()
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> Report:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self.module),
+            *(sys.executable, "-m", self._module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),
@@ -135,12 +122,14 @@ class ProcessGuard(RemoteGuard):
         if report.error:
             raise GuardUnavailable(report.error)
         self._is_loaded = True
+        return report
 
     async def _watch(self) -> None:
         """Start the process again when it is gone. Its engine it replaces itself."""
         failures = 0
         while self._process is not None:
             await self._process.wait()
+            self._end_group()
             print("weir: the guard's process died and is started again", file=sys.stderr, flush=True)
             await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
             try:
@@ -150,15 +139,88 @@ class ProcessGuard(RemoteGuard):
                 failures += 1
                 print(f"weir: the guard cannot be started: {exc}", file=sys.stderr, flush=True)
 
+    def _end_group(self) -> None:
+        if self._has_group and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):  # there was nobody left
+                os.killpg(self._process.pid, signal.SIGKILL)
 
-async def start_process_guard(config: Config) -> ProcessGuard:
+
+class ProcessGuard(RemoteGuard):
+    """A guard with a process of its own, which lives exactly as long as it does."""
+
+    module = "proxy.guard.supervisor"
+    has_group = False
+
+    def __init__(self, config: Config) -> None:
+        # Only this user can reach the folder, whatever the permissions of what lies in it.
+        self._folder = Path(tempfile.mkdtemp(prefix="weir-"))
+        config = msgspec.structs.replace(config, path=str(self._folder / "guard.sock"))
+        super().__init__(Address(path=config.path), "", config.settings)
+        self._child = Child(self.module, config, has_group=self.has_group)
+
+    @property
+    def pid(self) -> int:
+        """Of the process; the engine is its child."""
+        return self._child.pid
+
+    @property
+    def path(self) -> Path:
+        """Of the socket."""
+        return self._folder / "guard.sock"
+
+    async def start(self) -> None:
+        """Raises GuardUnavailable, with everything closed."""
+        try:
+            await self._child.start()
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See `protocol.Guard`."""
+        await super().close()
+        await self._child.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class VllmGuard(ProcessGuard):
+    """A guard whose process has vLLM run the model."""
+
+    module = "proxy.guard.vllm_worker"
+    has_group = True
+
+
+async def start_process_guard(config: Config, kind: type[ProcessGuard] = ProcessGuard) -> ProcessGuard:
     """Load a guard in a process of its own and let it judge its canaries once. The caller closes it.
 
     Raises GuardUnavailable with the reason.
     """
-    guard = ProcessGuard(config)
+    guard = kind(config)
     await guard.start()
     return guard
+
+
+async def serve_child(child: Child, report: Callable[[Report], None]) -> int:
+    """Keep a guard's process until a signal comes, and tell once how its start went. Returns the exit status."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    starting, stopping = loop.create_task(child.start()), loop.create_task(stopped.wait())
+    try:
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            report(starting.result())
+            await stopping
+        return 0
+    except GuardUnavailable as exc:
+        report(Report(error=str(exc)))
+        return 1
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+        await child.close()
 
 
 async def attach_guard(

@@ -39,7 +39,20 @@ from tests.guard.checkpoints import Reference, random_ids, random_tensors, small
 from tests.guard.driver import distance, rows_of
 from tests.guard.engines import Listed, LiveEngine
 from tests.guard.ray_cluster import WITH_RAY, ray_cluster
+from tests.guard.real_vllm import (
+    SLOW_SECONDS,
+    WITH_VLLM,
+    AttachedVllm,
+    Worker,
+    kill_worker,
+    patient,
+    running_worker,
+    stopped_worker,
+)
 from tests.guard.scripted_sglang import ScriptedGuard, ScriptedSGLang, start_scripted
+from tests.guard.scripted_vllm import ScriptedGuard as ScriptedVllm
+from tests.guard.scripted_vllm import model_of
+from tests.guard.scripted_vllm import scripted_guard as scripted_vllm
 
 CODE = Path(__file__).with_name("modeling_small_guard.py")
 TIGHT = 1e-4
@@ -65,7 +78,8 @@ class Text:
     """A checkpoint, what it must say, and settings in which nothing hurries."""
 
     def __init__(self, folder: Path) -> None:
-        config = small_config(auto_map={"AutoModel": f"{CODE.stem}.SmallGuard"})
+        # vLLM's kernels for a CPU have no smaller heads.
+        config = small_config(head_dim=32, auto_map={"AutoModel": f"{CODE.stem}.SmallGuard"})
         tensors = random_tensors(config)
         self.folder = write_checkpoint(folder, tensors, config)
         shutil.copy(CODE, self.folder)
@@ -244,6 +258,44 @@ async def silent_server(guard: GuardDoor) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def by_scripted_vllm(text: Text, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    async with scripted_vllm(model_of(text.reference), settings) as guard:
+        yield guard
+
+
+async def restart_worker(guard: GuardDoor) -> None:
+    assert isinstance(guard, ScriptedVllm)
+    await guard.worker.restart()
+
+
+@asynccontextmanager
+async def silent_worker(guard: GuardDoor) -> AsyncIterator[None]:
+    assert isinstance(guard, ScriptedVllm)
+    guard.worker.llm.is_answering.clear()
+    try:
+        yield
+    finally:
+        guard.worker.llm.is_answering.set()
+
+
+@contextmanager
+def on_vllm(text: Text) -> Iterator[Worker]:
+    config = Config(str(text.folder), settings_of(), path=str(text.folder.parent / "vllm.sock"))
+    with running_worker(config) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def by_vllm(worker: Worker, settings: GuardSettings) -> AsyncIterator[GuardDoor]:
+    guard = AttachedVllm(worker, patient(settings))
+    await guard.connect(SLOW_SECONDS)
+    try:
+        yield guard
+    finally:
+        await guard.close()
+
+
+@asynccontextmanager
 async def by_fleet(text: Text, settings: GuardSettings) -> AsyncIterator[FleetGuard]:
     loaded = load_guard(str(text.folder))
     with TemporaryDirectory() as folder:
@@ -326,6 +378,8 @@ BACKENDS = (
     Backend("remote-code", nullcontext, by_remote_code, is_exact=False, lose=drop_sessions, stall=busy_lane),
     Backend("fleet", nullcontext, by_fleet, lose=lose_engine, stall=silent_fleet),
     Backend("sglang-rid", nullcontext, partial(by_sglang, "rid"), lose=restart_server, stall=silent_server),
+    Backend("vllm-script", nullcontext, by_scripted_vllm, lose=restart_worker, stall=silent_worker),
+    *([Backend("vllm", on_vllm, by_vllm, lose=kill_worker, stall=stopped_worker)] if WITH_VLLM else []),
     *([Backend("ray", on_ray, by_ray, lose=kill_actor)] if WITH_RAY else []),
     Backend("sglang-sessions", nullcontext, partial(by_sglang, "sessions"), lose=restart_server, stall=silent_server),
 )

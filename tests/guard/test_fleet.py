@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.client import Address
 from proxy.guard.fleet import FleetGuard, FleetStream, fewer_of_two
 from proxy.guard.model import GuardModel
+from proxy.guard.places import FixedPlaces
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo, GuardUnavailable, SequenceTooLong
 from proxy.guard.settings import Canary
 from proxy.risk import Risk, RiskLevel
 from tests.guard.conformance import settings_of, words
 from tests.guard.driver import Small, distance, rows_of
-from tests.guard.engines import Listed, LiveEngine
+from tests.guard.engines import TOKEN, Listed, LiveEngine
 
 INFO = GuardInfo("small", "1", 256)
 LONG = {"verdict_seconds": 60.0, "open_seconds": 60.0, "health_seconds": 60.0}
@@ -116,6 +118,29 @@ def test_an_engine_that_tells_of_fewer_streams_gets_more_of_the_new_ones_and_not
     assert shares[90] == 0
     assert fewer_of_two(members[:1]) is members[0]
     assert {fewer_of_two(members[:2]).load for _ in range(50)} == {10}
+
+
+async def test_engines_that_are_written_down_may_be_away_and_come_back(small: Small, tmp_path: Path) -> None:
+    text = words(40)
+    engines = [LiveEngine(small.loaded.model, tmp_path, f"guard-{number}", INFO) for number in range(3)]
+    guard = FleetGuard(FixedPlaces([Address(path=engine.path) for engine in engines], TOKEN), settings_of(**LONG))
+    try:
+        engines[0].start()
+        await guard.start(60)
+        stream, _ = await guard.open(text[:20])
+        assert stream.engine == f"unix:{engines[0].path}"
+        engines[1].start()
+        async with asyncio.timeout(60):
+            while len(guard.loads) < 2:  # noqa: ASYNC110 (a number)
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(engines[0].go)
+        assert distance(rows_of(await judge(stream, text, random.Random(1))), small.reference.rows(text)[20:]) < 1e-4
+        assert stream.engine == f"unix:{engines[1].path}"
+        await stream.close()
+    finally:
+        await guard.close()
+        for engine in engines:
+            engine.go()
 
 
 async def test_the_streams_of_an_engine_that_goes_move_and_lose_nothing(small: Small, tmp_path: Path) -> None:

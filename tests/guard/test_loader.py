@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from proxy.guard.loader import CheckpointError, load_guard
+from proxy.guard.files import find_files
+from proxy.guard.loader import CheckpointError, check_files, load_guard
 from proxy.guard.protocol import GuardUnavailable
 from tests.guard.checkpoints import random_tensors, small_checkpoint, small_config, write_checkpoint
 
@@ -177,3 +178,13 @@ def test_the_embedded_guard_loads() -> None:
     loaded = load_guard("embedded")
     assert loaded.info.model == "embedded"
     assert loaded.model.embedding.shape[0] == 151936
+
+
+def test_a_checkpoint_that_others_load_is_checked_alike(tmp_path: Path) -> None:
+    folder = small_checkpoint(tmp_path / "small")
+    assert check_files(find_files(str(folder), None, {})).vocabulary == 400
+    tensors = random_tensors(small_config())
+    del tensors["category_head.weight"]
+    write_checkpoint(tmp_path / "less", tensors, small_config())
+    with pytest.raises(CheckpointError, match=r"less: tensor category_head\.weight is missing"):
+        check_files(find_files(str(tmp_path / "less"), None, {}))

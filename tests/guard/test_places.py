@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.guard.client import Address
-from proxy.guard.places import Place, PlacesProcess, Question, Seen
+from proxy.guard.places import FixedPlaces, Place, PlacesProcess, Question, Seen
 from proxy.guard.protocol import GuardUnavailable
 
 ONE, TWO = Place("guard-0", "10.0.0.7", 9400, "secret"), Place("guard-1", "10.0.0.8", 9400, "secret")
@@ -87,3 +87,22 @@ def test_a_place_is_an_address_and_keeps_its_token_to_itself() -> None:
     assert "secret" not in repr(ONE)
     assert ONE.same_engine(msgspec.structs.replace(ONE, is_draining=True))
     assert not ONE.same_engine(msgspec.structs.replace(ONE, token="other"))
+
+
+async def test_places_that_are_written_down_are_told_at_once_when_missed_and_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixed = FixedPlaces([Address(path="/s"), Address(host="::1", port=9400)], "secret")
+    await fixed.start()
+    expected = [Place("unix:/s", "", 0, "secret", path="/s"), Place("tcp://[::1]:9400", "::1", 9400, "secret")]
+    assert await fixed.next() == expected
+    assert "unix:/s, tcp://[::1]:9400" in fixed.detail
+    monkeypatch.setattr("proxy.guard.places.LOOK_SECONDS", 3600.0)
+    waiting = asyncio.ensure_future(fixed.next())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    fixed.look()
+    assert await waiting == expected
+    monkeypatch.setattr("proxy.guard.places.LOOK_SECONDS", 0.01)
+    assert await fixed.next() == expected
+    await fixed.close()
