@@ -17,7 +17,7 @@ ANSWER = (
 )
 MARKUP = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
 SAMPLES = 20  # enough that the lines of a chart can be seen to be lines
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 940}
 
 
 def unlock(page: Page, key: str) -> None:
@@ -83,13 +83,21 @@ def replayed(view: Locator) -> None:
     assert drawn.count("at most") == 2
 
 
+def search_before_now(page: Page) -> None:
+    """What began before an hour ago is nothing here, and before now all."""
+    for until, said in (("1h", "No record fits."), ("", " records.")):
+        page.locator("#until").fill(until)
+        page.get_by_role("button", name="Search").click()
+        page.locator("#status", has_text=said).wait_for()
+
+
 def records(page: Page) -> None:
     """One of which only offsets and levels are kept, then one with its text."""
     page.get_by_role("tab", name="Records").click()
     for model, is_text in (("small-model", False), ("large-model", True)):
         page.locator("#outcome").select_option("cut")
         page.locator("#model").fill(model)
-        page.get_by_role("button", name="Search").click()
+        search_before_now(page)
         page.locator("#found td", has_text=model).first.wait_for()
         page.locator("#found td button").first.click()
         page.locator("#record summary", has_text="The prompt").wait_for(state="attached" if is_text else "detached")

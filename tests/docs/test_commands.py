@@ -96,6 +96,14 @@ def test_a_block_says_what_language_it_is(page: Path) -> None:
         assert not one.is_marked or one.language in SHELLS, f"{page.name} line {one.line}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_stands_in_a_block_that_has_fences(page: Path) -> None:
+    """Else nobody runs it, and nobody says why not."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
+    found = re.findall(r"(?m)^ {4,}(?:make|weir|pip|curl|docker|export|kill|python3?) .*", text)
+    assert not found, f"{page.name}: {found}"
+
+
 # The commands of pages are written for a shell, and ask as readers would; both are on all but the barest systems.
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)], ids=lambda page: page.name)

@@ -22,7 +22,7 @@ function addTurn(role, text) {
   const options = ROLES.map((name) => el("option", { selected: name === role }, name));
   const turn = el("div", { class: "turn", role: "group", "aria-label": `Turn ${number}` },
     el("select", { "aria-label": `Role of turn ${number}` }, options),
-    el("textarea", { "aria-label": `Text of turn ${number}`, rows: 3, spellcheck: "false" }, text),
+    el("textarea", { "aria-label": `Text of turn ${number}`, rows: 2, spellcheck: "false" }, text),
     el("button", { type: "button", "aria-label": `Remove turn ${number}`, onclick: () => { turn.remove(); byId("add-turn").focus(); } }, "Remove"));
   byId("turns").append(turn);
   return turn;
