@@ -2,8 +2,8 @@
 
 The path of a request, room by room:
 
-cli, __main__    the `weir` command and its manual; init, completion, doctor, moderate, demo, export, evaluation/,
-                 benchmark/ are its other jobs; neighbours helps doctor with a wrong base URL
+cli, __main__    the `weir` command, its usage and its manual; init, completion, doctor, moderate, demo, export,
+                 evaluation/, benchmark/ are its other jobs; neighbours helps doctor with a wrong base URL
 config, config_file, settings, policy_settings, setting_names, setting_types
                  what can be set, refused with a sentence; reload reads it again
 serving          `weir serve`, from the settings to the exit status

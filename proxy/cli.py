@@ -19,6 +19,7 @@ from proxy.manual import DESCRIPTION, EPILOG, EXAMPLES, SETTINGS_EPILOG
 from proxy.policy_settings import Route
 from proxy.setting_types import SHORT_NAME, SHORT_NAMES
 from proxy.store.options import add_actions
+from proxy.usage import Parser
 
 # The keys that each command has flags for; `moderate` talks to no one and cuts nothing.
 KEYS = {
@@ -34,7 +35,11 @@ KEYS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
+    arguments = parser.parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return command(arguments)
@@ -161,13 +166,13 @@ def _settings(arguments: argparse.Namespace, more: Mapping[str, Any] | None = No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _plain(argparse.ArgumentParser, "weir", DESCRIPTION, EPILOG)
+    parser = Parser("weir", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"weir {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], description: str) -> argparse.ArgumentParser:
         epilog = EXAMPLES[name] + (f"\n{SETTINGS_EPILOG}" if name in KEYS else "")
-        command = _plain(commands.add_parser, name, description, epilog, help=description)
+        command = commands.add_parser(name, description=description, epilog=epilog, help=description)
         command.set_defaults(run=run)
         if name in KEYS and name != "records":  # whose actions have them
             _add_settings(command, KEYS[name])
@@ -264,20 +269,6 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--read-end", action="store_true", help="judge the two tokens that end a turn too, as the published script does"
-    )
-
-
-def _plain(
-    make: Callable[..., argparse.ArgumentParser], name: str, description: str, epilog: str, **more: Any
-) -> argparse.ArgumentParser:
-    """A parser that keeps the lines of its examples, and takes no abbreviated flags."""
-    return make(
-        name,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **more,
     )
 
 

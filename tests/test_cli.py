@@ -132,7 +132,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["srve"],
         ["serve", "--prot", "1"],
         ["serve", "--por", "1"],

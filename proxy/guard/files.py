@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from proxy.guard.pins import pin_fault, sha256_of
 from proxy.guard.protocol import GuardUnavailable
@@ -18,6 +24,13 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = "*.safetensors"
 CODE = "*.py"
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
+# Why the hub gave nothing, the closest kind first.
+REASONS: Mapping[type[Exception], str] = {
+    GatedRepoError: "it is gated; ask for access on its page, then `hf auth login`",
+    RepositoryNotFoundError: "the hub has no model of this name, or none for who is not logged in",
+    RevisionNotFoundError: "the hub has no such revision of it",
+    LocalEntryNotFoundError: "the hub was not reached",
+}
 
 
 class CheckpointError(GuardUnavailable):
@@ -63,8 +76,9 @@ def _download(model: str, revision: str | None, patterns: Sequence[str]) -> Path
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         at = f" at revision {revision}" if revision else ""
+        why = next((said for kind, said in REASONS.items() if isinstance(exc, kind)), type(exc).__name__)
         raise CheckpointError(
-            f"guard {model}{at} is not in the local cache and could not be downloaded ({type(exc).__name__}). "
+            f"guard {model}{at} is not in the local cache and could not be downloaded: {why}. "
             f"With a connection, run `hf download {model}`; without one, copy the folder here and name it instead."
         ) from exc
 
