@@ -26,6 +26,7 @@ class Channels:
         self._room = STEP  # what may be read in this turn, of all channels
         self._is_stopped = False
         self.has_read = False  # in the last turn, of what had come before it
+        self.has_more = False  # tokens than it has found
 
     def feed(self, delta: Delta) -> Delta:
         """Add a delta to its channel; returns it as it can be delivered. Raises AdapterError."""
@@ -75,6 +76,7 @@ class Channels:
 
     def _batches(self, is_cut: Callable[[int], bool]) -> list[Batch]:
         found: list[Batch] = []
+        self.has_more = False
         tokens = 0
         for key, channel in self.by_key.items():
             if is_cut(key.choice):
@@ -86,7 +88,9 @@ class Channels:
                 batches = channel.batches()
             found += batches
             tokens += sum(len(batch.ids) for batch in batches)
-            if tokens >= MAX_TURN_TOKENS:
+            self.has_more = self.has_more or channel.is_behind
+            if tokens >= MAX_TURN_TOKENS:  # which the batch of one view may be as well
+                self.has_more = True
                 break
         return found
 

@@ -81,7 +81,8 @@ class Pump:
             while self.waits_for is Wait.NOTHING and not self.is_full and not self.is_over:
                 if self._is_unsent:
                     self._is_unsent = False
-                    self._do(self._stream.data_to_send, self._write)
+                    if self._stream.has_news:
+                        self._do(self._stream.data_to_send, self._write)
                 elif self._is_unjudged:
                     self._judge()
                 elif not self._receive():
@@ -104,7 +105,9 @@ class Pump:
         if chunk is None:
             return False
         self._is_unsent = self._is_unjudged = True  # some of it may need no verdict
-        if chunk:
+        if chunk and not self._stream.is_large:
+            self._stream.receive_data(chunk)  # as nearly always: no call more
+        elif chunk:
             self._do(partial(self._stream.receive_data, chunk), _nothing)
         else:
             self._has_ended = True
@@ -113,6 +116,7 @@ class Pump:
 
     def _judge(self) -> None:
         if batches := self._stream.tokens_to_classify():
+            self._is_unjudged = self._stream.has_more_tokens
             self.waits_for = Wait.VERDICTS
             self._ends.classify(batches, partial(self._judged, batches))
         else:

@@ -75,7 +75,9 @@ class ModeratedStream:
         self._is_open = False
         self._has_ended = False
         # Whether something may have become free to leave: in hold mode more text of the same channel never is.
-        self._has_news = True
+        self.has_news = True
+        # Would the next step keep an event loop from others? Then it belongs into a thread.
+        self.is_large = False
         self._has_block = False  # whether a channel must end
         self._always_has_news = policy.may_run_ahead
         self._failure: Failure | None = None
@@ -107,8 +109,13 @@ class ModeratedStream:
         if self.outcome is not Outcome.OPEN or self._failure is not None or self._is_open:
             return []
         batches = self._channels.batches(self._choices.is_cut)
-        self._has_news = self._has_news or self._channels.has_read
+        self.has_news = self.has_news or self._channels.has_read
         return batches
+
+    @property
+    def has_more_tokens(self) -> bool:
+        """Whether there are more than `tokens_to_classify` has just returned."""
+        return self._channels.has_more
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
         """One risk for each token of each batch, in order. Raises ValueError for any other count."""
@@ -118,17 +125,18 @@ class ModeratedStream:
             channel = self._channels.by_key[batch.key]
             channel.receive(batch, batch_risks)
             self._has_block = self._has_block or channel.block_start is not None
-        self._has_news = True
+        self.has_news = True
 
     def data_to_send(self) -> bytes:
         """Everything that may leave now. How a failure is told depends on what left before: see `failure`."""
-        if self.outcome is Outcome.OPEN and (self._has_news or self._always_has_news):
-            self._has_news = False
+        if self.outcome is Outcome.OPEN and self.has_news:
+            self.has_news = False
             self._clear()
             self._release()
             self._block()
             if self._failure is not None and self.outcome is Outcome.OPEN:
                 self.outcome = Outcome.FAILED
+            self._weigh()
         return self._take()
 
     def encode_failure(self, failure: Failure) -> bytes:
@@ -140,12 +148,12 @@ class ModeratedStream:
         """End as an error. What was cleared still leaves; what was not never does."""
         if self._failure is None and self.outcome is Outcome.OPEN:
             self._failure = failure
-            self._has_news = True
+            self.has_news = True
             self.error = error or failure.code
 
     def open_gate(self, error: str | None = None) -> None:
         """Release what follows without verdicts. Only for `guard.on_failure = "open"`, and where nothing is held."""
-        self._is_open = self._always_has_news = True
+        self._is_open = self._always_has_news = self.has_news = True
         self._channels.stop()
         self.error = error
 
@@ -165,11 +173,6 @@ class ModeratedStream:
     def failure(self) -> Failure | None:
         """Why the answer failed, where it did."""
         return self._failure
-
-    @property
-    def is_large(self) -> bool:
-        """Would the next step keep an event loop from others? Then it belongs into a thread."""
-        return self._framing.held > LARGE_BYTES or self._gate.held > LARGE_BYTES
 
     def delivered(self, key: Key) -> int:
         """Characters of a channel that have left."""
@@ -194,6 +197,11 @@ class ModeratedStream:
             self.fail(replace(UNREADABLE, limit=exc.limit), str(exc))
         except HeldTooMuch as exc:
             self.fail(TOO_MUCH_HELD, str(exc))
+        self.has_news = self.has_news or self._always_has_news
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self.is_large = self._framing.held > LARGE_BYTES or self._gate.held > LARGE_BYTES
 
     def _receive_piece(self, piece: Piece) -> None:
         if not self._is_reading:
@@ -201,7 +209,7 @@ class ModeratedStream:
         if isinstance(piece, Delta):
             # Text after a finish reason, or after a cut, belongs to nothing.
             if self._choices.is_open(piece.key.choice):
-                self._has_news = self._has_news or not self._channels.goes_on(piece)
+                self.has_news = self.has_news or not self._channels.goes_on(piece)
                 self._gate.hold(self._channels.feed(piece))
         elif isinstance(piece, End) or piece.choice is None:
             self._receive_shared(piece)
@@ -223,7 +231,7 @@ class ModeratedStream:
 
     def _hold(self, piece: Piece) -> None:
         if not isinstance(piece, Delta):
-            self._has_news = True
+            self.has_news = True
             self._has_ended = self._has_ended or isinstance(piece, End)
         self._gate.hold(piece)
 
