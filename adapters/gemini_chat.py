@@ -159,7 +159,7 @@ class GeminiTranslator:
             raise AdapterError("a finish reason is not a string")
         if reason in FAILED:
             raise UpstreamReportedError("the upstream reports that the model failed")
-        if reason in UNSPECIFIED or reason not in STOPPED | FINISH_REASONS.keys():
+        if reason in UNSPECIFIED or (reason not in STOPPED and reason not in FINISH_REASONS):
             self.dropped += 1
             native = {}
         else:

@@ -3,38 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
 from adapters.metadata import Envelope
 from adapters.notations import WeirNote, moderation, weir_block, weir_finish, weir_note
 from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
+from adapters.openai_chat_plain import NotedChoices, WrittenChoice, WrittenChoices, WrittenDelta
 from adapters.openai_chat_reader import CHUNK, ChatReader
 from adapters.strict_json import write, write_checked
 
 DONE = "[DONE]"
-
-
-class WrittenDelta(msgspec.Struct, frozen=True, gc=False):
-    content: str
-
-
-class WrittenChoice(msgspec.Struct, frozen=True, gc=False):
-    index: int
-    delta: WrittenDelta
-    logprobs: None = None
-    finish_reason: None = None
-
-
-class WrittenChoices(msgspec.Struct, frozen=True, gc=False):
-    """What follows the envelope in the event of a piece of content."""
-
-    choices: tuple[WrittenChoice]
-
-
-class NotedChoices(WrittenChoices, frozen=True, gc=False):
-    weir: WeirNote
 
 
 class ChatStream:

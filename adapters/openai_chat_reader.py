@@ -21,6 +21,7 @@ from adapters.base import (
 )
 from adapters.metadata import ENVELOPE_FIELDS, WORD, Envelope, EnvelopeReader, leftovers, matches, read_counts
 from adapters.openai_chat_fields import FieldReader
+from adapters.openai_chat_plain import decode_plain
 from adapters.strict_json import read_object
 
 
@@ -53,37 +54,6 @@ CHOICE_FIELDS = frozenset(
     }
 )
 
-
-# An event that carries one piece of content and nothing else. Whatever it has beside, it does not fit.
-class PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    content: str
-
-
-class PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    delta: PlainDelta
-    index: Any = None
-    logprobs: None = None
-    finish_reason: None = None
-
-
-class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    choices: tuple[PlainChoice]
-    object: Any = None
-    usage: Any = None
-    id: Any = None
-    created: Any = None
-    model: Any = None
-    system_fingerprint: Any = None
-    service_tier: Any = None
-    provider: Any = None
-
-    @property
-    def envelope(self) -> tuple[Any, ...]:
-        """The ENVELOPE_FIELDS."""
-        return self.id, self.created, self.model, self.system_fingerprint, self.service_tier, self.provider
-
-
-_decode_plain = msgspec.json.Decoder(PlainChunk).decode
 
 # What clients understand, and a few servers' own words for the same.
 FINISH_REASONS: Mapping[str, str] = {
@@ -155,7 +125,7 @@ class ChatReader:
     def _read_plain(self, data: str) -> Delta | None:
         """The one delta of an event that says nothing else, as nearly all do; the long way reads it alike."""
         try:
-            chunk = _decode_plain(data)
+            chunk = decode_plain(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         choice = chunk.choices[0]

@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -23,8 +23,7 @@ from adapters import ENDPOINTS
 from adapters.base import Key, Kind, Options
 from bench.texts import ENGLISH
 from proxy.benchmark.arrivals import percentile
-from proxy.channel import Batch
-from proxy.classifier import Classifier, Verdicts
+from proxy.classifier import Classifier
 from proxy.config import load_settings
 from proxy.conversation import answer_frame, render
 from proxy.drive import Drive
@@ -35,7 +34,7 @@ from proxy.guard.protocol import Guard, GuardStream
 from proxy.guards import open_guard
 from proxy.policies import policy_of
 from proxy.policy import Policy
-from proxy.risk import Role
+from proxy.risk import Risk, Role
 from proxy.settings import UpstreamSettings
 from proxy.stream import Expected, ModeratedStream
 from proxy.vocabulary import decode_bytes
@@ -43,6 +42,7 @@ from proxy.vocabulary import decode_bytes
 CHAT, CONTENT = "/v1/chat/completions", Key(0, "content")
 DELTA_CHARACTERS = 4  # about a token of English
 FRAME_BYTES = len(answer_frame(Kind.CONTENT).prefix.encode())
+FRAME_TOKENS = len(answer_frame(Kind.CONTENT).ids)
 WARM_SECONDS = 2.0  # of each run, not counted
 # Half of all text, and all but a hundredth, at 50 streams of 50 tokens a second.
 AIMS_MS = (30.0, 80.0)
@@ -86,7 +86,7 @@ class Play:
         adapter = ENDPOINTS[CHAT].stream(Options(model="m"))
         self._stream = ModeratedStream(EventFraming(1 << 20), adapter, self._policy, Expected())
         limits = UpstreamSettings()
-        async with _Marked(opened, self.handed, self.judged) as classifier:
+        async with Classifier(_Marked(opened, self.handed, self.judged)) as classifier:
             await Drive(self._stream, self, classifier, self, limits, limits.idle_seconds, fails_open=False).run()
         if self._stream.error is not None:
             raise RuntimeError(self._stream.error)
@@ -139,24 +139,34 @@ class Play:
                 yield (times[-1] - times[0], *(later - one for one, later in pairwise(times)))
 
 
-class _Marked(Classifier):
-    """Marks how much was handed over, and judged."""
+class _Marked:
+    """The guard's stream of a prompt, whose fork marks how much was handed over, and judged."""
 
-    def __init__(self, prompt: GuardStream, handed: Marks, judged: Marks) -> None:
-        super().__init__(prompt)
-        self._handed, self._judged = handed, judged
+    slides = 0
+
+    def __init__(self, stream: GuardStream, handed: Marks, judged: Marks, *, skips: int = 0) -> None:
+        """`skips`: tokens of the frame, which are no part of the text."""
+        self._stream, self._handed, self._judged, self._skips = stream, handed, judged, skips
         self._handed_bytes = 0
 
-    def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
-        self._handed_bytes += sum(len(decode_bytes(batch.ids)) for batch in batches)
+    @property
+    def position(self) -> int:
+        return self._stream.position
+
+    async def fork(self) -> GuardStream:
+        return _Marked(await self._stream.fork(), self._handed, self._judged, skips=FRAME_TOKENS)
+
+    def classify(self, position: int, ids: Sequence[int]) -> Awaitable[list[Risk]]:
+        self._handed_bytes += len(decode_bytes(list(ids[self._skips :])))
+        self._skips = 0
         end = self._handed_bytes - FRAME_BYTES
         self._handed.add(end, time.monotonic())
+        asked = asyncio.ensure_future(self._stream.classify(position, ids))
+        asked.add_done_callback(lambda _: self._judged.add(end, time.monotonic()))
+        return asked
 
-        def told(verdicts: Verdicts) -> None:
-            self._judged.add(end, time.monotonic())
-            tell(verdicts)
-
-        super().put(batches, told)
+    async def close(self) -> None:
+        await self._stream.close()
 
 
 def _chunk(text: str) -> bytes:

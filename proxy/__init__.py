@@ -34,12 +34,14 @@ upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 token_handlers   how long a request is, which is a number and nothing to judge
-pump, drive      an answer through its stages; what happens on the event loop, and so moves it
+pump, drive      an answer through its stages; what happens on the event loop, and so moves it; collected is a client
+                 that gets all at once
 classifier       the guard streams of one response
 
 The pure side of an answer (no I/O, no torch):
 
 stream           one moderated response: four doors
+structs          the small records that pass between its stages
 framing, sse     bytes <-> events
 surrogates       half characters, repaired before anyone reads them
 channel, channels, escapes, folding
@@ -55,4 +57,12 @@ vocabulary/      the Qwen3 vocabulary
 guard/           the engine that runs Qwen3Guard-Stream
 """
 
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Whether the way of a chunk runs as machine code, and not as Python: see `hatch_build.py`."""
+    spec = find_spec("proxy.pump")
+    return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")

@@ -8,15 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 
-import msgspec
-
 from adapters.base import JSON_KINDS, Key, Kind, Note
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
 from proxy.policy import Policy, Verdict
 from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
+from proxy.structs import Batch, Span
 from proxy.trace import Trace
-from proxy.view import Span, View
+from proxy.view import View
 
 # What a JSON text begins with: who asked for one (JSON mode, structured outputs) reads what its escapes spell.
 _JSON_BEGINS = tuple('{["')
@@ -46,16 +45,6 @@ class _Pause(Enum):
 
     PAUSE = "pause"
     FINISH = "finish"
-
-
-class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Tokens to classify. `position` counts from the first token of the view, frames excluded."""
-
-    key: Key
-    kind: Kind
-    view: int
-    position: int
-    ids: list[int]
 
 
 class Channel:

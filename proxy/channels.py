@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 
 from adapters.base import AdapterError, Delta, Key, Kind
-from proxy.channel import STEP, Batch, Channel, cost_of
+from proxy.channel import STEP, Channel, cost_of
 from proxy.limits import Limit
 from proxy.policy import Policy, part_of
+from proxy.structs import Batch
 from proxy.surrogates import DeltaJoiner
 from proxy.trace import Traces
 

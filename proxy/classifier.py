@@ -12,11 +12,11 @@ from statistics import median
 from typing import Any
 
 from adapters.base import Key
-from proxy.channel import Batch
 from proxy.conversation import answer_frame
 from proxy.deadline import Deadline
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
 from proxy.risk import Risk
+from proxy.structs import Batch
 
 # One risk for each token of each batch; or why there is none.
 Verdicts = list[list[Risk]] | Exception

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from proxy.aside import Run, at_once
-from proxy.channel import Batch
 from proxy.classifier import Classifier, Verdicts
 from proxy.errors import TOO_LONG, UPSTREAM_SILENT, Fault
 from proxy.pump import Pump, Wait
 from proxy.settings import UpstreamSettings
 from proxy.stream import ModeratedStream
+from proxy.structs import Batch
 
 # What one turn takes from an upstream that has more: then other streams have theirs.
 MAX_TURN_BYTES = 16 << 10
@@ -46,24 +46,6 @@ class Client(Protocol):
 
     async def drain(self) -> None:
         """Wait until it is full no more, or raise."""
-
-
-class Collected:
-    """A client that gets all at once, when it is over."""
-
-    is_full = False
-
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.chunks.append(data)
-
-    def beat(self) -> None:
-        """It sees nothing of the wait."""
-
-    async def drain(self) -> None:
-        """It is never full."""
 
 
 class Drive:

@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
 from proxy.hold_times import Timing
+from proxy.structs import Held, Released
 
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
@@ -23,12 +22,6 @@ MAX_PART_CHARACTERS = 8192
 
 class HeldTooMuch(Exception):
     """More text waits for verdicts than the gate may hold."""
-
-
-class _Held(msgspec.Struct):
-    serial: int
-    piece: Piece
-    arrived: float  # of a delta, where that is measured
 
 
 @dataclass(slots=True)
@@ -54,13 +47,6 @@ class _Call:
         return not self.is_open and all(text.cleared >= text.received for text in self.texts)
 
 
-class Released(msgspec.Struct, frozen=True, gc=False):
-    """A piece on its way to the client; `start` is the offset of a delta's text in its channel."""
-
-    piece: Piece
-    start: int = 0
-
-
 class Gate:
     def __init__(self, max_held: int, *, whole_calls: bool = False, timing: Timing | None = None) -> None:
         self._max_held = max_held
@@ -68,7 +54,7 @@ class Gate:
         self._whole_calls = whole_calls
         self._calls: dict[tuple[int, str], _Call] = {}
         self._open_calls: dict[int, _Call] = {}  # the newest of a choice
-        self._queues: dict[int | None, deque[_Held]] = {None: deque()}
+        self._queues: dict[int | None, deque[Held]] = {None: deque()}
         self._serial = 0
         self._texts: dict[Key, _Text] = {}
         self.held = 0  # characters received and not yet released
@@ -85,7 +71,7 @@ class Gate:
             parts = piece.parts(MAX_PART_CHARACTERS)
         for part in parts:
             self._serial += 1
-            queue.append(_Held(self._serial, part, at))
+            queue.append(Held(self._serial, part, at))
         if isinstance(piece, Delta):
             self._receive(piece)
             self.held += len(piece.text)
@@ -157,14 +143,14 @@ class Gate:
             released.append(Released(shared.popleft().piece))
         return released
 
-    def _is_next(self, shared: _Held) -> bool:
+    def _is_next(self, shared: Held) -> bool:
         """Has all before a piece of the whole response left, and for its end, been judged too?"""
         queues = [(choice, queue) for choice, queue in self._queues.items() if choice is not None]
         if isinstance(shared.piece, End) and not all(self._is_settled(choice) for choice, _ in queues):
             return False
         return all(not queue or queue[0].serial > shared.serial for _, queue in queues)
 
-    def _release_choice(self, choice: int, queue: deque[_Held], released: list[Released]) -> None:
+    def _release_choice(self, choice: int, queue: deque[Held], released: list[Released]) -> None:
         while queue:
             piece = queue[0].piece
             if isinstance(piece, Delta):
@@ -181,7 +167,7 @@ class Gate:
     def _is_settled(self, choice: int) -> bool:
         return all(text.judged >= text.released for key, text in self._texts.items() if key.choice == choice)
 
-    def _take(self, queue: deque[_Held], delta: Delta) -> Released | None:
+    def _take(self, queue: deque[Held], delta: Delta) -> Released | None:
         """As much of the first delta as is cleared."""
         text = self._texts.get(delta.key)
         if text is None or (text.call is not None and not text.call.is_cleared):

@@ -20,7 +20,6 @@ from rich.text import Text
 
 from adapters.base import AdapterError, Delta, Event, Kind, Options
 from adapters.openai_chat_body import ChatBody
-from proxy.channel import Batch
 from proxy.chat_request import read_chat_request
 from proxy.classifier import Classifier
 from proxy.conversation import ConversationError, Prompt, render
@@ -35,7 +34,8 @@ from proxy.request_body import BadRequest, read_object
 from proxy.request_fields import Terms
 from proxy.risk import Risk, RiskLevel, Role
 from proxy.settings import Settings
-from proxy.view import Span, View
+from proxy.structs import Batch, Span
+from proxy.view import View
 
 # The guard keeps the deadline of its own settings; this one is for a guard that hangs.
 HANG_SECONDS = 600.0

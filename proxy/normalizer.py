@@ -28,7 +28,7 @@ _CHANGEABLE = re.compile(f"[{_BASES}][{_MARKS}]{{1,{MAX_MARKS}}}|[{_MARKS}]{{1,{
 _RARE = COMPOSING | SINGLETONS | frozenset(map(chr, range(0xD800, 0xE000)))
 # A quick look first. All of the astral planes are in it, so that the class stays a bitmap in `re`.
 _SUSPECT = re.compile(f"[{''.join(c for c in sorted(_RARE) if c <= chr(0xFFFF))}\U00010000-\U0010ffff]")
-_SURROGATE = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 
 
 def needs_work(text: str) -> bool:
@@ -113,7 +113,7 @@ class Normalizer:
     def _feed_slowly(self, text: str) -> str:
         text = self._high + text
         self._high = ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
+        if text and 0xD800 <= ord(text[-1]) <= 0xDBFF:
             self._high = text[-1]
             text = text[:-1]
         joined = join_surrogates(text)

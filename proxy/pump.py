@@ -14,11 +14,11 @@ from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
-from proxy.channel import Batch
 from proxy.errors import INTERNAL, Fault, guard_failure
 from proxy.guard.protocol import GuardError
 from proxy.risk import Risk
 from proxy.stream import ModeratedStream
+from proxy.structs import Batch
 
 # What was asked for, or why it cannot be had.
 Told = Callable[[Any], None]

@@ -9,9 +9,9 @@ from aiohttp import web
 from adapters.base import Failure
 from proxy.admission import Admission
 from proxy.client_writer import ClientWriter
+from proxy.collected import Collected
 from proxy.deadline import Deadline
 from proxy.doors import error_body
-from proxy.drive import Collected
 from proxy.errors import GUARD_FAILED, SHUTTING_DOWN, ApiError, Fault, status_of
 from proxy.exchange import Exchange
 from proxy.records import Record, RequestOutcome, Scanned

@@ -27,7 +27,7 @@ from adapters.base import (
     UpstreamReportedError,
     Usage,
 )
-from proxy.channel import Batch, Channel
+from proxy.channel import Channel
 from proxy.channels import Channels
 from proxy.choices import Choices
 from proxy.errors import TOO_MUCH_HELD, UNREADABLE, UPSTREAM_ENDED, UPSTREAM_FAILED
@@ -37,6 +37,7 @@ from proxy.hold_times import Timing
 from proxy.policy import Policy
 from proxy.reports import block_of, report_of
 from proxy.risk import Risk
+from proxy.structs import Batch
 from proxy.trace import Traces
 
 

@@ -29,7 +29,7 @@ class SurrogateJoiner:
                 return text
         text = self._high + text
         self._high = ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
+        if text and 0xD800 <= ord(text[-1]) <= 0xDBFF:
             text, self._high = text[:-1], text[-1]
         return repair(text)
 

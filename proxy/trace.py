@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from adapters.base import Key
 from proxy.risk import RISK_LEVELS, Risk, RiskLevel
-from proxy.view import Span
+from proxy.structs import Span
 
 # Tokens of one response, all channels and views together: twice the longest answer that fits the guard's window.
 MAX_TOKENS = 65_536

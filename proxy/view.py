@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import msgspec
-
 from adapters.base import Kind
 from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
@@ -16,19 +14,12 @@ from proxy.folding import Folder
 from proxy.policy import JointJudge, Judge, Policy, Verdict, judge_of
 from proxy.retokenizer import Retokenizer, Token
 from proxy.risk import Risk, RiskLevel
+from proxy.structs import Span
 from proxy.vocabulary import decode_bytes
 
 # Tokens of one view in one batch: enough to amortise a step, little enough that a whole body
 # judged at once does not stall the streams beside it, and that a block saves the rest.
 MAX_BATCH_TOKENS = 512
-
-
-class Span(msgspec.Struct, frozen=True, gc=False):
-    """A judged token: the source characters it covers."""
-
-    start: int
-    end: int
-    risk: Risk
 
 
 class View:

@@ -7,11 +7,11 @@ from typing import Any
 
 from adapters import ENDPOINTS
 from adapters.base import Adapter, Key, Options
-from proxy.channel import Batch
 from proxy.framing import BodyFraming, EventFraming
 from proxy.policy import Policy
 from proxy.risk import Category, Risk
 from proxy.stream import Expected, ModeratedStream, Outcome
+from proxy.structs import Batch
 from proxy.vocabulary import decode_bytes
 from tests.fakes import Rule, all_safe, risk
 

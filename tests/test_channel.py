@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import Key, Kind
-from proxy.channel import Batch, Channel, badness, is_worse
+from proxy.channel import Channel, badness, is_worse
 from proxy.policy import Policy
 from proxy.retokenizer import encode
+from proxy.structs import Batch
 from proxy.view import MAX_BATCH_TOKENS
 from tests.driver import WORDS, Guard
 from tests.fakes import CONTROVERSIAL, LEVEL_OF, SAFE, UNSAFE, Rule, labels, risk, words

@@ -3,9 +3,10 @@
 import pytest
 
 from adapters.base import AdapterError, Delta, Key, Kind
-from proxy.channel import Batch, steps_of
+from proxy.channel import steps_of
 from proxy.channels import MAX_CHANNELS, MAX_TURN_TOKENS, Channels
 from proxy.policy import Policy
+from proxy.structs import Batch
 from proxy.view import MAX_BATCH_TOKENS
 from tests.driver import Guard
 from tests.fakes import SAFE, risk

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from adapters.base import Key, Kind
-from proxy.channel import Batch
 from proxy.classifier import MAX_LAGS, Classifier, Lags, Verdicts
 from proxy.conversation import answer_frame
 from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout
 from proxy.retokenizer import encode
 from proxy.risk import Risk
+from proxy.structs import Batch
 from tests.fakes import SAFE, UNSAFE, ScriptedGuard, ScriptedStream, risk, words
 
 PROMPT = [1, 2, 3]

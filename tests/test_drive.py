@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.classifier import Classifier
-from proxy.drive import MAX_TURN_BYTES, Client, Collected, Drive
+from proxy.collected import Collected
+from proxy.drive import MAX_TURN_BYTES, Client, Drive
 from proxy.errors import TOO_LONG, UPSTREAM_BROKE, UPSTREAM_SILENT, Fault
 from proxy.settings import UpstreamSettings
 from proxy.stream import ModeratedStream, Outcome

@@ -9,9 +9,9 @@ import pytest
 
 from adapters.base import Note
 from proxy.chat_request import read_chat_request
+from proxy.collected import Collected
 from proxy.config import load_settings
 from proxy.dialects import call_of
-from proxy.drive import Collected
 from proxy.errors import INTERNAL, ApiError
 from proxy.exchange import Ask, Exchange, Service
 from proxy.policies import Policies

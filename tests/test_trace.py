@@ -12,8 +12,8 @@ from proxy.channels import Channels
 from proxy.policy import Policy
 from proxy.redaction import Redactor
 from proxy.risk import RiskLevel
+from proxy.structs import Span
 from proxy.trace import MAX_CHARACTERS, MAX_PARTS, Trace, Traces, clipped, unpack
-from proxy.view import Span
 from tests.driver import Guard
 from tests.fakes import labels, risk
 

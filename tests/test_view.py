@@ -13,7 +13,8 @@ from proxy.escapes import EscapeDecoder
 from proxy.policy import Action, DebounceRule, Mode, Policy
 from proxy.retokenizer import encode
 from proxy.risk import Risk, RiskLevel
-from proxy.view import MAX_BATCH_TOKENS, Span, View
+from proxy.structs import Span
+from proxy.view import MAX_BATCH_TOKENS, View
 from tests.fakes import CONTROVERSIAL, SAFE, UNSAFE, risk
 
 

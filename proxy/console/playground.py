@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from adapters.base import Assessment, Block, Event, Notations, Options, Report
 from adapters.openai_chat import ChatStream
 from proxy.chat_request import read_chat_request
-from proxy.drive import Collected, Drive
+from proxy.collected import Collected
+from proxy.drive import Drive
 from proxy.framing import EventFraming
 from proxy.guard.protocol import Guard
 from proxy.moderate import Moderation, as_dict, moderate

@@ -28,6 +28,9 @@ class ScriptedEngine:
     at: int = 0  # the question with which it begins to lie
     goes_on: bool = False  # lie at every question from there on
     delay: float = 0.5
+    # From a question's ticket to the foreign one that is answered in its place: the next, which a lone stream has not
+    # asked for yet. Where there are others, it may be one of theirs, and the answer would count as the guard's word.
+    foreign: int = 1
     streams: dict[int, list[int]] = field(default_factory=dict)
     questions: int = 0
     _late: list[Outcome] = field(default_factory=list)  # held back, to come behind the next
@@ -122,7 +125,7 @@ class ScriptedEngine:
         elif self.lie == "out of order":
             self._late.append(outcome)
         else:  # a verdict for a question that is not this one's, or nobody's
-            _say(writer, Outcome(question.ticket + 1, safe.rows))
+            _say(writer, Outcome(question.ticket + self.foreign, safe.rows))
             _say(writer, Outcome(max(0, question.ticket - 1), safe.rows))
 
     @staticmethod

@@ -60,7 +60,7 @@ async def served(upstream: str, guard: str, every: float) -> AsyncIterator[async
 
 async def soak(minutes: float, streams: int, *, seed: int = 1, pace: float = 0.05, every: float = 1.0) -> Soak:
     found, upstream, engine = Soak(), Upstream(), ScriptedEngine(newest_word)
-    engine.delay = 2.5
+    engine.delay, engine.foreign = 2.5, 1 << 40  # a foreign verdict is nobody's, and not that of a stream beside it
     folder = tempfile.mkdtemp(prefix="weir-")
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

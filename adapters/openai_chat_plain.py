@@ -1,0 +1,63 @@
+"""The event of a piece of content and nothing else, as nearly all are: as it is read, and as it is written.
+
+In a module of its own: the reader and the writer may be compiled, msgspec's records not.
+"""
+
+from typing import Any
+
+import msgspec
+
+from adapters.notations import WeirNote
+
+
+# Whatever an event has beside these, it does not fit.
+class PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+
+
+class PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    delta: PlainDelta
+    index: Any = None
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    choices: tuple[PlainChoice]
+    object: Any = None
+    usage: Any = None
+    id: Any = None
+    created: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
+    service_tier: Any = None
+    provider: Any = None
+
+    @property
+    def envelope(self) -> tuple[Any, ...]:
+        """The ENVELOPE_FIELDS."""
+        return self.id, self.created, self.model, self.system_fingerprint, self.service_tier, self.provider
+
+
+decode_plain = msgspec.json.Decoder(PlainChunk).decode
+
+
+class WrittenDelta(msgspec.Struct, frozen=True, gc=False):
+    content: str
+
+
+class WrittenChoice(msgspec.Struct, frozen=True, gc=False):
+    index: int
+    delta: WrittenDelta
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class WrittenChoices(msgspec.Struct, frozen=True, gc=False):
+    """What follows the envelope."""
+
+    choices: tuple[WrittenChoice]
+
+
+class NotedChoices(WrittenChoices, frozen=True, gc=False):
+    weir: WeirNote
