@@ -37,6 +37,7 @@ token_handlers   how long a request is, which is a number and nothing to judge
 pump, drive      an answer through its stages; what happens on the event loop, and so moves it; collected is a client
                  that gets all at once
 classifier       the guard streams of one response
+compiled         whether the way of a chunk runs as machine code
 
 The pure side of an answer (no I/O, no torch):
 
@@ -57,12 +58,4 @@ vocabulary/      the Qwen3 vocabulary
 guard/           the engine that runs Qwen3Guard-Stream
 """
 
-from importlib.util import find_spec
-
 __version__ = "0.1.0"
-
-
-def is_compiled() -> bool:
-    """Whether the way of a chunk runs as machine code, and not as Python: see `hatch_build.py`."""
-    spec = find_spec("proxy.pump")
-    return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy import is_compiled
+from proxy.compiled import is_compiled
 from proxy.errors import BUSY, UPSTREAM_BROKE, UPSTREAM_ENDED, Fault
 from proxy.framing import LARGE_BYTES
 from proxy.guard.protocol import GuardTimeout

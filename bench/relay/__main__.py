@@ -78,7 +78,7 @@ def commands(upstream: str, litellm: str | None = None, beside: Path | None = No
     module = [sys.executable, "-m"]
     weir = [*module, "bench.relay.weir_server", "--upstream", upstream, "--guard"]
     peer = [*module, "bench.relay.peers", "--upstream", upstream]
-    other = ["env", "-C", beside, f"PYTHONPATH={beside}", *weir, "stub"] if beside is not None else None
+    other: Command | None = ["env", "-C", beside, f"PYTHONPATH={beside}", *weir, "stub"] if beside is not None else None
     return {
         "direct": None,
         "nginx": [*peer, "nginx"],

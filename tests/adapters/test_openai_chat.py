@@ -26,7 +26,7 @@ from adapters.base import (
     Usage,
 )
 from adapters.openai_chat import ChatStream
-from proxy import is_compiled
+from proxy.compiled import is_compiled
 from proxy.sse import EventDecoder, encode_event
 from tests.adapters.providers import PROVIDERS, UNUSUAL
 from tests.adapters.relay import added_up, decoded, relayed, texts_of, written
