@@ -77,6 +77,7 @@ class ModeratedStream:
         self._has_ended = False
         # Whether something may have become free to leave: in hold mode more text of the same channel never is.
         self.has_news = True
+        self.has_more_tokens = False  # than `tokens_to_classify` has just returned
         # Would the next step keep an event loop from others? Then it belongs into a thread.
         self.is_large = False
         self._has_block = False  # whether a channel must end
@@ -111,12 +112,8 @@ class ModeratedStream:
             return []
         batches = self._channels.batches(self._choices.is_cut)
         self.has_news = self.has_news or self._channels.has_read
+        self.has_more_tokens = self._channels.has_more
         return batches
-
-    @property
-    def has_more_tokens(self) -> bool:
-        """Whether there are more than `tokens_to_classify` has just returned."""
-        return self._channels.has_more
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
         """One risk for each token of each batch, in order. Raises ValueError for any other count."""
@@ -298,8 +295,6 @@ class ModeratedStream:
             self._out.append(self._framing.encode(event))
 
     def _take(self) -> bytes:
-        if not self._out:
-            return b""
         data = b"".join(self._out)
         self._out.clear()
         return data
