@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray bench-placed vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -93,6 +93,9 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
 RAY := .venv-ray
 ray: $(RAY)/.installed ## Run the guard on a real Ray cluster of several nodes here: actors and nodes die, drain and come back
 	WEIR_RAY=1 $(RAY)/bin/python -m pytest tests/guard/test_cluster.py tests/guard/test_conformance.py $(ARGS)
+
+bench-placed: $(RAY)/.installed ## A guard that Ray has placed beside one in a process of its own, by turns; ARGS=--realtime on a busy machine
+	$(RAY)/bin/python -m bench.placed $(ARGS)
 
 $(RAY)/.installed: pyproject.toml constraints.txt tests/guard/requirements-ray.txt
 	@test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)

@@ -85,7 +85,7 @@ def days(base: Base) -> dict[str, dict[str, Job]]:
         },
         DRAWN[0]: {f"{more} x": partial(events.burst, base, more, 5.0) for more in (2.0, 3.0)},
         DRAWN[1]: {f"{unnoticed} s": partial(events.loss, base, unnoticed) for unnoticed in (0.0, 3.5)},
-        DRAWN[2]: {f"{delay} s": partial(events.scaling, halved(base), delay) for delay in (15.0, 60.0, 180.0)},
+        DRAWN[2]: {f"{delay} s": partial(events.scaling, halved(base), delay) for delay in (15.0, 60.0, 120.0)},
         "Sizes": {
             f"{streams} streams": partial(events.size, base, streams, length)
             for streams, length in ((1_000, 12.0), (10_000, 12.0), (100_000, 6.0))
@@ -155,17 +155,16 @@ def tell_days(base: Base, wanted: Wanted, console: Console) -> dict[str, Any]:
     flat = {f"{title} {name}": job for title, jobs in groups.items() for name, job in jobs.items()}
     found = run("events", flat, wanted.workers)
     told: dict[str, list[Day]] = {title: [found[f"{title} {name}"] for name in jobs] for title, jobs in groups.items()}
-    console.print(placements_table(told["Placement"]))
-    for title, first in (
-        ("Bursts", "arrivals"),
-        ("Losses", "noticed"),
-        ("Scaling", "a new engine takes"),
-        ("Sizes", "streams"),
-    ):
-        console.print(days_table(title, told[title], first))
-    if wanted.pictures:
-        draw_days([(title, told[title]) for title in DRAWN], wanted.pictures / "scale-days.png")
+    show_days(told, wanted.pictures, console)
     return {title: [asdict(one) for one in group] for title, group in told.items()}
+
+
+def show_days(told: dict[str, list[Day]], pictures: Path | None, console: Console) -> None:
+    console.print(placements_table(told["Placement"]))
+    for title in (*DRAWN, "Sizes"):
+        console.print(days_table(title, told[title]))
+    if pictures:
+        draw_days([(title, told[title]) for title in DRAWN], pictures / "scale-days.png")
 
 
 if __name__ == "__main__":

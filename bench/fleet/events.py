@@ -79,7 +79,7 @@ def loss(base: Base, unnoticed: float, length: float = LENGTH) -> Day:
     return day(f"{unnoticed:g} s", replace(base.fleet(), loss=lost), base, length=length)
 
 
-def scaling(base: Base, delay: float, *, ramp: float = 60.0, length: float = 240.0) -> Day:
+def scaling(base: Base, delay: float, *, ramp: float = 60.0, length: float = 180.0) -> Day:
     """Twice the streams after `ramp` seconds; engines are added for as many each as there are at the beginning."""
 
     def shape(at: Numbers) -> Numbers:

@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from bench.fleet import events
-from bench.fleet.__main__ import capacities, days, ordinary, run
+from bench.fleet.__main__ import capacities, days, ordinary, run, show_days
 from bench.fleet.__main__ import read_arguments as read
 from bench.fleet.capacity import AIMS, Point, Sweep, counts_up_to, dollars, sweep
 from bench.fleet.events import Base, Day, _again
 from bench.fleet.host import Cost, Load
 from bench.fleet.model import H100, SHAPES
 from bench.fleet.needs import chunk_bytes, mean_context, need, question_bytes
-from bench.fleet.picture import draw_days, draw_streams
+from bench.fleet.picture import draw_streams
 from bench.fleet.placement import by_lot, sticky
 from bench.fleet.report import capacity_table, days_table, needs_table, placements_table
 from bench.fleet.traffic import MIX, Mix
@@ -114,8 +114,11 @@ def test_all_of_it_is_shown(told: dict[str, Day], tmp_path: Path) -> None:
     assert "by_lot" in text
     assert "56" in next(line for line in text.splitlines() if "cores of proxies" in line)
     draw_streams([found], tmp_path / "streams.png")
-    draw_days([("Losses", [told["loss"]])], tmp_path / "days.png")
-    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("streams.png", "days.png"))
+    groups = {title: [told["loss"]] for title in days(BASE)}
+    output = io.StringIO()
+    show_days(groups, tmp_path, Console(file=output, width=250))
+    assert all(title in output.getvalue() for title in groups)
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("streams.png", "scale-days.png"))
 
 
 def test_needs_grow_with_the_streams_and_what_looks_for_engines_with_their_square() -> None:
