@@ -1,15 +1,17 @@
-"""The files in docker/ by programs that others wrote for it: hadolint, and the schemas of Kubernetes.
+"""The files in docker/ by programs that others wrote for it: hadolint, Kubernetes' schemas, Grafana's own classes.
 
 `make containers` installs them and runs it.
 """
 
+import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.docker.test_deployment import DOCKERFILES, MANIFESTS
+from tests.docker.test_deployment import DOCKERFILES, MANIFESTS, ROOT
 
 PROGRAMS = Path(__file__).parent / ".venv-containers" / "bin"
 pytestmark = pytest.mark.skipif(
@@ -45,3 +47,21 @@ def test_a_manifest_with_a_mistake_is_found(tmp_path: Path) -> None:
     done = run("kubernetes-validate", "--strict", str(file))
     assert done.returncode != 0
     assert "runAsNobody" in done.stdout + done.stderr
+
+
+def missing_of(given: Any, read: Any) -> list[str]:
+    """What of `given` is not in `read`, which may have more."""
+    if isinstance(given, dict):
+        return [text for key in given for text in ([key] if key not in read else missing_of(given[key], read[key]))]
+    if isinstance(given, list):
+        assert len(given) == len(read)
+        return [text for one, other in zip(given, read, strict=True) for text in missing_of(one, other)]
+    return [] if given == read else [f"{given!r}"]
+
+
+def test_grafana_s_classes_know_every_field_of_the_dashboard() -> None:
+    file = ROOT / "docker" / "grafana" / "dashboards" / "weir.json"
+    done = run("python", str(Path(__file__).parent / "read_dashboard.py"), str(file))
+    assert done.returncode == 0, done.stderr
+    assert missing_of(json.loads(file.read_text()), json.loads(done.stdout)) == []
+    assert missing_of({"panels": [{"titel": "x"}]}, {"panels": [{}]}) == ["titel"]
