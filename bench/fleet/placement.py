@@ -76,7 +76,7 @@ def fewest_and_given(known: Known, proxy: int, home: int, dice: np.random.Genera
 
 
 def fewer_of_two(known: Known, proxy: int, home: int, dice: np.random.Generator) -> tuple[int, bool]:
-    """Of two engines by lot the one with fewer, which is what `fleet.FleetGuard` does."""
+    """Of two engines by lot the one with fewer, as `proxy.guard.fleet` does; seldom they are one and the same here."""
     one, other = known.alive[dice.integers(len(known.alive), size=2)]
     loads = known.loads(proxy)
     return int(one if loads[one] <= loads[other] else other), False
