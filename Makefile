@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet kernels clients ray bench-placed vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet bench-vllm kernels clients ray bench-placed vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -107,6 +107,9 @@ $(RAY)/.installed: pyproject.toml constraints.txt tests/guard/requirements-ray.t
 VLLM := .venv-vllm
 vllm: $(VLLM)/.installed ## Run the guard on a real vLLM on this CPU: rows, cost of increments, processes that die (1.5 GB to download)
 	WEIR_VLLM=1 $(VLLM)/bin/python -m pytest -s tests/guard/test_vllm_engine.py tests/guard/test_vllm_model.py tests/guard/test_conformance.py $(ARGS)
+
+bench-vllm: $(VLLM)/.installed ## How long a question waits on that vLLM, beside our own engine
+	$(VLLM)/bin/python -m bench.vllm $(ARGS)
 
 $(VLLM)/.installed: pyproject.toml tests/guard/requirements-vllm.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)

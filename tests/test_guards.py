@@ -101,6 +101,19 @@ async def test_several_guards_that_are_served_are_one(folder: str, tmp_path: Pat
         assert process.wait(10) == 0
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+async def test_vllm_where_it_is_not_installed_is_told_with_the_command(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GuardUnavailable, match=r'pip install "weir-proxy\[vllm\]"'):
+        await open_guard(settings_of(folder, backend="vllm"))
+    monkeypatch.setenv("WEIR_GUARD__BACKEND", "vllm")
+    with serving(folder, f"unix:{tmp_path / 's'}") as process:
+        assert process.stderr is not None
+        assert b'cannot be started: guard.backend = "vllm" needs vllm' in process.stderr.read()
+        assert process.wait(10) == 1
+
+
 async def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
     with pytest.raises(GuardUnavailable, match="no guard engine answers at unix:"):
         await open_guard(

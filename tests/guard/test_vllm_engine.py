@@ -1,8 +1,10 @@
 """A guard on vLLM itself, on a CPU: `make vllm` runs it. Over a script: test_vllm_reader.py and test_vllm_worker.py."""
 
+import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -18,12 +20,15 @@ from proxy.guard.loader import load_guard
 from proxy.guard.process import Config, ProcessGuard, VllmGuard, start_process_guard
 from proxy.guard.service import LocalGuard
 from proxy.guard.settings import GREETING
+from proxy.guard.wire import PULSE_SECONDS
+from proxy.guards import open_guard
 from proxy.risk import Risk
-from tests.crews import until_dead
+from proxy.settings import GuardSettings, Settings
+from tests.crews import children, until_dead
 from tests.guard.checkpoints import random_ids, small_checkpoint
-from tests.guard.conformance import TIGHT, settings_of
+from tests.guard.conformance import TIGHT, Text, settings_of, words
 from tests.guard.driver import distance, rows_of
-from tests.guard.real_vllm import WITH_VLLM, WITHOUT, on_vllm
+from tests.guard.real_vllm import KV_BYTES, WITH_VLLM, WITHOUT, on_vllm
 
 if not WITH_VLLM:
     pytest.skip(WITHOUT, allow_module_level=True)
@@ -127,6 +132,80 @@ def _kill_core(pid: int) -> None:
 
 def _kill_worker(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="each of two ranks needs a core")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # Prompts are read in pieces.
+        {"tensor_parallel_size": 2, "max_num_batched_tokens": 64, "max_num_seqs": 32},
+        # Two ranks with room for six texts each.
+        {"data_parallel_size": 2, "kv_cache_memory_bytes": 2 << 20},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+async def test_many_streams_on_two_ranks_are_judged_as_by_one_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, int]
+) -> None:
+    # vLLM leaves a core to its own loop, and then has too few of two.
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", f"{CORES[0]}|{CORES[1]}")
+    text = Text(tmp_path / "small")
+
+    async def judge(guard: ProcessGuard, ids: list[int]) -> float:
+        stream, risks = await guard.open(ids[:200], read=[10, 199])
+        fork = await stream.fork()
+        prompt = text.reference.rows(ids[:200], "query_")
+        worst = distance(rows_of(risks), [prompt[10], prompt[199]])
+        found: list[Risk] = []
+        for at in range(200, 300, 5):
+            found += await fork.classify(at, ids[at : at + 5])
+        for each in (stream, fork):
+            await each.close()
+        return max(worst, distance(rows_of(found), text.reference.rows(ids)[200:]))
+
+    async with running(text.folder, monkeypatch, **arguments) as guard:
+        worst = await asyncio.gather(*(judge(guard, words(300, seed)) for seed in range(24)))
+        assert max(worst) < TIGHT
+        await asyncio.sleep(2 * PULSE_SECONDS)
+        found = guard.metrics()
+        again = found.replayed_tokens / found.lag_seconds.count
+        print(f"{arguments}: {again:.1f} tokens a question were computed once more")
+        if "tensor_parallel_size" in arguments:
+            assert again < CPU_BLOCK_TOKENS
+
+
+def serving(folder: Path, address: str) -> "subprocess.Popen[bytes]":
+    environ = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "WEIR_VLLM")}
+    given = {"BACKEND": "vllm", "WINDOW": str(WINDOW), "KV_BYTES": str(KV_BYTES), "VLLM__ENFORCE_EAGER": "true"}
+    environ |= {f"WEIR_GUARD__{name}": value for name, value in given.items()}
+    command = [sys.executable, "-m", "proxy", "guard", "serve", "--guard", str(folder), "--guard-address", address]
+    return subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+async def test_a_worker_that_is_served_is_a_replica(folder: Path, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 's'}"
+    with serving(folder, address) as process:
+        assert process.stderr is not None
+        while b"weir guard: ready at unix:" not in (line := process.stderr.readline()):
+            assert line, "it ended before it was ready"
+        reading = asyncio.get_running_loop().run_in_executor(None, process.stderr.read)
+        wanted = GuardSettings(replicas=(address,), verdict_seconds=60.0)
+        guard = await open_guard(Settings(guard=wanted))
+        stream, _ = await guard.open(GREETING, read=[4])
+        assert len(await stream.classify(len(GREETING), [198, 9707])) == 2
+        await stream.close()
+        await guard.close()
+        (worker,) = children(process.pid)
+        group = _group(worker)
+        assert len(group) >= 3
+        process.terminate()
+        await reading
+        assert process.wait(60) == 0
+        await until_dead(group)
 
 
 @pytest.mark.parametrize(

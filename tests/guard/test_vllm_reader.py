@@ -6,12 +6,16 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from proxy.guard.architecture import read_architecture
+from proxy.guard.client import Address
+from proxy.guard.fleet import FleetGuard
+from proxy.guard.places import FixedPlaces
 from proxy.guard.protocol import GuardFault, GuardTimeout
 from proxy.guard.vllm_reader import WIDTH, columns_of
 from proxy.risk import Role
@@ -23,6 +27,7 @@ from tests.guard.scripted_vllm import (
     Answer,
     Fault,
     ScriptedGuard,
+    ScriptedWorker,
     model_of,
     scripted_guard,
     unlike,
@@ -163,6 +168,30 @@ async def test_a_guard_that_is_gone_answers_nobody_and_says_so(text: Text) -> No
         llm.errored = False
         await guard.worker.restart()
         assert distance(rows_of(await asking), text.reference.rows(ids)[10:]) < 1e-5
+
+
+async def test_a_stream_goes_on_at_any_other_worker(text: Text, tmp_path: Path) -> None:
+    ids = words(40)
+    workers = [ScriptedWorker(model_of(text.reference), tmp_path / name, 100) for name in ("a", "b")]
+    for worker in workers:
+        await worker.start()
+    fleet = FleetGuard(FixedPlaces([Address(path=str(worker.path)) for worker in workers], ""), settings_of())
+    try:
+        await fleet.start(60)
+        stream, _ = await fleet.open(ids[:20])
+        fork = await stream.fork()
+        for at in (20, 30):
+            found = await fork.classify(at, ids[at : at + 10])
+            assert distance(rows_of(found), text.reference.rows(ids)[at : at + 10]) < 1e-5
+            for worker in workers:
+                if fork.engine == f"unix:{worker.path}":
+                    await worker.stop()
+        assert fleet.moves == 1
+        assert all(worker.llm.calls for worker in workers)
+    finally:
+        await fleet.close()
+        for worker in workers:
+            await worker.stop()
 
 
 def test_classes_are_taken_from_where_the_checkpoint_has_them() -> None:
