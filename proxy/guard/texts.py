@@ -55,13 +55,14 @@ class Texts:
         self.links: set[TextLink] = set()
         self._waiting = 0
         self._since = 0.0  # when the last answer came, or the first question after a rest
+        self._before = 0.0  # seconds of waiting before that rest, all without an answer
         self._questions = self._tokens = self._replays = self._again = self._faults = 0
         self._lags, self._opens = Recorder(SECONDS), Recorder(SECONDS)
 
     @property
     def silent_seconds(self) -> float:
-        """For how long there have been questions, and no answer to any of them."""
-        return time.monotonic() - self._since if self._waiting else 0.0
+        """For how long in all somebody has waited since the last answer; who gave up is counted up to then."""
+        return self._before + time.monotonic() - self._since if self._waiting else 0.0
 
     def link(self, deliver: Deliver) -> "TextLink":
         """For one door; whoever has it closes it."""
@@ -92,21 +93,37 @@ class Texts:
             raise SequenceTooLong(f"{len(ids)} tokens; the guard's window holds {self.window}")
         if not ids:
             return b""
-        started = time.monotonic()
-        self._since = self._since if self._waiting else started
-        self._waiting += 1
+        started = self._begin()
+        has_answered = True
         try:
             found = await self.reader.read(ids, reads, question.role, salt)
         except GuardFault:
             self._faults += 1
             raise
+        except asyncio.CancelledError:
+            has_answered = False
+            raise
         finally:
-            self._waiting -= 1
-            self._since = time.monotonic()
+            self._end(has_answered=has_answered)
         is_replay = isinstance(question, Open) and question.is_replay
         self._count(found.computed, len(reads) if is_replay else len(question.ids), is_replay=is_replay)
-        (self._opens if isinstance(question, Open) else self._lags).add(self._since - started)
+        (self._opens if isinstance(question, Open) else self._lags).add(time.monotonic() - started)
         return found.rows
+
+    def _begin(self) -> float:
+        now = time.monotonic()
+        if not self._waiting:
+            self._since = now
+        self._waiting += 1
+        return now
+
+    def _end(self, *, has_answered: bool) -> None:
+        now = time.monotonic()
+        self._waiting -= 1
+        if has_answered:
+            self._since, self._before = now, 0.0
+        elif not self._waiting:
+            self._before += now - self._since
 
     def _count(self, computed: int, new: int, *, is_replay: bool) -> None:
         self._questions += 1

@@ -184,3 +184,18 @@ async def test_doors_have_numbers_of_their_own_and_leave_nothing() -> None:
         await asyncio.sleep(0)
         assert (one.script.cancelled, other) == (1, {})
         assert one.link.metrics().streams == 1
+
+
+async def test_silence_is_counted_over_those_who_gave_up_and_ends_with_an_answer() -> None:
+    async with world() as one:
+        for stream in (1, 2):
+            await one.do(opening(stream, stream, [HANGS], []))
+            await asyncio.sleep(0.03)
+        assert one.texts.silent_seconds >= 0.055  # a sleep may end early
+        await one.do(Cancel(1, 1), Cancel(2, 2))
+        assert one.texts.silent_seconds == 0, "nobody waits"
+        await one.do(opening(3, 3, [HANGS], []))
+        assert one.texts.silent_seconds >= 0.055
+        await one.ask(opening(4, 4, [1], []))
+        assert one.texts.silent_seconds < 0.03
+        assert one.texts.metrics().queue_depth == 1
