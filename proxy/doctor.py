@@ -16,6 +16,7 @@ from aiohttp import http_parser
 from rich.console import Console
 from rich.text import Text
 
+from proxy.compiled import is_compiled
 from proxy.config import ConfigError
 from proxy.config_file import slug
 from proxy.errors import Fault
@@ -138,6 +139,7 @@ def installation() -> Iterator[Finding]:
         todo = "Unset AIOHTTP_NO_EXTENSIONS, or reinstall aiohttp from a wheel; `weir serve` does not start without."
         yield Finding(Status.FAIL, "aiohttp", f"{_version('aiohttp')} without its C parser, unsafe to expose", todo)
     yield Finding(Status.OK, "torch", _version("torch"))
+    yield Finding(Status.OK, "stages", "compiled" if is_compiled() else "plain Python")
 
 
 def _version(distribution: str) -> str:

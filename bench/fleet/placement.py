@@ -35,7 +35,8 @@ class Known:
 
     def loads(self, proxy: int) -> Ints:
         """As a proxy takes them to be."""
-        return np.maximum(self.seen, self.own[proxy])
+        taken: Ints = np.maximum(self.seen, self.own[proxy])
+        return taken
 
     def give(self, proxy: int, engine: int) -> None:
         self.now[engine] += 1

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.relay.load import Point, Sample
+from proxy.compiled import is_compiled
 
 PROFILE_LINES = 30
 
@@ -97,6 +98,7 @@ def added(values: dict[str, float], target: str) -> str:
 def remarks(found: list[Measured], *, is_native: bool) -> list[str]:
     """What a reader must know of the numbers."""
     lines = []
+    lines.append(f"Weir's stages are {'compiled' if is_compiled() else 'plain Python'}.")
     if not is_native:
         lines.append("No C compiler (or not Linux): load and upstream run in Python, and their own delays are in it.")
     for target in targets(found):
