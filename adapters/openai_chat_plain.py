@@ -10,9 +10,16 @@ import msgspec
 from adapters.notations import WeirNote
 
 
-# Whatever an event has beside these, it does not fit.
+# Whatever an event has beside these, it does not fit; and what is None here is null, if it is there. So are fields that
+# vLLM, SGLang, DeepSeek and others send in each event. OpenAI's own have an obfuscation.
 class PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str
+    refusal: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+    tool_calls: None = None
+    function_call: None = None
+    audio: None = None
 
 
 class PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -20,6 +27,10 @@ class PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: Any = None
     logprobs: None = None
     finish_reason: None = None
+    stop_reason: None = None
+    matched_stop: None = None
+    token_ids: None = None
+    content_filter_results: Any = None
 
 
 class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -32,6 +43,7 @@ class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     system_fingerprint: Any = None
     service_tier: Any = None
     provider: Any = None
+    obfuscation: Any = None
 
     @property
     def envelope(self) -> tuple[Any, ...]:

@@ -49,6 +49,19 @@ def test_an_event_with_anything_more_does_not_fit(text: str) -> None:
         decode_plain(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        event(obfuscation="xyz"),
+        event(CHOICE | {"stop_reason": None, "token_ids": None}),
+        event(CHOICE | {"delta": {"content": "hi", "reasoning_content": None, "tool_calls": None}}),
+        event(CHOICE | {"content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}),
+    ],
+)
+def test_what_servers_send_with_every_event_does(text: str) -> None:
+    assert decode_plain(text).choices[0].delta.content == "hi"
+
+
 def test_what_is_written_is_read_alike() -> None:
     choices = (WrittenChoice(1, WrittenDelta("hi")),)
     assert json.loads(msgspec.json.encode(WrittenChoices(choices))) == {"choices": [CHOICE]}
