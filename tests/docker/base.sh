@@ -7,10 +7,10 @@ name=$1
 wheels=${2:-}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-debootstrap --variant=minbase --include=python3,python3-venv,python-is-python3,ca-certificates \
+debootstrap --variant=minbase --include=python3,python3-dev,python3-venv,python-is-python3,ca-certificates \
     bookworm "$folder" > "$folder.log" 2>&1 || { tail "$folder.log"; exit 1; }
 rm -f "$folder.log"
-# As python:3.12-slim has them: no packages' archives, and the certificates that this machine trusts.
+# As python:3.12-slim has them: headers of Python, no packages' archives, and the certificates that this machine trusts.
 rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
 cp /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/ca-certificates.crt"
 if test -n "$wheels"; then
