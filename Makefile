@@ -41,7 +41,7 @@ recording: setup ## Run the demo and draw what its terminal showed: docs/demo.sv
 serve: setup ## Serve on port 8080: a scripted model, or the API that UPSTREAM=URL names
 	@$(if $(UPSTREAM),$(BIN)/weir serve --upstream '$(UPSTREAM)' $(ARGS),$(BIN)/weir demo --stay $(ARGS))
 
-compile: setup ## Compile the way of a chunk, beside its sources: faster by a third or more; needs a C compiler and minutes
+compile: setup ## Compile the way of a chunk, beside its sources, which saves processor time; needs a C compiler and minutes
 	$(BIN)/python hatch_build.py
 
 uncompile: setup ## Back to plain Python, which changed sources need

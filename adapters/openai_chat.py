@@ -38,11 +38,7 @@ class ChatStream:
         if isinstance(piece, Delta):
             if (plain := self._plain(piece, note)) is not None:
                 return [plain]
-            more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
-            choice = self._choice(piece.key.choice, self._delta(piece), self._logprobs(piece))
-            if note is not None and self._options.notations.azure:
-                choice |= azure_note(note)
-            return [_chunk(piece.source, [choice], more)]
+            return [self._at_length(piece, note)]
         if piece.choice is None:
             return [_chunk(piece.source, [], piece.payload)]
         if "role" in piece.payload:
@@ -59,6 +55,13 @@ class ChatStream:
         else:
             written = NotedChoices((choice,), WeirNote.of(note))
         return Event(piece.source.head + write_checked(written)[1:])
+
+    def _at_length(self, piece: Delta, note: Note | None) -> Event:
+        more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}
+        choice = self._choice(piece.key.choice, self._delta(piece), self._logprobs(piece))
+        if note is not None and self._options.notations.azure:
+            choice |= azure_note(note)
+        return _chunk(piece.source, [choice], more)
 
     def encode_finish(self, finish: Finish, report: Report) -> list[Event]:
         choice = self._choice(finish.choice, {}, finish_reason=finish.reason)

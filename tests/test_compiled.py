@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hatch_build import MODULES, ROOT, extensions
+from hatch_build import MODULES, ROOT, extensions, is_wanted
 from proxy.compiled import is_compiled
 
 
@@ -40,6 +40,14 @@ def test_what_is_compiled_is_of_the_source_as_it_stands() -> None:
     for module in MODULES:
         source = ROOT / module
         assert built.get(source.stem, source.stat().st_mtime) >= source.stat().st_mtime, "make compile, or uncompile"
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+    assert [is_wanted(said) for said in ({}, {"WEIR_COMPILE": ""}, {"WEIR_COMPILE": "0"}, {"WEIR_COMPILE": "1"})] == [
+        *(False, False, False, True)
+    ]
+    with pytest.raises(ValueError, match="WEIR_COMPILE is 1 or 0, not 'yes'"):
+        is_wanted({"WEIR_COMPILE": "yes"})
 
 
 def classes_in(path: Path) -> dict[str, set[str]]:

@@ -211,6 +211,7 @@ def test_what_is_no_error_of_the_guards_comes_out() -> None:
         Wrong(answer(WORDS)).run(stream_of()[0])
 
 
+# No stream gets there by itself, and of a compiled one no method can be replaced. `make test` runs it, uncompiled.
 @pytest.mark.skipif(is_compiled(), reason="a compiled stream cannot be made to hang")
 def test_a_stream_that_would_never_end_is_ended() -> None:
     """A mistake in a stage must not become a loop that never stops."""

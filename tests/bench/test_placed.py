@@ -59,6 +59,7 @@ def test_an_engine_is_the_child_of_its_guards_process() -> None:
         parent.stdin.close()
 
 
+# Ray is no dependency of the tests; `make ray` installs it and runs this.
 @pytest.mark.skipif(not WITH_RAY, reason=WITHOUT)
 def test_an_actor_is_placed_and_called() -> None:
     with cluster() as address:

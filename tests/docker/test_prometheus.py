@@ -29,6 +29,7 @@ def promtool(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+# Prometheus and its promtool are programs of the system, which pip cannot bring.
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_every_alert_fires_when_it_should_and_else_not() -> None:
     assert f"{len(RULES)} rules found" in promtool("check", "rules", str(DOCKER / "alerts.yaml"))
@@ -91,6 +92,7 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[Asked]:
         await process.wait()
 
 
+# As above; test_monitoring.py reads the same dashboard without it.
 @pytest.mark.skipif(SERVER is None, reason="Prometheus is not installed")
 async def test_the_dashboard_has_numbers_and_no_alert_is_broken(tmp_path: Path) -> None:
     async with seasoned() as (url, admin), prometheus(tmp_path, f"127.0.0.1:{admin}") as asked:

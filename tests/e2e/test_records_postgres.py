@@ -99,6 +99,7 @@ async def ids_in_the_console(operators: str) -> list[str]:
     return [one["request_id"] for one in reply.json["records"]]
 
 
+# Other systems tell it in other ways, and what is tested is the same on each.
 @pytest.mark.skipif(sys.platform != "linux", reason="which worker has a connection is read from /proc")
 async def test_all_workers_write_one_database_and_a_killed_one_loses_its_own_streams_alone() -> None:
     url = url_of_schema()

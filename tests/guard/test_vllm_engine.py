@@ -137,6 +137,7 @@ def _kill_worker(pid: int) -> None:
 CORES = sorted(os.sched_getaffinity(0))
 
 
+# Each rank is bound to a core of its own here, as vLLM wants its ranks on a CPU.
 @pytest.mark.skipif(len(CORES) < 2, reason="each of two ranks needs a core")
 @pytest.mark.parametrize(
     "arguments",
