@@ -3,8 +3,9 @@
 Labels and class order are those of the released Qwen3Guard-Stream checkpoints.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class RiskLevel(StrEnum):
@@ -41,8 +42,7 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
-@dataclass(frozen=True, slots=True)
-class Risk:
+class Risk(msgspec.Struct, frozen=True, gc=False):
     """What the guard says of one token.
 
     `levels` are the softmax probabilities in the order of `RISK_LEVELS`; `categories` those of

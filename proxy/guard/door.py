@@ -7,20 +7,20 @@ that it keeps: those with a question at once, the others when they have one.
 """
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from proxy.guard.canary import examine
 from proxy.guard.commands import Cancel, Command, Feed, Open, Outcome
 from proxy.guard.metrics import SECONDS, Metrics, Recorder
 from proxy.guard.protocol import (
     GuardError,
     GuardFault,
     GuardInfo,
-    GuardOverloaded,
     GuardTimeout,
     GuardUnavailable,
     Health,
@@ -29,7 +29,7 @@ from proxy.guard.protocol import (
     anew,
 )
 from proxy.guard.rows import read_rows
-from proxy.guard.settings import Canary, GuardSettings
+from proxy.guard.settings import GuardSettings
 from proxy.guard.streams import KeptStream
 from proxy.risk import Risk, Role
 
@@ -47,13 +47,17 @@ class Link(Protocol):
     def metrics(self) -> Metrics: ...
 
 
+# Rows, or why there are none.
+Told = Callable[[bytes | GuardError], None]
+
+
 @dataclass(eq=False, slots=True)
 class Question:
-    """An Open or a Feed that waits for its rows."""
+    """An Open or a Feed that waits for its rows. Told once, and kept no longer."""
 
     command: Open | Feed
     stream: KeptStream
-    answer: asyncio.Future[bytes]
+    told: Told
     asked: float  # of the loop's clock, as is the deadline
     deadline: float
     crashes: int = 0
@@ -100,7 +104,7 @@ class GuardDoor:
         stream = KeptStream(self, kept, owner, len(kept))
         reads = sorted(set(read))
         try:
-            rows = await self.ask(stream, stream.begin(self.number(), reads, role))
+            rows = await self._ask(stream, stream.begin(self.number(), reads, role))
             risks = read_rows(rows, len(reads), role)
         except BaseException:
             await stream.close()
@@ -110,20 +114,7 @@ class GuardDoor:
 
     async def health(self) -> Health:
         """See `protocol.Guard`."""
-        started = time.perf_counter()
-        detail = ""
-        try:
-            async with asyncio.timeout(self.settings.health_seconds):
-                for canary in self.settings.canaries:
-                    detail = detail or await self._judge(canary)
-        except TimeoutError:
-            detail = f"no verdict on the canary text within {self.settings.health_seconds} s"
-        except GuardOverloaded:
-            detail = "no room for the canary text: the key-value cache is full"
-        except (GuardError, ValueError) as exc:
-            detail = str(exc)
-        seconds = time.perf_counter() - started
-        return Health(not detail, detail or f"{self.info.model} judged its canary in {seconds * 1e3:.1f} ms", seconds)
+        return await examine(self, self.settings, self._vocabulary)
 
     async def close(self) -> None:
         """See `protocol.Guard`. The engine stays; whoever owns the link ends it."""
@@ -151,11 +142,9 @@ class GuardDoor:
         self._link, self._info, self._vocabulary = link, info, vocabulary
         self.epoch += 1
         for question in list(self._questions.values()):
-            if question.answer.done():
-                continue
             question.crashes += question.stream.id in suspects
             if question.crashes > MAX_CRASHES:
-                question.answer.set_exception(GuardFault("the guard's engine died twice on this input"))
+                self._tell(question, GuardFault("the guard's engine died twice on this input"))
             else:
                 self._send(question)
 
@@ -168,10 +157,8 @@ class GuardDoor:
         """There will be no engine any more."""
         self._failure = self._failure or error
         self.disconnected()
-        for question in self._questions.values():
-            if not question.answer.done():
-                question.answer.set_exception(anew(error))
-        self._questions.clear()
+        for question in list(self._questions.values()):
+            self._tell(question, anew(error))
         self._streams.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -181,17 +168,17 @@ class GuardDoor:
         now = self._loop.time()
         for outcome in outcomes:
             question = self._questions.get(outcome.ticket)
-            if question is None or question.answer.done():
+            if question is None:
                 continue
-            if isinstance(outcome.error, UnknownStream) and not question.is_replayed:
+            if outcome.error is None:
+                (self._opens if isinstance(question.command, Open) else self._lags).add(now - question.asked)
+                self._tell(question, outcome.rows)
+            elif isinstance(outcome.error, UnknownStream) and not question.is_replayed:
                 question.is_replayed = True
                 question.stream.epoch = -1
                 self._send(question)
-            elif outcome.error is None:
-                question.answer.set_result(outcome.rows)
-                (self._opens if isinstance(question.command, Open) else self._lags).add(now - question.asked)
             else:
-                question.answer.set_exception(anew(outcome.error))
+                self._tell(question, anew(outcome.error))
 
     # For KeptStream.
 
@@ -220,8 +207,8 @@ class GuardDoor:
         """Forget a stream, and the question it still has."""
         self._streams.pop(stream.id, None)
         question = None if stream.ticket is None else self._questions.get(stream.ticket)
-        if question is not None and not question.answer.done():
-            question.answer.set_exception(GuardUnavailable("the stream was closed"))
+        if question is not None:
+            self._tell(question, GuardUnavailable("the stream was closed"))
 
     def submit(self, command: Command) -> None:
         if self._link is None:
@@ -230,26 +217,35 @@ class GuardDoor:
             self._loop.call_soon(self._flush)
         self._outbox.append(command)
 
-    async def ask(self, stream: KeptStream, command: Open | Feed) -> bytes:
-        """Put a question to the engine; forget it there when nobody waits any more."""
+    def put(self, stream: KeptStream, command: Open | Feed, told: Told) -> None:
+        """A question to the engine. `told` is called once, later, unless the question is dropped. Raises GuardError."""
         if self._failure is not None:
             raise anew(self._failure)
-        is_new = isinstance(command, Open)
-        seconds = self.settings.open_seconds if is_new else self.settings.verdict_seconds
-        answer: asyncio.Future[bytes] = self._loop.create_future()
+        seconds = self.settings.open_seconds if isinstance(command, Open) else self.settings.verdict_seconds
         now = self._loop.time()
-        question = Question(command, stream, answer, now, now + seconds)
+        question = Question(command, stream, told, now, now + seconds)
         self._questions[command.ticket] = question
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self._send(question)
+
+    def drop(self, ticket: int) -> None:
+        """Nobody waits for the answer any more: forget the question, at the engine too."""
+        question = self._questions.pop(ticket, None)
+        if question is not None:
+            self.submit(Cancel(question.stream.id, ticket))
+
+    async def _ask(self, stream: KeptStream, command: Open | Feed) -> bytes:
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        self.put(stream, command, partial(_settle, answer))
         try:
             return await answer
-        except (GuardTimeout, asyncio.CancelledError):
-            self.submit(Cancel(stream.id, command.ticket))
-            raise
         finally:
-            self._questions.pop(command.ticket, None)
+            self.drop(command.ticket)
+
+    def _tell(self, question: Question, found: bytes | GuardError) -> None:
+        del self._questions[question.command.ticket]
+        question.told(found)
 
     def _send(self, question: Question) -> None:
         if self._link is None:
@@ -267,29 +263,17 @@ class GuardDoor:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for question in self._questions.values():
-            if question.deadline <= now and not question.answer.done():
-                question.answer.set_exception(GuardTimeout("no verdict within the deadline"))
+        for question in [one for one in self._questions.values() if one.deadline <= now]:
+            self.drop(question.command.ticket)
+            question.told(GuardTimeout("no verdict within the deadline"))
         is_needed = bool(self._questions) and self._failure is None
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None
 
-    async def _judge(self, canary: Canary) -> str:
-        """What is wrong with the verdict on a canary; empty when nothing is."""
-        # A small vocabulary has other ids; the canary then only shows that the engine answers.
-        ids = [token % self._vocabulary for token in canary.ids]
-        stream, (risk,) = await self.open(ids, read=[canary.read], owner="canary")
-        try:
-            await stream.classify(len(ids), ids[:1])
-        finally:
-            await stream.close()
-        if canary.level not in (None, risk.level):
-            return f"the canary text was judged {risk.level}, not {canary.level}"
-        return ""
 
-
-async def check_guard(guard: GuardDoor) -> None:
-    """Raises GuardUnavailable, with the guard closed, unless it judges its canaries."""
-    health = await guard.health()
-    if not health.is_ready:
-        await guard.close()
-        raise GuardUnavailable(f"guard {guard.info.model} did not pass its first check: {health.detail}")
+def _settle(answer: asyncio.Future[bytes], found: bytes | GuardError) -> None:
+    if answer.done():
+        return
+    if isinstance(found, bytes):
+        answer.set_result(found)
+    else:
+        answer.set_exception(found)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from proxy.guard.canary import check_guard
 from proxy.guard.client import Address, EngineClient
-from proxy.guard.door import GuardDoor, check_guard
+from proxy.guard.door import GuardDoor
 from proxy.guard.protocol import GuardUnavailable
 from proxy.guard.settings import GuardSettings
 

@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from proxy.guard.architecture import class_of
-from proxy.guard.door import GuardDoor, check_guard
+from proxy.guard.canary import check_guard
+from proxy.guard.door import GuardDoor
 from proxy.guard.files import CheckpointError, Files, find_files
 from proxy.guard.loader import FLOATS, find_device
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo

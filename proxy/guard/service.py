@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from proxy.guard.canary import check_guard
 from proxy.guard.devices import make_runner
-from proxy.guard.door import GuardDoor, check_guard
+from proxy.guard.door import GuardDoor
 from proxy.guard.engine import Engine
 from proxy.guard.engine_thread import EngineThread
 from proxy.guard.loader import EMBEDDED, LoadedGuard, load_guard

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import aiohttp
 
-from proxy.guard.door import GuardDoor, check_guard
+from proxy.guard.canary import check_guard
+from proxy.guard.door import GuardDoor
 from proxy.guard.protocol import GuardError, GuardFault, GuardInfo, GuardOverloaded, GuardUnavailable
 from proxy.guard.rows import CATEGORIES, LEVELS, rows_of_logits
 from proxy.guard.sessions import Disconnected, Session, SessionLink, SessionLost

@@ -4,11 +4,13 @@ A text that outgrows the guard's window slides: the engine's stream is opened ag
 and the newest tokens. Every token is still judged; what the guard remembers of the beginning is less.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from proxy.guard.commands import Close, Command, Feed, Fork, Open
-from proxy.guard.protocol import GuardUnavailable
+from proxy.guard.protocol import GuardError, GuardUnavailable
 from proxy.guard.rows import read_rows
 from proxy.risk import Risk, Role
 
@@ -39,7 +41,28 @@ class Door(Protocol):
 
     def remove(self, stream: "KeptStream") -> None: ...
 
-    async def ask(self, stream: "KeptStream", question: Open | Feed) -> bytes: ...
+    def put(self, stream: "KeptStream", command: Open | Feed, told: Callable[[bytes | GuardError], None]) -> None: ...
+
+    def drop(self, ticket: int) -> None: ...
+
+
+class Answer(asyncio.Future[list[Risk]]):
+    """The risks of some tokens, which reach the stream piece by piece. Who cancels it takes the question back.
+
+    A future, and no task: a stream has one for every batch of tokens.
+    """
+
+    def __init__(self, stream: "KeptStream", position: int, ids: list[int]) -> None:
+        super().__init__()
+        self._stream = stream
+        self.position, self.ids = position, ids
+        self.risks: list[Risk] = []  # of the first of `ids`
+
+    def cancel(self, msg: Any = None) -> bool:
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            self._stream.give_up(self)
+        return is_cancelled
 
 
 class KeptStream:
@@ -63,23 +86,28 @@ class KeptStream:
     def position(self) -> int:
         return len(self._ids)
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    def classify(self, position: int, ids: Sequence[int]) -> Answer:
         """See `protocol.GuardStream`. After an error the stream is as it was, cut at `position`."""
-        self._check_open()
-        if self.ticket is not None:
-            raise RuntimeError("the stream is still classifying")
-        if not 0 <= position <= len(self._ids):
-            raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
-        kept = self._door.check(ids)
-        del self._ids[position:]
-        risks: list[Risk] = []
+        answer = Answer(self, position, [])
         try:
-            while len(risks) < len(kept):
-                risks += await self._feed(kept[len(risks) :])
-        except BaseException:
+            self._check_open()
+            if self.ticket is not None:
+                raise RuntimeError("the stream is still classifying")
+            if not 0 <= position <= len(self._ids):
+                raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
+            answer.ids = self._door.check(ids)
             del self._ids[position:]
-            raise
-        return risks
+            self._feed(answer)
+        except (GuardError, ValueError, RuntimeError) as exc:
+            answer.set_exception(exc.with_traceback(None))
+        return answer
+
+    def give_up(self, answer: Answer) -> None:
+        """On an answer that is under way."""
+        ticket, self.ticket = self.ticket, None
+        del self._ids[answer.position :]
+        if ticket is not None:
+            self._door.drop(ticket)
 
     async def fork(self) -> "KeptStream":
         """See `protocol.GuardStream`. Raises GuardUnavailable on a closed stream."""
@@ -117,21 +145,32 @@ class KeptStream:
             is_replay, reads = True, list(range(question.position, len(ids)))
         return Open(question.ticket, self.id, ids, reads, question.role, self.owner, is_replay, is_alone)
 
-    async def _feed(self, ids: list[int]) -> list[Risk]:
-        """Judge as many of the tokens as the window takes in one go; at least one."""
+    def _feed(self, answer: Answer) -> None:
+        """Ask of as many of the tokens as the window takes in one go, at least one. Raises GuardError."""
+        left = answer.ids[len(answer.risks) :]
+        if not left:
+            answer.set_result(answer.risks)
+            return
         start = len(self._ids)
         if start < self._tail or self._place(start) >= self._door.window:
             self._slide(start)
         place = self._place(start)
-        ids = ids[: self._door.window - place]
-        self.ticket = ticket = self._door.number()
+        left = left[: self._door.window - place]
+        ticket = self._door.number()
+        self._door.put(self, Feed(ticket, self.id, place, left), partial(self._told, answer, left))
+        self.ticket = ticket
+
+    def _told(self, answer: Answer, ids: list[int], found: bytes | GuardError) -> None:
+        self.ticket = None
         try:
-            rows = await self._door.ask(self, Feed(ticket, self.id, place, ids))
-        finally:
-            self.ticket = None
-        risks = read_rows(rows, len(ids), Role.ASSISTANT)
-        self._ids += ids
-        return risks
+            if not isinstance(found, bytes):
+                raise found
+            answer.risks += read_rows(found, len(ids), Role.ASSISTANT)
+            self._ids += ids
+            self._feed(answer)
+        except GuardError as exc:
+            del self._ids[answer.position :]
+            answer.set_exception(exc.with_traceback(None))  # whose frames would keep the answer for the collector
 
     def _place(self, position: int) -> int:
         """A position of the text in the engine's stream."""

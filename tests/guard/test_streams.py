@@ -1,13 +1,16 @@
 """A stream at a door whose engine keeps only what it was told, against a text that is simply a list."""
 
-from collections.abc import Sequence
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.guard.commands import Close, Command, Feed, Fork, Open
-from proxy.guard.protocol import GuardUnavailable
+from proxy.guard.protocol import GuardError, GuardUnavailable
 from proxy.guard.rows import write_rows
 from proxy.guard.streams import FRAME_TOKENS, KeptStream
 from proxy.risk import Role
@@ -22,7 +25,8 @@ class ScriptedDoor:
         self.judged: list[int] = []  # ids, in order
         self.seen: list[list[int]] = []  # the engine's text at each question
         self.open: set[int] = set()
-        self.error: Exception | None = None
+        self.error: GuardError | None = None
+        self.told: dict[int, Callable[[bytes | GuardError], None]] = {}  # who still waits
         self._last = 0
 
     def check(self, ids: Sequence[int]) -> list[int]:
@@ -45,9 +49,16 @@ class ScriptedDoor:
             case Close(stream):
                 del self.texts[stream]
 
-    async def ask(self, stream: KeptStream, question: Open | Feed) -> bytes:
+    def put(self, stream: KeptStream, command: Open | Feed, told: Callable[[bytes | GuardError], None]) -> None:
+        self.told[command.ticket] = told
+        asyncio.get_running_loop().call_soon(lambda: self.told.pop(command.ticket, _nothing)(self.ask(stream, command)))
+
+    def drop(self, ticket: int) -> None:
+        del self.told[ticket]
+
+    def ask(self, stream: KeptStream, question: Open | Feed) -> bytes | GuardError:
         if self.error is not None:
-            raise self.error
+            return self.error
         if stream.epoch != self.epoch:
             stream.epoch = self.epoch
             question = stream.replay(question, is_alone=False)
@@ -67,6 +78,10 @@ class ScriptedDoor:
     def restart(self) -> None:
         self.texts.clear()
         self.epoch += 1
+
+
+def _nothing(_: bytes | GuardError) -> None:
+    """Nobody waits for it any more."""
 
 
 def row_of(token: int) -> list[float]:
@@ -143,6 +158,68 @@ async def test_after_an_error_the_stream_is_as_it_was() -> None:
     assert stream.position == 4
     await stream.classify(4, [7])
     assert door.seen[-1] == [1, 2, 3, 4, 7]
+
+
+async def test_who_gives_up_takes_the_question_back_and_may_ask_again() -> None:
+    door = ScriptedDoor(window=800)
+    stream = await opened(door, [1, 2, 3])
+    for first, pieces in (([4, 5], 1), (list(range(1000, 3000)), 3)):
+        answer = stream.classify(3, first)
+        for _ in range(pieces - 1):
+            await asyncio.sleep(0)
+        assert not answer.done()
+        assert answer.cancel()
+        assert door.told == {}, "the door has forgotten it"
+        assert stream.position == 3
+        assert not answer.cancel()
+    assert len(await stream.classify(3, [6])) == 1
+    assert door.seen[-1][-1] == 6
+
+
+async def test_a_task_that_waits_and_is_cancelled_takes_it_back_too() -> None:
+    door = ScriptedDoor()
+    stream = await opened(door, [1, 2, 3])
+
+    async def ask() -> None:
+        await stream.classify(3, [4])
+
+    task = asyncio.ensure_future(ask())
+    while not door.told:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert door.told == {}
+    assert len(await stream.classify(3, [5])) == 1
+
+
+async def test_one_question_at_a_time_at_a_place_that_there_is() -> None:
+    door = ScriptedDoor()
+    stream = await opened(door, [1, 2, 3])
+    asking = stream.classify(3, [4])
+    with pytest.raises(RuntimeError, match="still classifying"):
+        await stream.classify(3, [5])
+    assert len(await asking) == 1
+    with pytest.raises(ValueError, match="position 9 of a stream of 4"):
+        await stream.classify(9, [5])
+    assert await stream.classify(4, []) == []
+    assert stream.position == 4
+
+
+async def test_a_failure_leaves_nothing_for_the_garbage_collector() -> None:
+    door = ScriptedDoor()
+    stream = await opened(door, [1, 2, 3])
+    door.error = GuardUnavailable("gone")
+    gc.disable()
+    try:
+        answer = stream.classify(3, [4])
+        await asyncio.wait([answer])
+        assert isinstance(answer.exception(), GuardUnavailable)
+        kept = weakref.ref(answer)
+        del answer
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_closed_stream_takes_no_questions() -> None:
