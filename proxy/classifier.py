@@ -3,54 +3,15 @@
 import asyncio
 import math
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
-from statistics import median
-from typing import Any
 
-from adapters.base import Key
 from proxy.conversation import answer_frame
 from proxy.deadline import Deadline
-from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
+from proxy.guard.protocol import GuardStream
+from proxy.inquiry import Inquiry, Lags, Verdicts, late
 from proxy.risk import Risk
 from proxy.structs import Batch
-
-# One risk for each token of each batch; or why there is none.
-Verdicts = list[list[Risk]] | Exception
-# The risks of one batch, or of each of several.
-Answer = asyncio.Future[Any]
-
-# Lags that a median is taken of: the newest of a long answer.
-MAX_LAGS = 1024
-
-
-class Lags:
-    """Seconds from handing tokens over to their verdicts."""
-
-    def __init__(self) -> None:
-        self._newest: deque[float] = deque(maxlen=MAX_LAGS)
-        self.max: float | None = None
-        self.count = 0  # of what was handed over
-        self.first = 0.0  # when that began, by the monotonic clock
-        self.last: float | None = None  # when it was over; None while verdicts are missing
-
-    def begin(self, at: float) -> None:
-        self.first = self.first if self.count else at
-        self.last = None
-        self.count += 1
-
-    def add(self, begin: float, end: float) -> None:
-        seconds = end - begin
-        self._newest.append(seconds)
-        self.max = max(seconds, self.max or 0.0)
-        self.last = end
-
-    @property
-    def median(self) -> float | None:
-        return median(self._newest) if self._newest else None
 
 
 class Classifier:
@@ -62,10 +23,13 @@ class Classifier:
         self._choices_each = sys.maxsize
         self.verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
         self._deadline = Deadline()
-        self._asked: Answer | None = None  # under way
-        self._streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self._stack = AsyncExitStack()
-        self.lags = Lags()
+        self.inquiry = Inquiry(self._ask)
+        self._streams = self.inquiry.streams
+
+    @property
+    def lags(self) -> Lags:
+        return self.inquiry.lags
 
     @property
     def slides(self) -> int:
@@ -100,7 +64,7 @@ class Classifier:
             else:
                 told.set_result(verdicts)
 
-        self.put(batches, tell)
+        self.inquiry.put(batches, tell)
         try:
             # The guard keeps this deadline itself, and may be what hangs.
             with self._deadline.within(self.verdict_seconds):
@@ -108,44 +72,11 @@ class Classifier:
         except TimeoutError as exc:
             raise late() from exc
         finally:
-            self.give_up()
+            self.inquiry.give_up()
 
-    def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
-        """`classify` without waiting, one call at a time: `tell` gets what it returns or raises.
-
-        At once, where the guard answers at once; never by itself, where the guard hangs: then `give_up`.
-        """
-        begin = time.monotonic()
-        self.lags.begin(begin)
-        asked = self._asked = self._begin(batches)
-        if asked.done():
-            self._answered(batches, tell, begin, asked)
-        else:
-            asked.add_done_callback(partial(self._answered, batches, tell, begin))
-
-    def _answered(
-        self, batches: Sequence[Batch], tell: Callable[[Verdicts], None], begin: float, asked: Answer
-    ) -> None:
-        self._asked = None
-        verdicts = _verdicts(asked, batches)
-        if not isinstance(verdicts, Exception):
-            self.lags.add(begin, time.monotonic())
-        tell(verdicts)
-
-    def give_up(self) -> None:
-        """On what was put, if it is not answered yet."""
-        if self._asked is not None:
-            self._asked.cancel()
-
-    def _begin(self, batches: Sequence[Batch]) -> Answer:
-        if len(batches) > 1:
-            return asyncio.ensure_future(self._classify_all(batches))
-        batch = batches[0]
-        known = self._streams.get((batch.key, batch.view))
-        if known is None:
-            return asyncio.ensure_future(self._classify(batch))
-        stream, start = known
-        return asyncio.ensure_future(stream.classify(start + batch.position, batch.ids))
+    async def _ask(self, batches: Sequence[Batch]) -> list[Risk] | list[list[Risk]]:
+        """The risks of one batch, or of each of several."""
+        return await self._classify(batches[0]) if len(batches) == 1 else await self._classify_all(batches)
 
     async def _classify_all(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         try:
@@ -165,25 +96,3 @@ class Classifier:
         stream, start = self._streams[batch.key, batch.view]
         risks = await stream.classify(start + batch.position - len(frame), [*frame, *batch.ids])
         return risks[len(frame) :]  # frames flag falsely at fixed positions, and are not the model's text
-
-
-def _verdicts(asked: Answer, batches: Sequence[Batch]) -> Verdicts:
-    """What came of a call. Only GuardErrors are to be expected."""
-    if asked.cancelled():
-        return late()
-    if (exc := asked.exception()) is not None:
-        if isinstance(exc, TimeoutError):
-            return late()
-        if isinstance(exc, OSError):  # else it would pass for the client's own connection breaking
-            return GuardUnavailable(type(exc).__name__)
-        assert isinstance(exc, Exception)  # what else there is ends the event loop
-        return exc
-    risks = [asked.result()] if len(batches) == 1 else asked.result()
-    for batch, found in zip(batches, risks, strict=True):
-        if len(found) != len(batch.ids):
-            return GuardFault(f"{len(found)} risks for {len(batch.ids)} tokens")
-    return risks
-
-
-def late() -> GuardTimeout:
-    return GuardTimeout("no verdict within the deadline")

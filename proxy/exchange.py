@@ -15,7 +15,8 @@ from proxy.aside import Aside
 from proxy.classifier import Classifier
 from proxy.conversation import Prompt
 from proxy.dialects.call import UpstreamCall
-from proxy.drive import Client, Drive
+from proxy.drive import Drive
+from proxy.driver import Client
 from proxy.errors import UPSTREAM_ODD, Fault
 from proxy.framing import BodyFraming, EventFraming, Framing
 from proxy.guard.protocol import Guard, GuardError

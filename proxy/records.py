@@ -12,8 +12,8 @@ import msgspec
 
 from adapters.base import Key, Note
 from proxy.channel import Channel, note_of
-from proxy.classifier import Lags
 from proxy.identity import CREDENTIALS
+from proxy.inquiry import Lags
 from proxy.redaction import Redactor
 from proxy.settings import UpstreamSettings
 from proxy.stream import ModeratedStream, Outcome

@@ -40,3 +40,12 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 
     piece: Piece
     start: int = 0
+
+
+class Patience(msgspec.Struct, frozen=True, gc=False):
+    """How long an answer waits, in seconds."""
+
+    verdict_seconds: float
+    idle_seconds: float  # for the upstream's next bytes
+    total_seconds: float
+    beat_seconds: float  # that the client gets nothing, until it gets a sign of life
