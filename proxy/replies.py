@@ -87,7 +87,8 @@ class Reply:
     def write(self, data: bytes) -> None:
         if self._record.first_byte_seconds is None:
             self._record.first_byte_seconds = self._record.elapsed()
-        self._begun()
+        if self._response is None:
+            self._begun()
         assert self._exchange is not None  # set by stream()
         self._writer.write(data, is_last=self._exchange.is_over)
 

@@ -92,8 +92,9 @@ class UpstreamResponse:
 
     def take(self) -> bytes | None:
         """What `read` would return, if it need not wait for it; else None. Raises Fault."""
+        connection = self._connection  # asked for each chunk: no call more
         try:
-            return self._open_connection().take()
+            return connection.take() if connection is not None else self._open_connection().take()
         except OSError as exc:
             raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
 

@@ -30,7 +30,7 @@ class UpstreamConnection(BaseProtocol):
     """`send` a request, wait for `head`, `take` the body; then `is_clean` says whether it may serve again."""
 
     __slots__ = (
-        *("_body", "_break", "_came", "_has_head", "_head", "_is_spent", "_opens_tunnel", "_upload"),
+        *("_body", "_break", "_came", "_has_head", "_has_news", "_head", "_is_spent", "_opens_tunnel", "_upload"),
         *("arrived", "on_more"),
     )
 
@@ -41,6 +41,7 @@ class UpstreamConnection(BaseProtocol):
         self._has_head = False  # the future may be done without: whoever waits for it may be cancelled
         self._body: StreamReader = EMPTY_PAYLOAD
         self._break: Exception | None = None
+        self._has_news = True  # since `take` has returned None, or may have
         self._is_spent = self._opens_tunnel = False
         self._upload: asyncio.Task[None] | None = None
         self._came: float | None = None  # when the oldest byte came that nobody has taken
@@ -76,6 +77,8 @@ class UpstreamConnection(BaseProtocol):
 
     def take(self) -> bytes | None:
         """The next bytes of the body; b"" at its end, None where none have come. Raises BrokenAnswer."""
+        if not self._has_news:
+            return None  # asked after each chunk: no look into the reader
         if self._head is None:
             raise BrokenAnswer("the exchange is over")
         found = self._body.exception()
@@ -85,12 +88,15 @@ class UpstreamConnection(BaseProtocol):
             self._body.set_exception(None)  # type: ignore[arg-type]
         if data := self._body.read_nowait(MAX_READ_BYTES):
             self.arrived, self._came = self.arrived if self._came is None else self._came, None
+            is_all = len(data) < MAX_READ_BYTES and self._break is None and not self._body.is_eof()
+            self._has_news = not is_all
             return data
         self._came = None  # what came was no body
         if self._body.is_eof():
             return b""
         if self._break is not None:
             raise self._break
+        self._has_news = False
         return None
 
     async def more(self) -> None:
@@ -122,6 +128,7 @@ class UpstreamConnection(BaseProtocol):
         if self._upload is not None:
             self._upload.cancel()
         self._upload = self._head = self._parser = self._break = self.on_more = None
+        self._has_news = True
         self._body, self._has_head, self._came = EMPTY_PAYLOAD, False, None
 
     def abort(self) -> None:
@@ -137,6 +144,7 @@ class UpstreamConnection(BaseProtocol):
     # `asyncio.Protocol`.
 
     def data_received(self, data: bytes) -> None:
+        self._has_news = True
         if self._came is None:
             self._came = time.monotonic()
         if self._parser is None:
@@ -146,7 +154,7 @@ class UpstreamConnection(BaseProtocol):
             messages, is_upgraded, _ = self._parser.feed_data(data)
             for message, body in messages:
                 self._receive_head(message, body)
-            if self._has_ended and self._parser.feed_eof() is not None:
+            if self._has_head and self._body.is_eof() and self._parser.feed_eof() is not None:
                 self._is_spent = True  # something has begun behind the end
         except Exception as exc:  # whatever a parser or a decoder finds wrong
             self._fail(exc)
@@ -160,7 +168,7 @@ class UpstreamConnection(BaseProtocol):
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._is_spent = True
+        self._is_spent = self._has_news = True
         super().connection_lost(exc)
         if self._parser is None:
             return
@@ -192,7 +200,7 @@ class UpstreamConnection(BaseProtocol):
 
     def _fail(self, exc: Exception) -> None:
         broken = exc if isinstance(exc, BrokenAnswer) else BrokenAnswer(type(exc).__name__)
-        self._is_spent = True
+        self._is_spent = self._has_news = True
         if self._head is not None and not self._head.done():
             self._head.set_exception(broken)
             self._head.exception()  # where nobody waits for it, that is nothing to complain about
