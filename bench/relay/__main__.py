@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from bench.relay.report import Measured, print_profile, print_report
 IDLE = Point("idle", probes=1, think_ms=3)
 
 
-TARGETS = ("direct", "nginx", "pass-through", "litellm", "weir-stub", "weir-beside", "weir-embedded")
+TARGETS = ("direct", "nginx", "pass-through", "litellm", "weir-stub", "weir-beside", "weir-door", "weir-embedded")
 WARM_SECONDS = 0.7
 
 
@@ -61,6 +62,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=20.0, help="chunks a second of each")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
     parser.add_argument("--only", nargs="+", choices=TARGETS, help="measure these alone")
+    parser.add_argument(
+        "--at-once", action="store_true", help="all targets in the same seconds: the steadiest ratios, but no times"
+    )
     parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
     parser.add_argument("--litellm", metavar="PYTHON", help="an interpreter with litellm[proxy], to measure that too")
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout of Weir, measured by turns")
@@ -86,6 +90,7 @@ def commands(upstream: str, litellm: str | None = None, beside: Path | None = No
         "litellm": [*peer, "litellm", *(["--python", litellm] if litellm else [])],
         "weir-stub": [*weir, "stub"],
         **({} if other is None else {"weir-beside": other}),
+        "weir-door": [*weir, "door"],
         "weir-embedded": [*weir, "embedded"],
     }
 
@@ -105,21 +110,30 @@ def start_targets(bench: Bench, servers: Servers, wanted: argparse.Namespace) ->
     return found
 
 
-def measure_all(bench: Bench, targets: dict[str, Server], rounds: int) -> list[Measured]:
-    """The targets by turns. Each is warmed up first."""
+def measure_all(bench: Bench, targets: dict[str, Server], rounds: int, *, at_once: bool) -> list[Measured]:
+    """The targets by turns, or all in the same seconds. Each is warmed up first."""
+    groups = [list(targets)] if at_once else [[name] for name in targets]
     found = []
     with Progress(console=bench.console, transient=True) as progress:
-        task = progress.add_task("", total=rounds * len(bench.points) * len(targets))
+        task = progress.add_task("", total=rounds * len(bench.points) * len(groups))
         for name, server in targets.items():
             progress.update(task, description=f"warming up {name}")
             bench.sample(IDLE, name, server, seconds=0.5)
         for number in range(rounds):
             for point in bench.points:
-                for name, server in targets.items():
-                    progress.update(task, description=f"round {number + 1}, {point.name}, {name}")
-                    found.append(Measured(name, point.name, number, bench.sample(point, name, server)))
+                for names in groups:
+                    progress.update(task, description=f"round {number + 1}, {point.name}, {', '.join(names)}")
+                    samples = together(bench, point, {name: targets[name] for name in names})
+                    found += [Measured(name, point.name, number, sample) for name, sample in samples.items()]
                     progress.advance(task)
     return found
+
+
+def together(bench: Bench, point: Point, targets: dict[str, Server]) -> dict[str, Sample]:
+    """The same load on each of them in the same seconds."""
+    with ThreadPoolExecutor(len(targets)) as pool:
+        futures = {name: pool.submit(bench.sample, point, name, server) for name, server in targets.items()}
+        return {name: future.result() for name, future in futures.items()}
 
 
 def profile(bench: Bench) -> None:
@@ -153,8 +167,8 @@ def run(wanted: argparse.Namespace, console: Console) -> None:
         if wanted.profile:
             profile(bench)
             return
-        found = measure_all(bench, start_targets(bench, servers, wanted), wanted.rounds)
-    print_report(found, load, is_native=tools.is_native, console=console)
+        found = measure_all(bench, start_targets(bench, servers, wanted), wanted.rounds, at_once=wanted.at_once)
+    print_report(found, load, is_native=tools.is_native, at_once=wanted.at_once, console=console)
     console.print(f"Again: {shlex.join(['python', '-m', 'bench.relay', *sys.argv[1:]])}", style="dim")
     if wanted.picture:
         draw(found, load, wanted.picture)

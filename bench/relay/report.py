@@ -36,9 +36,11 @@ def medians(found: list[Measured], point: str, get: Get) -> dict[str, float]:
     return {target: median(many) for target, many in values.items()}
 
 
-def print_report(found: list[Measured], load: Point, *, is_native: bool, console: Console) -> None:
+def print_report(found: list[Measured], load: Point, *, is_native: bool, at_once: bool, console: Console) -> None:
+    """`at_once`: the targets had the machine together, so that their times are not their own."""
     console.print(cost_table(found, load))
-    console.print(time_table(found, load))
+    if not at_once:
+        console.print(time_table(found, load))
     for line in remarks(found, is_native=is_native):
         console.print(line, style="yellow", markup=False)
     about = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -1,4 +1,4 @@
-"""Weir as it serves, with a guard that costs nothing or with the embedded one.
+"""Weir as it serves, with a guard that costs nothing, with the door of an engine that costs nothing, or embedded.
 
 `python -m bench.relay.weir_server --upstream URL --guard stub`
 """
@@ -15,7 +15,12 @@ import uvloop
 from bench.relay.serving import until_terminated
 from proxy.app import running
 from proxy.config import load_settings
+from proxy.guard.commands import Command, Feed, Open, Outcome
+from proxy.guard.door import GuardDoor
+from proxy.guard.metrics import Metrics
 from proxy.guard.protocol import Guard, GuardInfo, GuardStream, Health
+from proxy.guard.rows import CATEGORIES, write_rows
+from proxy.guard.settings import GuardSettings
 from proxy.guards import open_guard
 from proxy.log import record_log
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
@@ -23,6 +28,8 @@ from proxy.serving import keep_what_is_loaded
 from proxy.settings import Settings
 
 WINDOW_TOKENS = 1 << 20
+# Of a stubbed engine: about what a small guard takes on a GPU.
+STEP_SECONDS = 0.002
 
 
 def safe(categories: int) -> Risk:
@@ -30,6 +37,10 @@ def safe(categories: int) -> Risk:
     return Risk(RiskLevel.SAFE, Category.VIOLENT, level[0], 1 / categories, level, (1 / categories,) * categories)
 
 
+SAFE_ROWS = {
+    role: write_rows([[0.998, 0.001, 0.001, *[1 / len(names)] * len(names)]], role)
+    for role, names in CATEGORIES.items()
+}
 SAFE_PROMPT, SAFE_TOKEN = safe(len(PROMPT_CATEGORIES)), safe(len(RESPONSE_CATEGORIES))
 
 
@@ -67,6 +78,37 @@ class StubStream:
     async def close(self) -> None: ...
 
 
+class InstantLink:
+    """To an engine that finds everything safe in one step of `STEP_SECONDS`: what is left is what the door costs."""
+
+    def __init__(self, door: GuardDoor) -> None:
+        self._door = door
+
+    def submit(self, commands: list[Command]) -> None:
+        asked = [command for command in commands if isinstance(command, Open | Feed)]
+        outcomes = [Outcome(one.ticket, SAFE_ROWS[one.role] * _tokens(one)) for one in asked]
+        asyncio.get_running_loop().call_later(STEP_SECONDS, self._door.receive, outcomes)
+
+    def metrics(self) -> Metrics:
+        return Metrics()
+
+
+def _tokens(command: Open | Feed) -> int:
+    return len(command.reads if isinstance(command, Open) else command.ids)
+
+
+def instant_door() -> GuardDoor:
+    door = GuardDoor(GuardSettings())
+    door.connected(InstantLink(door), StubGuard.info, 1 << 20)
+    return door
+
+
+async def guard_of(settings: Settings, name: str) -> Guard:
+    if name == "embedded":
+        return await open_guard(settings)
+    return StubGuard() if name == "stub" else instant_door()
+
+
 @contextmanager
 def profiled(file: str | None) -> Iterator[None]:
     """Write a profile of what runs inside, if a file is named."""
@@ -83,7 +125,7 @@ def profiled(file: str | None) -> Iterator[None]:
 
 
 async def serve(settings: Settings, guard_name: str, profile: str | None) -> None:
-    guard: Guard = await open_guard(settings) if guard_name == "embedded" else StubGuard()
+    guard = await guard_of(settings, guard_name)
     try:
         async with running(settings, guard) as port:
             keep_what_is_loaded()  # as `weir serve` does
@@ -96,7 +138,7 @@ async def serve(settings: Settings, guard_name: str, profile: str | None) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upstream", required=True)
-    parser.add_argument("--guard", choices=["stub", "embedded"], default="stub")
+    parser.add_argument("--guard", choices=["stub", "door", "embedded"], default="stub")
     parser.add_argument("--profile", metavar="FILE")
     wanted = parser.parse_args()
     values = {

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 from rich.console import Console
 
-from bench.relay.__main__ import commands
+from bench.relay.__main__ import Bench, commands, together
 from bench.relay.load import Point, Sample, measure
 from bench.relay.peers import nginx_program
 from bench.relay.picture import draw, times
@@ -51,10 +51,10 @@ def is_all_there(found: Sample) -> bool:
     return found.errors == 0 and 0.1 * offered < found.chunks < 3 * offered and found.first_p50 > 0
 
 
-def test_everything_passes_through_both_proxies(servers: Servers, tmp_path: Path) -> None:
+def test_everything_passes_through_each_proxy(servers: Servers, tmp_path: Path) -> None:
     tools = build(tmp_path)
     upstream = servers.start(tools.upstream, ANYWHERE, tmp_path / "upstream.log")
-    modules = ["passthrough", "weir_server", *(["peers nginx"] if nginx_program() else [])]
+    modules = ["passthrough", "weir_server", "weir_server --guard door", *(["peers nginx"] if nginx_program() else [])]
     for module in modules:
         found = sample(tools, proxy(servers, module, upstream, tmp_path))
         assert is_all_there(found), found
@@ -73,6 +73,17 @@ def test_a_chunk_costs_no_more_than_a_few_of_a_bare_pass_through(servers: Server
             pytest.skip("the system does not tell a process's CPU time")
         ratios.append(costs[0] / costs[1])  # type: ignore[operator]
     assert median(ratios) < MOST_PASS_THROUGHS, ratios
+
+
+def test_all_at_once_get_the_same_load(servers: Servers, tmp_path: Path) -> None:
+    tools = build(tmp_path)
+    bench = Bench(tools, tmp_path, ANYWHERE, ANYWHERE, LOAD, SECONDS, Console())
+    upstream = bench.upstream(servers)
+    targets = {"direct": upstream, "pass-through": proxy(servers, "passthrough", upstream, tmp_path)}
+    found = together(bench, LOAD, targets)
+    assert list(found) == list(targets)
+    assert all(is_all_there(one) for one in found.values()), found
+    assert found["direct"].cpu is None
 
 
 def test_the_tools_without_a_compiler_do_the_same(servers: Servers, tmp_path: Path) -> None:
@@ -102,10 +113,13 @@ def test_the_report_gives_ratios_to_the_pass_through() -> None:
 
     output = io.StringIO()
     rows = [*one("direct", 0.0, 100.0), *one("pass-through", 0.05, 600.0), *one("weir-stub", 0.15, 1600.0)]
-    print_report(rows, LOAD, is_native=True, console=Console(file=output, width=100))
+    print_report(rows, LOAD, is_native=True, at_once=False, console=Console(file=output, width=100))
     lines = {line.split("│")[1].strip(): line for line in output.getvalue().splitlines() if line.startswith("│")}
     assert "1500 / 3000" in lines["weir-stub"]
     assert "3.00" in output.getvalue()
+    print_report(rows, LOAD, is_native=True, at_once=True, console=Console(file=output, width=100))
+    assert output.getvalue().count("CPU of the proxy") == 2
+    assert output.getvalue().count("Added time") == 1, "times of shared seconds are nobody's own"
 
 
 def test_the_picture_shows_the_median_over_the_rounds(tmp_path: Path) -> None:
