@@ -34,11 +34,6 @@ class WeirNote(msgspec.Struct, frozen=True, gc=False):
     offset: tuple[int, int]
     channel: str
 
-    @classmethod
-    def of(cls, note: Note) -> "WeirNote":
-        probability = round(note.probability, PROBABILITY_DIGITS)
-        return cls(note.risk_level, note.category, probability, (note.start, note.end), note.channel)
-
 
 def weir_finish(report: Report) -> dict[str, Any]:
     """Beside a finish: the worst of each channel, and of the prompt where it was judged.

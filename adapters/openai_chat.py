@@ -6,7 +6,7 @@ from typing import Any
 from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
 from adapters.metadata import Envelope
-from adapters.notations import WeirNote, moderation, weir_block, weir_finish, weir_note
+from adapters.notations import PROBABILITY_DIGITS, WeirNote, moderation, weir_block, weir_finish, weir_note
 from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
 from adapters.openai_chat_plain import NotedChoices, WrittenChoice, WrittenChoices, WrittenDelta
 from adapters.openai_chat_reader import CHUNK, ChatReader
@@ -53,7 +53,9 @@ class ChatStream:
         if note is None or not self._options.notations.weir:
             written: WrittenChoices = WrittenChoices((choice,))
         else:
-            written = NotedChoices((choice,), WeirNote.of(note))
+            probability = round(note.probability, PROBABILITY_DIGITS)
+            weir = WeirNote(note.risk_level, note.category, probability, (note.start, note.end), note.channel)
+            written = NotedChoices((choice,), weir)
         return Event(piece.source.head + write_checked(written)[1:])
 
     def _at_length(self, piece: Delta, note: Note | None) -> Event:

@@ -88,7 +88,8 @@ class UpstreamResponse:
 
     def arrived(self) -> float:
         """When the oldest byte of what was read last had come, by the monotonic clock."""
-        return self._open_connection().arrived
+        connection = self._connection
+        return connection.arrived if connection is not None else 0.0
 
     def take(self) -> bytes | None:
         """What `read` would return, if it need not wait for it; else None. Raises Fault."""

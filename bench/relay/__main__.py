@@ -24,7 +24,10 @@ from bench.relay.report import Measured, print_profile, print_report
 IDLE = Point("idle", probes=1, think_ms=3)
 
 
-TARGETS = ("direct", "nginx", "pass-through", "litellm", "weir-stub", "weir-beside", "weir-door", "weir-embedded")
+TARGETS = (
+    "direct", "nginx", "pass-through", "litellm",
+    "weir-stub", "weir-beside", "weir-door", "weir-1-worker", "weir-2-workers", "weir-embedded",
+)  # fmt: skip
 WARM_SECONDS = 0.7
 
 
@@ -91,6 +94,8 @@ def commands(upstream: str, litellm: str | None = None, beside: Path | None = No
         "weir-stub": [*weir, "stub"],
         **({} if other is None else {"weir-beside": other}),
         "weir-door": [*weir, "door"],
+        "weir-1-worker": [*peer, "weir", "--workers", "1"],
+        "weir-2-workers": [*peer, "weir", "--workers", "2"],
         "weir-embedded": [*weir, "embedded"],
     }
 

@@ -1,7 +1,8 @@
-"""Other people's proxies as targets: `python -m bench.relay.peers nginx --upstream URL`.
+"""Whole programs as targets: `python -m bench.relay.peers nginx --upstream URL`.
 
 Each runs as a child on a free port, with its own settings for streaming and nothing else. `litellm` needs the
-interpreter of an environment with `litellm[proxy]` in it: `--python FILE`.
+interpreter of an environment with `litellm[proxy]` in it: `--python FILE`. `weir` is `weir serve` with as many workers
+as `--workers` says, and one engine for all that finds everything safe.
 """
 
 import argparse
@@ -11,12 +12,14 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.relay.serving import until_terminated
 
 START_SECONDS = 90.0
+ENGINE = "engine.sock"
 
 # One process, nothing kept back: what a reverse proxy in C costs by itself.
 NGINX = """\
@@ -46,6 +49,17 @@ general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}  # on lo
 """
 
 
+WEIR = """\
+server.port = {port}
+server.drain_seconds = 0
+server.max_lag_seconds = 3600  # what is measured is how late it gets
+upstream.base_url = "http://{upstream}"
+guard.address = "unix:{engine}"
+policy.on_flag = "annotate"
+log.file = "/dev/null"
+"""
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -57,10 +71,15 @@ def nginx_program() -> str | None:
     return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
 
 
-def command_of(name: str, folder: Path, upstream: str, port: int, python: str | None) -> Sequence[str | Path]:
+def command_of(wanted: argparse.Namespace, folder: Path, port: int) -> Sequence[str | Path]:
     """Writes the settings. Exits where the program is missing."""
-    address = urlsplit(upstream).netloc
+    name, python = wanted.name, wanted.python
+    address = urlsplit(wanted.upstream).netloc
     file = folder / "settings"
+    if name == "weir":
+        file = folder / "weir.toml"
+        file.write_text(WEIR.format(port=port, upstream=address, engine=folder / ENGINE))
+        return [sys.executable, "-m", "proxy", "serve", "--config", file, "--workers", str(wanted.workers)]
     if name == "nginx":
         program = nginx_program()
         if program is None:
@@ -75,38 +94,48 @@ def command_of(name: str, folder: Path, upstream: str, port: int, python: str | 
     return [program, "--config", file, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
 
 
-async def serve(name: str, upstream: str, python: str | None) -> None:
-    port = free_port()
+async def serve(wanted: argparse.Namespace) -> None:
+    port, name = free_port(), wanted.name
     with tempfile.TemporaryDirectory(prefix="weir-peer-") as folder:
-        command = command_of(name, Path(folder), upstream, port, python)
-        # What it prints goes to our log: standard output says the port alone.
-        process = await asyncio.create_subprocess_exec(*command, stdout=sys.stderr, stderr=sys.stderr)
+        command = command_of(wanted, Path(folder), port)
+        engine = [sys.executable, "-m", "bench.relay.engine", Path(folder, ENGINE)]
+        # What they print goes to our log: standard output says the port alone.
+        running = [
+            await asyncio.create_subprocess_exec(*one, stdout=sys.stderr, stderr=sys.stderr)
+            for one in ([engine] if name == "weir" else []) + [command]
+        ]
+        process = running[-1]
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not await listens(port):
+                while not await serves(port, name):
                     if process.returncode is not None:
                         sys.exit(f"{name} ended with status {process.returncode}")
                     await asyncio.sleep(0.1)
             await until_terminated(port)
         finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+            for one in reversed(running):
+                if one.returncode is None:
+                    one.terminate()
+                await one.wait()
 
 
-async def listens(port: int) -> bool:
+async def serves(port: int, name: str) -> bool:
+    """Whether it listens; Weir also says whether it is ready."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
-    writer.close()
-    return True
+    with closing(writer):
+        if name != "weir":
+            return True
+        writer.write(b"GET /readyz HTTP/1.0\r\nhost: weir\r\n\r\n")
+        return b" 200 " in await reader.readline()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["nginx", "litellm"])
+    parser.add_argument("name", choices=["nginx", "litellm", "weir"])
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--python")
-    wanted = parser.parse_args()
-    asyncio.run(serve(wanted.name, wanted.upstream, wanted.python))
+    parser.add_argument("--workers", type=int, default=1)
+    asyncio.run(serve(parser.parse_args()))

@@ -12,14 +12,12 @@ from contextlib import contextmanager
 
 import uvloop
 
+from bench.relay.engine import INFO, VOCABULARY, SafeLink
 from bench.relay.serving import until_terminated
 from proxy.app import running
 from proxy.config import load_settings
-from proxy.guard.commands import Command, Feed, Open, Outcome
 from proxy.guard.door import GuardDoor
-from proxy.guard.metrics import Metrics
-from proxy.guard.protocol import Guard, GuardInfo, GuardStream, Health
-from proxy.guard.rows import CATEGORIES, write_rows
+from proxy.guard.protocol import Guard, GuardStream, Health
 from proxy.guard.settings import GuardSettings
 from proxy.guards import open_guard
 from proxy.log import record_log
@@ -27,27 +25,19 @@ from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, R
 from proxy.serving import keep_what_is_loaded
 from proxy.settings import Settings
 
-WINDOW_TOKENS = 1 << 20
-# Of a stubbed engine: about what a small guard takes on a GPU.
-STEP_SECONDS = 0.002
-
 
 def safe(categories: int) -> Risk:
     level = 0.998, 0.001, 0.001
     return Risk(RiskLevel.SAFE, Category.VIOLENT, level[0], 1 / categories, level, (1 / categories,) * categories)
 
 
-SAFE_ROWS = {
-    role: write_rows([[0.998, 0.001, 0.001, *[1 / len(names)] * len(names)]], role)
-    for role, names in CATEGORIES.items()
-}
 SAFE_PROMPT, SAFE_TOKEN = safe(len(PROMPT_CATEGORIES)), safe(len(RESPONSE_CATEGORIES))
 
 
 class StubGuard:
     """Everything is safe, at once."""
 
-    info = GuardInfo("stub", "0", WINDOW_TOKENS)
+    info = INFO
 
     async def open(
         self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
@@ -78,35 +68,16 @@ class StubStream:
     async def close(self) -> None: ...
 
 
-class InstantLink:
-    """To an engine that finds everything safe in one step of `STEP_SECONDS`: what is left is what the door costs."""
-
-    def __init__(self, door: GuardDoor) -> None:
-        self._door = door
-
-    def submit(self, commands: list[Command]) -> None:
-        asked = [command for command in commands if isinstance(command, Open | Feed)]
-        outcomes = [Outcome(one.ticket, SAFE_ROWS[one.role] * _tokens(one)) for one in asked]
-        asyncio.get_running_loop().call_later(STEP_SECONDS, self._door.receive, outcomes)
-
-    def metrics(self) -> Metrics:
-        return Metrics()
-
-
-def _tokens(command: Open | Feed) -> int:
-    return len(command.reads if isinstance(command, Open) else command.ids)
-
-
-def instant_door() -> GuardDoor:
+def stub_door() -> GuardDoor:
     door = GuardDoor(GuardSettings())
-    door.connected(InstantLink(door), StubGuard.info, 1 << 20)
+    door.connected(SafeLink(door.receive), INFO, VOCABULARY)
     return door
 
 
 async def guard_of(settings: Settings, name: str) -> Guard:
     if name == "embedded":
         return await open_guard(settings)
-    return StubGuard() if name == "stub" else instant_door()
+    return StubGuard() if name == "stub" else stub_door()
 
 
 @contextmanager

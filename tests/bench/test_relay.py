@@ -54,7 +54,13 @@ def is_all_there(found: Sample) -> bool:
 def test_everything_passes_through_each_proxy(servers: Servers, tmp_path: Path) -> None:
     tools = build(tmp_path)
     upstream = servers.start(tools.upstream, ANYWHERE, tmp_path / "upstream.log")
-    modules = ["passthrough", "weir_server", "weir_server --guard door", *(["peers nginx"] if nginx_program() else [])]
+    modules = [
+        "passthrough",
+        "weir_server",
+        "weir_server --guard door",
+        "peers weir --workers 2",
+        *(["peers nginx"] if nginx_program() else []),
+    ]
     for module in modules:
         found = sample(tools, proxy(servers, module, upstream, tmp_path))
         assert is_all_there(found), found

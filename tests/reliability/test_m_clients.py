@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.relay.peers import listens, nginx_program
+from bench.relay.peers import nginx_program, serves
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
@@ -39,7 +39,7 @@ async def nginx(url: str, folder: Path) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(NGINX, "-c", str(file), "-p", str(folder))
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await listens(port):  # noqa: ASYNC110 (nobody tells)
+            while not await serves(port, "nginx"):  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
