@@ -40,9 +40,7 @@ class Drive:
         patience = Patience(verdict_seconds, limits.idle_seconds, limits.total_seconds, beat_seconds)
         inquiry = None if classifier is None else classifier.inquiry
         work_aside = partial(_work_aside, aside)
-        self._driver = Driver(
-            stream, source, inquiry, client, patience, client.drain, work_aside, fails_open=fails_open
-        )
+        self._driver = Driver(stream, source, inquiry, client, patience, work_aside, fails_open=fails_open)
 
     async def run(self) -> None:
         """To the stream's end."""

@@ -42,8 +42,8 @@ class Client(Protocol):
     def beat(self) -> None:
         """A sign of life, for one that has got nothing for a while."""
 
-    async def drain(self) -> None:
-        """Wait until it is full no more, or raise."""
+    def drain(self) -> Coroutine[Any, Any, None]:
+        """To be awaited until it is full no more, or raises."""
 
 
 class Driver:
@@ -58,18 +58,17 @@ class Driver:
         inquiry: Inquiry | None,
         client: Client,
         patience: Patience,
-        drain: Callable[[], Coroutine[Any, Any, None]],
         aside: Callable[[Callable[[], Any], Told], Coroutine[Any, Any, None]],
         *,
         fails_open: bool,
     ) -> None:
-        """`inquiry`: None where the stream's gate is open. `drain`: the client's. `aside` tells what a work came to.
+        """`inquiry`: None where the stream's gate is open. `aside` tells what a work came to.
 
         Raises RuntimeError without a running loop.
         """
         self._source, self._inquiry, self._client = source, inquiry, client
         self._patience = patience
-        self._drain, self._aside = drain, aside
+        self._aside = aside
         self._pump = Pump(stream, self, fails_open=fails_open)
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -180,7 +179,7 @@ class Driver:
 
     def _wait_for_room(self) -> None:
         if self._room is None:
-            self._room = self._loop.create_task(self._drain())
+            self._room = self._loop.create_task(self._client.drain())
             self._room.add_done_callback(self._has_room)
 
     def _has_room(self, room: "asyncio.Task[None]") -> None:
