@@ -150,6 +150,7 @@ class Connection(web.RequestHandler):
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
+            auto_decompress=False,  # such bodies are refused; what is left of them is read, and costs nothing more
         )
         self._send_seconds = settings.send_seconds
         self._room, self._address, self._is_let_in = room, "", False

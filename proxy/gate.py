@@ -16,6 +16,10 @@ from proxy.structs import Held, Released
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
 MAX_HELD_CHARACTERS = 4 << 20
+# A piece takes a kilobyte however short its text: this many are a tool call of as many tokens, which no model writes.
+MAX_HELD_PIECES = 1 << 17
+# They are counted whenever so many have come.
+COUNTED_PIECES = 1 << 14
 # A longer text leaves as several, since a text is copied whenever more of it is cleared.
 MAX_PART_CHARACTERS = 8192
 
@@ -72,6 +76,8 @@ class Gate:
         for part in parts:
             self._serial += 1
             queue.append(Held(self._serial, part, at))
+            if self._serial % COUNTED_PIECES == 0:
+                self._count()
         if isinstance(piece, Delta):
             self._receive(piece)
             self.held += len(piece.text)
@@ -79,6 +85,10 @@ class Gate:
                 raise HeldTooMuch(f"more than {self._max_held} characters wait for verdicts")
         elif not isinstance(piece, Opaque):
             self._close_calls(choice)
+
+    def _count(self) -> None:
+        if sum(map(len, self._queues.values())) > MAX_HELD_PIECES:
+            raise HeldTooMuch(f"more than {MAX_HELD_PIECES} pieces wait for verdicts")
 
     def _receive(self, delta: Delta) -> None:
         text = self._texts.get(delta.key) or self._begin(delta.key)

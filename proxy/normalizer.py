@@ -31,9 +31,17 @@ _SUSPECT = re.compile(f"[{''.join(c for c in sorted(_RARE) if c <= chr(0xFFFF))}
 _SURROGATE = re.compile(r"[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 
 
+# What is looked at in one go: each suspect that is found takes 80 bytes until the next.
+_LOOK = 4096
+
+
 def needs_work(text: str) -> bool:
     """True if NFC might change the text, or if it holds a surrogate."""
-    return not text.isascii() and any(character in _RARE for character in _SUSPECT.findall(text))
+    if text.isascii():
+        return False
+    if len(text) > _LOOK:
+        return any(needs_work(text[start : start + _LOOK]) for start in range(0, len(text), _LOOK))
+    return any(character in _RARE for character in _SUSPECT.findall(text))
 
 
 def _join(match: re.Match[str]) -> str:

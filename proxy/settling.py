@@ -10,6 +10,7 @@ that may follow, and stays whole beside the token before it. A check that is giv
 
 import functools
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -125,7 +126,7 @@ def _is_possible(last: int | None, start: bytes, growing: Growth) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _encode_cached(raw: bytes) -> Sequence[int]:
-    return _words().encode(raw)
+    return array("I", _words().encode(raw))  # as a list, what is kept of long runs takes 10 MB
 
 
 def _encode(raw: bytes) -> Sequence[int]:

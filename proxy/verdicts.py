@@ -62,18 +62,20 @@ async def judge_all(
     aside: Run = at_once,
 ) -> list[Judged]:
     """Each on its own, in order; `aside` is for long ones. Raises GuardError, and ApiError for one that is refused."""
-    room = asyncio.Semaphore(MAX_AT_ONCE)
+    found: dict[int, Judged] = {}
+    waiting = iter(enumerate(conversations))
 
-    async def judge(messages: Messages) -> Judged:
-        async with room:
-            return await judge_conversation(messages, guard, settings, chosen, owner, aside)
+    async def judge_some() -> None:
+        for number, messages in waiting:  # shared by all
+            found[number] = await judge_conversation(messages, guard, settings, chosen, owner, aside)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(judge(messages)) for messages in conversations]
+            for _ in range(min(MAX_AT_ONCE, len(conversations))):
+                group.create_task(judge_some())
     except BaseExceptionGroup as exc:
         raise exc.exceptions[0] from exc
-    return [task.result() for task in tasks]
+    return [found[number] for number in range(len(conversations))]
 
 
 async def judge_conversation(

@@ -172,14 +172,14 @@ class QuickGuard(ScriptedGuard):
         self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
     ) -> tuple[ScriptedStream, list[Risk]]:
         self.take()
-        return _QuickStream(self, list(ids)), [_harmless(role) for _ in read]
+        return _QuickStream(self, list(ids)), [harmless(role) for _ in read]
 
 
 class _QuickStream(ScriptedStream):
     async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
         self._ids[position:] = ids
         await asyncio.sleep(0)
-        return [_harmless(Role.ASSISTANT)] * len(ids)
+        return [harmless(Role.ASSISTANT)] * len(ids)
 
     async def fork(self) -> ScriptedStream:
         self._guard.take()
@@ -187,7 +187,7 @@ class _QuickStream(ScriptedStream):
 
 
 @functools.cache
-def _harmless(role: Role) -> Risk:
+def harmless(role: Role) -> Risk:
     categories = RESPONSE_CATEGORIES if role is Role.ASSISTANT else PROMPT_CATEGORIES
     chances = tuple(1.0 / len(categories) for _ in categories)
     return Risk(SAFE, categories[0], 0.999, chances[0], (0.999, 0.0005, 0.0005), chances)

@@ -3,7 +3,7 @@
 import pytest
 
 from adapters.base import Delta, End, Finish, Key, Kind, Logprob, Opaque
-from proxy.gate import MAX_PART_CHARACTERS, Gate, HeldTooMuch
+from proxy.gate import COUNTED_PIECES, MAX_HELD_PIECES, MAX_PART_CHARACTERS, Gate, HeldTooMuch
 
 CONTENT = Key(0, "content")
 
@@ -218,3 +218,25 @@ def test_a_long_text_leaves_in_parts_and_its_extras_with_the_first() -> None:
     gate.hold(whole)
     gate.clear(whole.key, len(text))
     assert [one.piece for one in gate.release()] == [whole]
+
+
+def hold_many(gate: Gate, count: int) -> None:
+    for _ in range(count):
+        gate.hold(Opaque(None, {"usage": {}}))
+
+
+def test_pieces_are_counted_since_each_takes_more_than_its_text() -> None:
+    """While a call is open, counts of usage may come without end."""
+    gate = Gate(1 << 22, whole_calls=True)
+    gate.hold(delta("f", Key(0, "tool_calls.0.function.name"), Kind.NAME))
+    hold_many(gate, MAX_HELD_PIECES - 1)
+    with pytest.raises(HeldTooMuch):
+        hold_many(gate, COUNTED_PIECES)
+
+
+def test_pieces_that_leave_are_not_counted() -> None:
+    gate = Gate(1 << 22)
+    for number in range(1, MAX_HELD_PIECES + 2 * COUNTED_PIECES):
+        gate.hold(delta("x"))
+        gate.clear(CONTENT, number)
+        assert texts(gate) == ["x"]
