@@ -8,7 +8,7 @@ from aiohttp import web
 
 from proxy.admin import OneServer, administered
 from proxy.admission import STOP_SECONDS, Admission
-from proxy.connections import Connection, Room, hear_out, most_connections, stop_listening
+from proxy.connections import Connection, Room, hear_out, most_connections, stop_listening, tell_seldom_of_files
 from proxy.current import Current
 from proxy.doors import DOORS
 from proxy.entrance import CALLERS, HOSTS, errors_as_json, part_while_draining
@@ -107,6 +107,7 @@ async def running(
         await asyncio.to_thread(warm)
     await runner.setup()
     on_built(app)
+    tell_seldom_of_files(asyncio.get_running_loop())
     lag = LoopLag(app[METRICS])
     app[ADMISSION].lag = lambda: lag.lasting
     until = 0.0

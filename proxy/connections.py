@@ -1,6 +1,7 @@
 """Clients' connections: how many there may be, and what one gets that does not speak HTTP."""
 
 import asyncio
+import errno
 import ipaddress
 import math
 import selectors
@@ -9,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
@@ -39,6 +40,8 @@ HTTP_LINES_A_SECOND = 5
 OTHER_FILES = 64
 # A connection may need one to the upstream.
 FILES_OF_A_CONNECTION = 2
+
+NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Turns of the event loop in which what is to be closed may still be read.
 MOST_TURNS = 100
@@ -106,6 +109,20 @@ def allow_all_files() -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         with suppress(ValueError, OSError):  # some systems give an upper limit that they then refuse
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def tell_seldom_of_files(loop: asyncio.AbstractEventLoop) -> None:
+    """Without uvloop, a loop that has no descriptor for who connects says so a thousand times a second."""
+    lines = Seldom(1)
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in NO_FILES or "socket" not in context:
+            loop.default_exception_handler(context)
+        elif lines.pick() is not None:
+            HTTP_LOGGER.warning("nobody can connect: %s", error.strerror)
+
+    loop.set_exception_handler(handle)
 
 
 async def stop_listening(listener: asyncio.Server) -> None:

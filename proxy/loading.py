@@ -1,6 +1,7 @@
 """What stands in a guard's place while it loads: nothing is judged then, and so nothing is served."""
 
 import asyncio
+import codecs
 from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -11,6 +12,8 @@ from proxy.risk import Risk, Role
 
 # Loading takes seconds to minutes: a client that waits so long asks a few times, not a hundred.
 RETRY_SECONDS = 3
+# Of halved characters, and of host names.
+CODECS = ("utf-16", "utf-16-le", "idna")
 
 T = TypeVar("T")
 
@@ -48,8 +51,13 @@ def refuse_while_loading(guard: Guard) -> None:
 
 
 def warm() -> None:
-    """Build the retokenizer's tables: a second or so, for which the first request would hold everyone up."""
+    """Build the retokenizer's tables: a second or so, for which the first request would hold everyone up.
+
+    And load what else is loaded at its first use: then there may be no file descriptor left to read it with.
+    """
     Retokenizer().feed("warm up")
+    for name in CODECS:
+        codecs.lookup(name)
 
 
 async def unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

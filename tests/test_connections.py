@@ -1,12 +1,13 @@
 """How many connections there may be. What one gets that says garbage is in test_app.py."""
 
 import asyncio
+import errno
 import resource
 
 import pytest
 from aiohttp import web
 
-from proxy.connections import OTHER_FILES, Connection, Room, block_of, most_connections
+from proxy.connections import OTHER_FILES, Connection, Room, block_of, most_connections, tell_seldom_of_files
 from proxy.errors import TOO_MANY, ApiError, Fault
 from proxy.server_settings import ServerSettings
 from proxy.shedding import Shedding
@@ -91,3 +92,18 @@ async def test_who_reads_no_refusals_is_sent_no_more_of_them() -> None:
             made[0].resume_writing()
             assert (await client.reply()).status == 200
         await server.shutdown()
+
+
+async def test_what_finds_no_descriptor_is_told_once_a_second_and_all_else_as_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = asyncio.get_running_loop()
+    was = loop.get_exception_handler()
+    tell_seldom_of_files(loop)
+    try:
+        for _ in range(1000):
+            loop.call_exception_handler({"exception": OSError(errno.EMFILE, "Too many open files"), "socket": None})
+        loop.call_exception_handler({"message": "another", "exception": ValueError()})
+    finally:
+        loop.set_exception_handler(was)
+    assert [line.getMessage() for line in caplog.records] == ["nobody can connect: Too many open files", "another"]

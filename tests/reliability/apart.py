@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from proxy.app import running
@@ -23,6 +24,7 @@ from proxy.config import load_settings
 from proxy.loading import warm
 from proxy.retokenizer import Retokenizer
 from proxy.risk import Risk, Role
+from proxy.serving import event_loop_factory
 from tests.fakes import QuickGuard, ScriptedGuard, ScriptedStream, harmless
 from tests.reliability.environment import ROOT, environment
 from tests.servers import PATIENT
@@ -54,6 +56,17 @@ class Server:
         """Bytes that were resident at once since `forget`."""
         return self._status("VmHWM")
 
+    @property
+    def files(self) -> int:
+        """That are open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def allow(self, files: int) -> None:
+        """So many open ones, those that are there included."""
+        resource.prlimit(
+            self.pid, resource.RLIMIT_NOFILE, (files, resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[1])
+        )
+
     def forget(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
@@ -67,13 +80,15 @@ class Servers:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.reliability.apart"]
+        pipe = subprocess.PIPE
+        self._log, self._read = TemporaryFile(), 0  # noqa: SIM115 (until `close`)
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command, cwd=ROOT, env=environment(), text=True, stdin=pipe, stdout=pipe, stderr=self._log
         )
 
     @contextmanager
     def one(self, **settings: Any) -> Iterator[Server]:
-        """Settings are given as `policy__mode="strict"`. `files`: how many it may have open."""
+        """Settings are given as `policy__mode="strict"`. `delay`: of each verdict. `quick_loop=False`: asyncio's."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(settings) + "\n")
@@ -84,12 +99,19 @@ class Servers:
         finally:
             os.kill(server.pid, signal.SIGKILL)
 
+    def said(self) -> bytes:
+        """What they have written to the terminal since it was last asked."""
+        found = os.pread(self._log.fileno(), 1 << 24, self._read)
+        self._read += len(found)
+        return found
+
     def close(self) -> None:
         self._process.communicate()
+        self._log.close()
 
 
 class Forgetful(QuickGuard):
-    """Keeps nothing of a text, as if its engine were elsewhere."""
+    """Keeps nothing of a text, as if its engine were elsewhere. Each verdict takes it `delay` seconds."""
 
     async def open(
         self, ids: Sequence[int], *, read: Sequence[int] = (), role: Role = Role.USER, owner: str = ""
@@ -108,7 +130,7 @@ class _ForgetfulStream(ScriptedStream):
 
     async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
         self._count = position + len(ids)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._guard.delay)
         return [harmless(Role.ASSISTANT)] * len(ids)
 
     async def fork(self) -> ScriptedStream:
@@ -129,18 +151,17 @@ def fill_caches() -> None:
 
 
 def serve(given: Mapping[str, Any]) -> None:
-    files = given.get("files")
-    if files is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    values = {name.replace("__", "."): value for name, value in given.items() if name != "files"}
+    values = {name.replace("__", "."): value for name, value in given.items() if "__" in name}
     settings = load_settings(overrides={**PATIENT, "server.port": 0, **values}, environ={})
 
     async def forever() -> None:
-        async with running(settings, Forgetful()) as port:
+        async with running(settings, Forgetful(delay=given.get("delay", 0))) as port:
             print(os.getpid(), port, flush=True)
             await asyncio.Event().wait()
 
-    asyncio.run(forever())
+    factory = event_loop_factory() if given.get("quick_loop", True) else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(forever())
 
 
 def main() -> None:

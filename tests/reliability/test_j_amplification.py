@@ -9,7 +9,7 @@ import gzip
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -39,13 +39,6 @@ class Cost:
     cpu: float  # seconds
     memory: int  # bytes, at the most
     heard: bytes
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    found = Servers()
-    yield found
-    found.close()
 
 
 async def hear(url: str, request: bytes) -> bytes:
