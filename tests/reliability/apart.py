@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.loading import warm
+from proxy.log import record_log
 from proxy.retokenizer import Retokenizer
 from proxy.risk import Risk, Role
 from proxy.serving import event_loop_factory
@@ -67,6 +67,11 @@ class Server:
             self.pid, resource.RLIMIT_NOFILE, (files, resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[1])
         )
 
+    def fill_disk(self, is_full: bool) -> None:
+        """No file of it grows any more, or all may again."""
+        most = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1 if is_full else most, most))
+
     def forget(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
@@ -81,10 +86,12 @@ class Servers:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.reliability.apart"]
         pipe = subprocess.PIPE
-        self._log, self._read = TemporaryFile(), 0  # noqa: SIM115 (until `close`)
+        self._heard, log = os.pipe2(os.O_NONBLOCK)  # no file: their disk may be full
+        os.set_blocking(log, True)
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), text=True, stdin=pipe, stdout=pipe, stderr=self._log
+            command, cwd=ROOT, env=environment(), text=True, stdin=pipe, stdout=pipe, stderr=log
         )
+        os.close(log)
 
     @contextmanager
     def one(self, **settings: Any) -> Iterator[Server]:
@@ -101,13 +108,14 @@ class Servers:
 
     def said(self) -> bytes:
         """What they have written to the terminal since it was last asked."""
-        found = os.pread(self._log.fileno(), 1 << 24, self._read)
-        self._read += len(found)
-        return found
+        try:
+            return os.read(self._heard, 1 << 20)
+        except BlockingIOError:
+            return b""
 
     def close(self) -> None:
         self._process.communicate()
-        self._log.close()
+        os.close(self._heard)
 
 
 class Forgetful(QuickGuard):
@@ -152,7 +160,7 @@ def fill_caches() -> None:
 
 def serve(given: Mapping[str, Any]) -> None:
     values = {name.replace("__", "."): value for name, value in given.items() if "__" in name}
-    settings = load_settings(overrides={**PATIENT, "server.port": 0, **values}, environ={})
+    settings = load_settings(overrides={**PATIENT, "server.port": 0, "log.level": "warning", **values}, environ={})
 
     async def forever() -> None:
         async with running(settings, Forgetful(delay=given.get("delay", 0))) as port:
@@ -160,7 +168,7 @@ def serve(given: Mapping[str, Any]) -> None:
             await asyncio.Event().wait()
 
     factory = event_loop_factory() if given.get("quick_loop", True) else None
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with record_log(settings.log), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(forever())
 
 

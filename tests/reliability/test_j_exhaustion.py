@@ -1,12 +1,15 @@
-"""Rows of docs/reliability.md where something runs out: file descriptors, and a guard's time."""
+"""Rows of docs/reliability.md where something runs out: descriptors, a guard's time, a disk."""
 
 import asyncio
 import os
+import sqlite3
 import sys
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +18,7 @@ from tests.e2e.test_streams import events
 from tests.fakes import RawUpstream, ScriptedUpstream, framed
 from tests.reliability.apart import Servers
 from tests.reliability.test_j_load import TEXT, Held
-from tests.sockets import PATIENCE_SECONDS, Client, ask, connected, http_request
+from tests.sockets import PATIENCE_SECONDS, Client, ask, connected, http_request, timed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits of another process are set")
 
@@ -115,3 +118,57 @@ async def test_i13_a_guard_that_is_slower_than_the_upstream_sets_the_pace(server
         print(f"{(server.most_memory - memory) / KIB:.0f} KiB for {len(reply.raw) / KIB:.0f} KiB")
         assert events(reply).content == " word" * count
         assert server.most_memory - memory < MIB
+
+
+async def served(url: str, count: int) -> None:
+    for _ in range(count):
+        assert events(await ask(url, stream=True)).content == TEXT
+
+
+async def test_j10_on_a_full_disk_all_are_served_it_is_told_and_written_again_when_there_is_room(
+    servers: Servers, tmp_path: Path
+) -> None:
+    log, records = tmp_path / "weir.log", tmp_path / "records.db"
+    settings = {"log__file": str(log), "log__level": "info", "records__file": str(records)}
+    async with ScriptedUpstream(answer(WORDS)).running() as upstream:
+        with servers.one(upstream__base_url=upstream.url, **settings) as server:
+            await served(server.url, 2)
+            await until(lambda: log.read_bytes().count(b"\n") == 2)
+            servers.said()
+            server.fill_disk(is_full=True)
+            await served(server.url, 50)
+            await asyncio.sleep(1)
+            said = servers.said()
+            assert log.read_bytes().count(b"\n") == 2
+            assert said.splitlines() == [b"weir: the log cannot be written: File too large; lines are lost"]
+            server.fill_disk(is_full=False)
+            await served(server.url, 1)
+            await until(lambda: b" lines could not be written" in log.read_bytes())
+            await until(lambda: kept(records) == 53)  # they have waited for the disk
+
+
+async def test_j10_a_log_that_is_never_taken_holds_up_nobody(servers: Servers, tmp_path: Path) -> None:
+    """A pipe that nobody reads stands for a disk that hangs: what it holds is full after 70 lines."""
+    path = tmp_path / "weir.log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        async with ScriptedUpstream(answer(WORDS)).running() as upstream:
+            settings = {"log__file": str(path), "log__level": "info"}
+            with servers.one(upstream__base_url=upstream.url, **settings) as server, timed():
+                await served(server.url, 200)
+        assert len(os.read(reader, 1 << 20)) >= 60_000
+    finally:
+        os.close(reader)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(2 * PATIENCE_SECONDS):
+        while not is_so():  # noqa: ASYNC110 (a disk tells nobody)
+            await asyncio.sleep(0.02)
+
+
+def kept(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        count: int = database.execute("SELECT count(*) FROM records").fetchone()[0]
+        return count
