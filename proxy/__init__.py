@@ -7,7 +7,8 @@ cli, __main__    the `weir` command, its usage and its manual; init, completion,
 config, config_file, settings, policy_settings, setting_names, setting_types
                  what can be set, refused with a sentence; reload reads it again
 serving          `weir serve`, from the settings to the exit status
-app, connections routes, and one server around them
+app, connections, in_parts
+                 routes, and one server around them; what one read of a socket brings is parsed in parts
 loading, current what stands for a guard that is not there yet; what requests find, and keep to their end
 workers, crew, worker, joint_metrics
                  several processes that serve on one port: their parent, and one of them; their numbers as one

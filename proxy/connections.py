@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from proxy.errors import INTERNAL, ApiError, place_of
 from proxy.handlers import HTTP_LOGGER
+from proxy.in_parts import PARSED_BYTES, InParts
 from proxy.limits import Limit
 from proxy.log import Seldom
 from proxy.replies import error_response
@@ -151,10 +152,13 @@ async def _until_quiet(files: Iterable[int]) -> None:
             await asyncio.sleep(0)
 
 
-class Connection(web.RequestHandler):
+class Connection(InParts, web.RequestHandler):
     """One client's connection. What is not HTTP gets a fixed answer and at most one short line in the log."""
 
-    __slots__ = ("_address", "_has_spoken", "_is_let_in", "_room", "_send_seconds", "_shedding")
+    __slots__ = (
+        *("_address", "_has_spoken", "_is_let_in", "_room", "_send_seconds", "_shedding"),
+        *("_is_parsing", "_late", "_turn"),
+    )
     _lines: ClassVar[Seldom] = Seldom(HTTP_LINES_A_SECOND)
 
     def __init__(self, server: web.Server, settings: ServerSettings, room: Room, shedding: Shedding) -> None:
@@ -172,6 +176,7 @@ class Connection(web.RequestHandler):
         self._send_seconds = settings.send_seconds
         self._room, self._address, self._is_let_in = room, "", False
         self._shedding, self._has_spoken = shedding, False
+        self._begin_parts()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -194,7 +199,18 @@ class Connection(web.RequestHandler):
             self.transport.write(refusal)
             return
         self._has_spoken = True
+        if (self._late or len(data) > PARSED_BYTES) and self._puts_off(data):
+            return
         super().data_received(data)
+
+    def _all_parsed(self) -> None:
+        self._resume_reading_if_drained()
+
+    def _resume_reading_if_drained(self) -> None:
+        if self._late:
+            self.data_received(b"")  # the parser goes on; more is read when all of it is parsed
+        else:
+            super()._resume_reading_if_drained()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader
-from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser, HttpVersion10, HttpVersion11, RawResponseMessage
+
+from proxy.in_parts import PARSED_BYTES, InParts
 
 MAX_LINE_BYTES = 8190
 # Some providers' headers carry whole policies.
@@ -26,17 +27,18 @@ class BrokenAnswer(ConnectionError):
     """What came is not HTTP as it must be, or it ended too early."""
 
 
-class UpstreamConnection(BaseProtocol):
+class UpstreamConnection(InParts):
     """`send` a request, wait for `head`, `take` the body; then `is_clean` says whether it may serve again."""
 
     __slots__ = (
         *("_body", "_break", "_came", "_has_head", "_has_news", "_head", "_is_spent", "_opens_tunnel", "_upload"),
-        *("arrived", "on_more"),
+        *("_is_parsing", "_late", "_turn", "arrived", "on_more"),
     )
 
     def __init__(self) -> None:
         """Raises RuntimeError without a running loop."""
         super().__init__(asyncio.get_running_loop())
+        self._begin_parts()
         self._head: asyncio.Future[RawResponseMessage] | None = None
         self._has_head = False  # the future may be done without: whoever waits for it may be cancelled
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -117,7 +119,7 @@ class UpstreamConnection(BaseProtocol):
     @property
     def is_open(self) -> bool:
         """Whether it can be used, as far as is known."""
-        return not self._is_spent and self.transport is not None and not self.transport.is_closing()
+        return not self._is_spent and not self._late and self.transport is not None and not self.transport.is_closing()
 
     @property
     def _has_ended(self) -> bool:
@@ -125,6 +127,7 @@ class UpstreamConnection(BaseProtocol):
 
     def end(self) -> None:
         """Forget the exchange. What comes after it nobody has asked for."""
+        self._is_spent, self._late = self._is_spent or bool(self._late), b""
         if self._upload is not None:
             self._upload.cancel()
         self._upload = self._head = self._parser = self._break = self.on_more = None
@@ -144,6 +147,8 @@ class UpstreamConnection(BaseProtocol):
     # `asyncio.Protocol`.
 
     def data_received(self, data: bytes) -> None:
+        if (self._late or len(data) > PARSED_BYTES) and self._puts_off(data):
+            return
         self._has_news = True
         if self._came is None:
             self._came = time.monotonic()
@@ -168,6 +173,8 @@ class UpstreamConnection(BaseProtocol):
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._late:
+            self._parse(len(self._late))  # the answer may be complete in it
         self._is_spent = self._has_news = True
         super().connection_lost(exc)
         if self._parser is None:

@@ -48,6 +48,7 @@ AIOHTTP = {
         "verdict_handlers",
         "guard.sglang",
         "handlers",
+        "in_parts",
         "incoming",
         "model_handlers",
         "passthrough_handlers",

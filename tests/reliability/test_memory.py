@@ -66,7 +66,7 @@ async def test_a11_a_body_in_chunks_of_one_byte_is_read_in_short_turns() -> None
     async with watched(ScriptedUpstream(answer(WORDS))) as server:
         raw = b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""]) + drops
         assert (await ask(server.url, raw)).status == 200
-        assert server.longest < 0.1  # 26 ms: what one read of the socket brings, parsed
+        assert server.longest < 0.02  # 2 to 4 ms: a part of what one read of the socket brings, parsed
 
 
 async def test_e6_a_compressed_bomb_takes_no_memory() -> None:
