@@ -29,6 +29,8 @@ TARGETS = (
     "weir-stub", "weir-beside", "weir-door", "weir-1-worker", "weir-2-workers", "weir-embedded",
 )  # fmt: skip
 WARM_SECONDS = 0.7
+# How fast a slow proxy takes new streams.
+STREAMS_A_SECOND = 200
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Bench:
         pid = None if target == "direct" else server.pid
         seconds = seconds or self.seconds
         client, port, place = self.tools.client, server.port, self.load_place
-        return measure(client, port, point, pid=pid, place=place, warm=WARM_SECONDS, seconds=seconds)
+        warm = max(WARM_SECONDS, point.streams / STREAMS_A_SECOND)
+        return measure(client, port, point, pid=pid, place=place, warm=warm, seconds=seconds)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -67,6 +70,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TARGETS, help="measure these alone")
     parser.add_argument(
         "--at-once", action="store_true", help="all targets in the same seconds: the steadiest ratios, but no times"
+    )
+    parser.add_argument(
+        "--shared-cores", action="store_true", help="all cores for all, where a proxy has several processes"
     )
     parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
     parser.add_argument("--litellm", metavar="PYTHON", help="an interpreter with litellm[proxy], to measure that too")
@@ -168,7 +174,8 @@ def run(wanted: argparse.Namespace, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as name, Servers() as servers:
         folder = Path(name)
         tools = build(folder)
-        bench = Bench(tools, folder, *places(is_realtime=wanted.realtime), load, wanted.seconds, console)
+        where = (Place(), Place()) if wanted.shared_cores else places(is_realtime=wanted.realtime)
+        bench = Bench(tools, folder, *where, load, wanted.seconds, console)
         if wanted.profile:
             profile(bench)
             return
