@@ -26,7 +26,7 @@ IDLE = Point("idle", probes=1, think_ms=3)
 
 TARGETS = (
     "direct", "nginx", "pass-through", "litellm",
-    "weir-stub", "weir-beside", "weir-door", "weir-1-worker", "weir-2-workers", "weir-embedded",
+    "weir-stub", "weir-2-stubs", "weir-beside", "weir-door", "weir-1-worker", "weir-2-workers", "weir-embedded",
 )  # fmt: skip
 WARM_SECONDS = 0.7
 # How fast a slow proxy takes new streams.
@@ -98,6 +98,7 @@ def commands(upstream: str, litellm: str | None = None, beside: Path | None = No
         "pass-through": [*module, "bench.relay.passthrough", "--upstream", upstream],
         "litellm": [*peer, "litellm", *(["--python", litellm] if litellm else [])],
         "weir-stub": [*weir, "stub"],
+        "weir-2-stubs": [*weir, "stub", "--processes", "2"],
         **({} if other is None else {"weir-beside": other}),
         "weir-door": [*weir, "door"],
         "weir-1-worker": [*peer, "weir", "--workers", "1"],

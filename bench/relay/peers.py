@@ -8,7 +8,6 @@ as `--workers` says, and one engine for all that finds everything safe.
 import argparse
 import asyncio
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.relay.serving import until_terminated
+from bench.relay.serving import free_port, until_terminated
 
 START_SECONDS = 90.0
 ENGINE = "engine.sock"
@@ -58,13 +57,6 @@ guard.address = "unix:{engine}"
 policy.on_flag = "annotate"
 log.file = "/dev/null"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def nginx_program() -> str | None:

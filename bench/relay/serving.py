@@ -2,6 +2,14 @@
 
 import asyncio
 import signal
+import socket
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 async def until_terminated(port: int) -> None:

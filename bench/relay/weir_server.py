@@ -1,19 +1,20 @@
 """Weir as it serves, with a guard that costs nothing, with the door of an engine that costs nothing, or embedded.
 
-`python -m bench.relay.weir_server --upstream URL --guard stub`
+`python -m bench.relay.weir_server --upstream URL --guard stub`; with `--processes 2`, two of them on one port.
 """
 
 import argparse
 import asyncio
 import cProfile
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import uvloop
 
 from bench.relay.engine import INFO, VOCABULARY, SafeLink
-from bench.relay.serving import until_terminated
+from bench.relay.serving import free_port, until_terminated
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.door import GuardDoor
@@ -106,15 +107,38 @@ async def serve(settings: Settings, guard_name: str, profile: str | None) -> Non
         await guard.close()
 
 
+async def share(processes: int) -> None:
+    """So many of this program on one port, with the same arguments."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.relay.weir_server", *sys.argv[1:], "--processes", "1", "--port", str(port)]
+    running = [await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE) for _ in range(processes)]
+    try:
+        for one in running:
+            assert one.stdout is not None
+            await one.stdout.readline()  # its port: it listens
+        await until_terminated(port)
+    finally:
+        for one in running:
+            if one.returncode is None:
+                one.terminate()
+            await one.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--guard", choices=["stub", "door", "embedded"], default="stub")
     parser.add_argument("--profile", metavar="FILE")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0)
     wanted = parser.parse_args()
+    if wanted.processes > 1:
+        asyncio.run(share(wanted.processes))
+        return
     values = {
         "upstream.base_url": wanted.upstream,
-        "server.port": 0,
+        "server.port": wanted.port,
+        "server.reuse_port": wanted.port > 0,
         "server.max_lag_seconds": 3600,  # what is measured is how late it gets
         "server.drain_seconds": 0,
         "policy.on_flag": "annotate",  # the same work, and no stream ends early whatever the guard thinks of it

@@ -58,6 +58,7 @@ def test_everything_passes_through_each_proxy(servers: Servers, tmp_path: Path) 
         "passthrough",
         "weir_server",
         "weir_server --guard door",
+        "weir_server --processes 2",
         "peers weir --workers 2",
         *(["peers nginx"] if nginx_program() else []),
     ]
