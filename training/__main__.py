@@ -24,6 +24,7 @@ from training.figures import DUMMIES, Judge, Row, figures
 from training.judge import Verdict, answer_verdict, prompt_verdict, read
 from training.model import Embedding, Guard, guard_config
 from training.rounds import Plan, train
+from training.teacher import opinions_of
 from training.thresholds import ANSWER_ALARMS, PROMPT_ALARMS, calibrate
 from training.vocabulary import RANKS, TOKENS, encode
 
@@ -64,7 +65,9 @@ def main() -> None:
     config = guard_config(layers=args.layers)
     features = _features(baseline, work, not args.no_encoder)
     guard = Guard(config, _embedding(sets.kept, features, work, config["hidden_size"]))
-    passes = train(guard, sets.kept, Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes), work)
+    opinions = None if args.no_encoder else opinions_of(sets.kept, work, args.seed)
+    plan = Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes)
+    passes = train(guard, sets.kept, plan, work, opinions)
     _finish(guard.eval(), config, sets, args.out)
     rows = evaluate(args.out, args.data, baseline)
     minutes = (time.monotonic() - started) / 60
@@ -83,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, help="examples a pass, for a quick try")
     parser.add_argument("--minutes", type=float, help="end the training by then, whatever passes remain")
-    parser.add_argument("--no-encoder", action="store_true", help="train without the sentence encoder's token vectors")
+    parser.add_argument("--no-encoder", action="store_true", help="train without the sentence encoder")
     return parser.parse_args()
 
 

@@ -12,6 +12,7 @@ from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, RISK_LEVELS, Risk
 from training.answers import NEUTRAL_PROMPTS, SYSTEM_PROMPTS
 from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.passages import passage
+from training.teacher import Opinions
 from training.vocabulary import ANSWER_FRAME, byte_lengths, encode, turn
 
 IGNORED = -100
@@ -24,6 +25,9 @@ LEAD_SHARE = 2  # characters of a short lead for each token of the limit: half o
 LONGEST_TURN = 800  # characters behind them
 RAMP = 10  # tokens until an unsafe answer's label counts in full: its first words may be harmless
 BATCH_TOKENS = 4_096
+# Of the aim at a prompt: the teacher's share beside its label's, and the weight of its opinion where there is no label.
+TEACHER_SHARE = 0.5
+UNLABELLED_WEIGHT = 0.7
 # A token's target: position, class of risk, class of category, weight, what a false alarm adds.
 Target = tuple[int, int, int, float, float]
 
@@ -36,10 +40,18 @@ class Sequence:
     query: list[Target] = field(default_factory=list)
     reply: list[Target] = field(default_factory=list)
     weight: float = 1.0  # of the verdict on the whole answer
+    aim: tuple[float, ...] = ()  # the chances of the risk levels that `query` should come to
 
 
 def _class_of(risk: RiskLevel) -> int:
     return RISK_LEVELS.index(risk)
+
+
+def _blend(risk: RiskLevel, opinion: tuple[float, ...] | None) -> tuple[float, ...]:
+    label = tuple(float(level is risk) for level in RISK_LEVELS)
+    if opinion is None:
+        return label
+    return tuple(own + TEACHER_SHARE * (other - own) for own, other in zip(label, opinion, strict=True))
 
 
 def _ends(ids: list[int], limit: int) -> list[int]:
@@ -49,8 +61,9 @@ def _ends(ids: list[int], limit: int) -> list[int]:
 class Mixer:
     """Draws each example in one of the forms a conversation takes, so that verdicts depend on its text alone."""
 
-    def __init__(self, examples: list[Example], rng: random.Random) -> None:
+    def __init__(self, examples: list[Example], rng: random.Random, opinions: Opinions | None = None) -> None:
         self._rng = rng
+        self._opinions = opinions or {}
         self._safe = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.SAFE]
         self._refused = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.UNSAFE]
 
@@ -76,14 +89,25 @@ class Mixer:
         prompt, risk = example.prompt, example.prompt_risk
         if example.answer and self._rng.random() < 0.3:
             prompt, risk = self._rng.choice(NEUTRAL_PROMPTS), RiskLevel.SAFE
-        elif self._rng.random() < 0.12:
-            prompt = prompt.lower().rstrip(".?!")
-        ids = turn("user", prompt)
+        is_casual = prompt is example.prompt and self._rng.random() < 0.12
+        ids = turn("user", prompt.lower().rstrip(".?!") if is_casual else prompt)
         sequence.ids += [*_ends(ids[:-2], MAX_PROMPT), *ids[-2:]]
+        self._add_query(sequence, example, risk, self._opinions.get(prompt))
+
+    @staticmethod
+    def _add_query(
+        sequence: Sequence, example: Example, risk: RiskLevel | None, opinion: tuple[float, ...] | None
+    ) -> None:
+        """What is asked of the token that closes the prompt: its label, the teacher's opinion of it, or both."""
+        at = len(sequence.ids) - 2
         if risk is not None:
             category = example.prompt_category if risk is not RiskLevel.SAFE else None
             label = PROMPT_CATEGORIES.index(category) if category else IGNORED
-            sequence.query.append((len(sequence.ids) - 2, _class_of(risk), label, example.weight, example.alarm))
+            sequence.query.append((at, _class_of(risk), label, example.weight, example.alarm))
+            sequence.aim = _blend(risk, opinion)
+        elif opinion is not None:
+            sequence.query.append((at, opinion.index(max(opinion)), IGNORED, UNLABELLED_WEIGHT, 0.0))
+            sequence.aim = opinion
 
     def _add_answer(self, sequence: Sequence, example: Example) -> None:
         sequence.ids += ANSWER_FRAME
@@ -140,6 +164,7 @@ class Batch:
     ids: Tensor  # (sequences, longest)
     query_at: Tensor  # flat positions of the judged prompt tokens
     query: Tensor  # (n, 4): risk, category, weight, alarm
+    aims: Tensor  # (n, 3): chances of the risk levels
     reply_at: Tensor
     reply: Tensor
     weights: Tensor  # (sequences,): of the verdict on the whole answer; 0 without one
@@ -175,5 +200,6 @@ def collate(group: list[Sequence]) -> Batch:
             reply.append((risk, category, weight * share, alarm))
     weights = torch.tensor([sequence.weight if sequence.reply else 0.0 for sequence in group])
     return Batch(ids, torch.tensor(query_at, dtype=torch.long), torch.tensor(query).reshape(-1, 4),
+                 torch.tensor([sequence.aim for sequence in group if sequence.query]).reshape(-1, len(RISK_LEVELS)),
                  torch.tensor(reply_at, dtype=torch.long), torch.tensor(reply).reshape(-1, 4),
                  weights, longest)  # fmt: skip

@@ -29,8 +29,8 @@ was trained on is short: how far into an answer it still sees a turn is measured
   beside the embedding of 151,936 x {hidden}. The file holds {megabytes:.1f} MB; `load()` expands it.
 - Trained by `python -m training DATA_DIR` on the sources listed below and on requests, refusals and answers of our own
   (`training/texts/`). Token vectors start from all-MiniLM-L6-v2 and from the weights that the linear baseline gives
-  each token. Beside every token, an answer's highest pair of tokens is trained: it is what the verdict rests on. This
-  file: {how}.
+  each token. Beside the labels of prompts stands what a classifier on that encoder thinks of them. Beside every token,
+  an answer's highest pair of tokens is trained: it is what the verdict rests on. This file: {how}.
 - Thresholds are set on held-out everyday text: at most 1.5 % of its prompts and 0.75 % of its answers are flagged
   Unsafe, among sources that were partly trained on and in one that was not at all (self-instruct). On benign text of
   other origin more may be flagged: see benign-alpaca below.

@@ -17,6 +17,7 @@ from training.batches import IGNORED, Batch, Mixer, batches
 from training.data import share_of
 from training.examples import Example
 from training.model import Guard
+from training.teacher import Opinions
 
 log = logging.getLogger("training")
 
@@ -42,7 +43,7 @@ def loss_of(guard: Guard, batch: Batch) -> Tensor:
     hidden = guard.model(batch.ids).flatten(0, 1)
     total: Tensor = hidden.new_zeros(())
     if len(batch.query_at):
-        total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query) / len(batch.ids)
+        total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query, batch.aims) / len(batch.ids)
     if len(batch.reply_at):
         risks, categories = guard.reply(hidden[batch.reply_at])
         total = total + _loss(risks, categories, batch.reply) / len(batch.ids) / 4
@@ -71,9 +72,11 @@ def verdict_loss(risks: Tensor, batch: Batch) -> Tensor:
     return result
 
 
-def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
+def _loss(risks: Tensor, categories: Tensor, targets: Tensor, aims: Tensor | None = None) -> Tensor:
+    """With `aims`, the chances of the risk levels that are to be reached; else the levels of `targets` alone."""
     risk, category, weight = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2]
-    loss = functional.cross_entropy(risks, risk, reduction="none", label_smoothing=SMOOTHING)
+    aim = risk if aims is None else aims
+    loss = functional.cross_entropy(risks, aim, reduction="none", label_smoothing=SMOOTHING)
     kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
     # One false alarm spoils a whole answer, so the safe tokens that look unsafe count more.
     chance = risks.detach().softmax(-1)[:, RISK_LEVELS.index(RiskLevel.UNSAFE)]
@@ -82,7 +85,7 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor) -> Tensor:
     return result
 
 
-def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> float:
+def train(guard: Guard, examples: list[Example], plan: Plan, work: Path, opinions: Opinions | None = None) -> float:
     """Train in place; returns the passes made. A stop loses at most one pass: its state is in `work`."""
     groups = _parameter_groups(guard, plan.decay)
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
@@ -93,7 +96,8 @@ def train(guard: Guard, examples: list[Example], plan: Plan, work: Path) -> floa
         index = int(made)
         rng = random.Random(plan.seed * 1000 + index)
         torch.manual_seed(plan.seed * 1000 + index)
-        loss, share = _one_pass(guard, optimizer, _draw(examples, rng, plan.limit), clock, index, rng)
+        drawn = _draw(examples, rng, plan.limit)
+        loss, share = _one_pass(guard, optimizer, drawn, Mixer(drawn, rng, opinions), clock, index, rng)
         made = index + share
         log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
         _save(guard, optimizer, work, made, clock.minutes)
@@ -116,13 +120,13 @@ def _one_pass(
     guard: Guard,
     optimizer: torch.optim.Optimizer,
     drawn: list[Example],
+    mixer: Mixer,
     clock: "_Clock",
     index: int,
     rng: random.Random,
 ) -> tuple[float, float]:
     """(mean loss, share of the pass that was made before the time was up)."""
     plan = clock.plan
-    mixer = Mixer(drawn, rng)
     queue = list(batches([mixer.sequence(example) for example in drawn], rng))
     guard.train()
     total = 0.0

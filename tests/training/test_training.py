@@ -22,6 +22,7 @@ from training.linear import fit, token_opinions
 from training.model import Embedding, Guard, guard_config
 from training.passages import everyday_tasks, passage
 from training.rounds import Plan, train, verdict_loss
+from training.teacher import is_short_english, opinions_on
 from training.thresholds import calibrate
 from training.vocabulary import IM_END, RANKS, TOKENS, encode, turn
 
@@ -133,6 +134,44 @@ def test_a_verdict_rests_on_the_highest_pair_of_tokens() -> None:
     assert float(verdict_loss(risks, batch)) == pytest.approx(calm, abs=0.2)  # one token alone is no verdict
     risks[8, UNSAFE] = 9.0
     assert float(verdict_loss(risks, batch)) < calm
+
+
+def test_the_teacher_judges_each_half_by_the_other_and_what_has_no_label() -> None:
+    generator = torch.Generator().manual_seed(1)
+    sides = torch.arange(600) % 2
+    vectors = torch.nn.functional.normalize(torch.randn(600, 8, generator=generator) * 0.1, dim=-1) * 0.3
+    vectors[:, 0] += sides * 2 - 1.0
+    texts = [f"text {index}" for index in range(600)]
+    levels = (RiskLevel.SAFE, RiskLevel.UNSAFE)
+    labels: list[RiskLevel | None] = [levels[int(side)] for side in sides]
+    labels[0], labels[1], labels[2] = RiskLevel.UNSAFE, None, None  # a wrong label, and two that are missing
+    examples = [Example("test", text, label) for text, label in zip(texts, labels, strict=True)]
+    opinions = opinions_on(vectors, texts, examples, seed=3)
+    assert all(sum(opinion) == pytest.approx(1, abs=1e-4) for opinion in opinions.values())
+    assert opinions["text 0"][SAFE] > 0.8  # it did not learn that label: the other half's classifier spoke
+    assert opinions["text 1"][UNSAFE] > 0.8
+    assert opinions["text 2"][SAFE] > 0.8
+
+
+def test_the_teacher_is_asked_of_short_english_prompts_only() -> None:
+    assert is_short_english("Why is the sky blue?")
+    assert not any(is_short_english(text) for text in ("", "请解释一下光合作用", "word " * 100))
+
+
+def test_an_opinion_stands_beside_a_label_or_in_its_place() -> None:
+    opinion = (0.2, 0.7, 0.1)
+    mixer = Mixer([chat("Fine.")], random.Random(4), {"Tell me.": opinion})
+    labelled = mixer.sequence(Example("test", "Tell me.", RiskLevel.SAFE))
+    unlabelled = mixer.sequence(Example("test", "Tell me."))
+    unknown = mixer.sequence(Example("test", "Tell me more.", RiskLevel.SAFE))
+    silent = mixer.sequence(Example("test", "Tell me more."))
+    assert labelled.aim == pytest.approx((0.6, 0.35, 0.05))
+    assert unlabelled.aim == opinion
+    assert unknown.aim == (1, 0, 0)
+    assert not silent.query
+    batch = collate([labelled, unlabelled, unknown, silent])
+    assert batch.query[:, 0].tolist() == [SAFE, UNSAFE, SAFE]
+    assert batch.aims.tolist() == [pytest.approx(aim) for aim in (labelled.aim, opinion, (1, 0, 0))]
 
 
 def test_every_sequence_is_in_one_batch() -> None:
