@@ -35,9 +35,11 @@ upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 token_handlers   how long a request is, which is a number and nothing to judge
-pump, drive      an answer through its stages; what happens on the event loop, and so moves it; collected is a client
-                 that gets all at once
-classifier       the guard streams of one response
+pump, driver, drive
+                 an answer through its stages; what happens on the event loop, and so moves it; what is awaited of
+                 that. collected is a client that gets all at once
+classifier, inquiry
+                 the guard streams of one response; questions to them that nobody awaits
 compiled         whether the way of a chunk runs as machine code
 
 The pure side of an answer (no I/O, no torch):
