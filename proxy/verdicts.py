@@ -68,6 +68,7 @@ async def judge_all(
     async def judge_some() -> None:
         for number, messages in waiting:  # shared by all
             found[number] = await judge_conversation(messages, guard, settings, chosen, owner, aside)
+            await asyncio.sleep(0)  # where the guard need not be waited for, others have their turn
 
     try:
         async with asyncio.TaskGroup() as group:
