@@ -6,7 +6,6 @@ characters that a later one could still change: the last letter, if a combining 
 
 import re
 import unicodedata
-from collections import deque
 
 from proxy.vocabulary.classes import COMPOSABLE, COMPOSING, LETTERS, SINGLETONS
 
@@ -32,7 +31,7 @@ _SURROGATE = re.compile(r"[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 
 
 # What is looked at in one go: each suspect that is found takes 80 bytes until the next.
-_LOOK = 4096
+_LOOK = 256
 
 
 def needs_work(text: str) -> bool:
@@ -72,25 +71,25 @@ def _is_open(source: str, form: str) -> bool:
 class Normalizer:
     """`feed` returns the normalized text that nothing to come can change; `finish` the rest."""
 
-    __slots__ = ("_held", "_high", "_weights", "ahead", "count", "offsets")
+    __slots__ = ("_held", "_high", "_weights", "ahead", "count", "lengths")
 
     def __init__(self, prefix: str = "") -> None:
         self._held = ""  # the last letter with its marks, as they came
-        self._weights: list[int] | None = None  # source characters of each held one; None: one each
+        self._weights: bytes | None = None  # source characters of each held one; None: one each
         self._high = ""  # a high surrogate that waits for its partner
         self.ahead = ""  # stands for the first held character: its class is known, its form is not
         self.count = 0  # normalized characters returned
-        # Where a normalized character does not stand for exactly one source character:
-        # (its position in all that was returned, how many more or fewer). Popped by the reader.
-        self.offsets: deque[tuple[int, int]] = deque()
+        # Source characters of each of the newest normalized ones that were returned, up to `count`. Empty while each
+        # stands for exactly one; what was read is forgotten. A byte each: a letter and `MAX_MARKS`, of two at most.
+        self.lengths = bytearray()
         if prefix:
             self._held = join_surrogates(prefix)
-            self._weights = [0] * len(self._held)
+            self._weights = bytes(len(self._held))
 
     def clone(self) -> "Normalizer":
         other = Normalizer()
         other._held, other._weights, other._high = self._held, self._weights, self._high
-        other.ahead, other.count, other.offsets = self.ahead, self.count, self.offsets.copy()
+        other.ahead, other.count, other.lengths = self.ahead, self.count, self.lengths.copy()
         return other
 
     @property
@@ -98,6 +97,17 @@ class Normalizer:
         """Source characters received and not yet returned."""
         weight = len(self._held) if self._weights is None else sum(self._weights)
         return weight + len(self._high)
+
+    @property
+    def merged(self) -> int:
+        """Source characters that `lengths` counts beyond one for each."""
+        return sum(self.lengths) - len(self.lengths)
+
+    def forget(self, count: int) -> None:
+        """So many of `lengths`; and the rest, where each stands for exactly one, as nearly always."""
+        del self.lengths[:count]
+        if self.lengths.count(1) == len(self.lengths):
+            self.lengths.clear()
 
     def feed(self, text: str) -> str:
         if self._weights is not None or self._high or needs_work(text):
@@ -110,11 +120,13 @@ class Normalizer:
             text = text[:-1]
         else:
             self._held = ""
+        if self.lengths:
+            self.lengths += b"\x01" * len(text)
         self.count += len(text)
         return text
 
     def finish(self) -> str:
-        text, weights = self._take("\ufffd" if self._high else "", [1] if self._high else [])
+        text, weights = self._take("\ufffd" if self._high else "", b"\x01" if self._high else b"")
         self._high = ""
         return self._settle(text, weights, is_final=True)
 
@@ -125,21 +137,21 @@ class Normalizer:
             self._high = text[-1]
             text = text[:-1]
         joined = join_surrogates(text)
-        weights = [1] * len(joined)
+        weights = bytearray(b"\x01" * len(joined))
         if len(joined) != len(text):
             pairs = (match.start() for match in _SURROGATE.finditer(text) if len(match[0]) == 2)
             for earlier_pairs, start in enumerate(pairs):
                 weights[start - earlier_pairs] = 2
-        return self._settle(*self._take(joined, weights), is_final=False)
+        return self._settle(*self._take(joined, bytes(weights)), is_final=False)
 
-    def _take(self, text: str, weights: list[int]) -> tuple[str, list[int]]:
+    def _take(self, text: str, weights: bytes) -> tuple[str, bytes]:
         """The text with what was held before it; nothing is held then."""
-        before = [1] * len(self._held) if self._weights is None else self._weights
+        before = b"\x01" * len(self._held) if self._weights is None else self._weights
         text, weights = self._held + text, before + weights
         self._held, self._weights, self.ahead = "", None, ""
         return text, weights
 
-    def _settle(self, text: str, weights: list[int], *, is_final: bool) -> str:
+    def _settle(self, text: str, weights: bytes, *, is_final: bool) -> str:
         parts: list[str] = []
         at = 0
         for match in _CHANGEABLE.finditer(text):
@@ -161,16 +173,14 @@ class Normalizer:
             parts.append(self._pass(text[at:], weights[at:]))
         return "".join(parts)
 
-    def _pass(self, text: str, weights: list[int]) -> str:
+    def _pass(self, text: str, weights: bytes) -> str:
         """These characters stand for themselves."""
-        if weights.count(1) != len(weights):
-            for at, weight in enumerate(weights, self.count):
-                if weight != 1:
-                    self.offsets.append((at, weight - 1))
+        if self.lengths or weights.count(1) != len(weights):
+            self.lengths += weights
         self.count += len(text)
         return text
 
-    def _replace(self, source: str, form: str, weights: list[int]) -> str:
+    def _replace(self, source: str, form: str, weights: bytes) -> str:
         """What NFC merged or reordered is complete only with its last normalized character."""
         same_at_end = 0
         shorter = min(len(source), len(form)) - 1  # one character at least is left between start and end
@@ -182,8 +192,7 @@ class Normalizer:
             same += 1
         last, last_source = len(form) - same_at_end, len(source) - same_at_end
         self._pass(form[:same], weights[:same])
-        merged = [0] * (last - same)
-        merged[-1] = sum(weights[same:last_source])
+        merged = bytes(last - same - 1) + bytes([sum(weights[same:last_source])])
         self._pass(form[same:last], merged)
         self._pass(form[last:], weights[last_source:])
         return form

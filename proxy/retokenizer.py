@@ -5,6 +5,8 @@ pre-tokens (`splitter`), byte-pair encoding. Each hands on what no later text ca
 that is still growing, `settling` says which tokens are final all the same.
 """
 
+from collections.abc import Iterator
+
 from proxy.normalizer import Normalizer, normalize
 from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of, tokens_of_cached
 from proxy.settling import STEP_CHARACTERS, Tail, settle, settle_cached
@@ -38,7 +40,16 @@ def encode(text: str, *, limit: int | None = None) -> list[int]:
 def _encode_long(pretoken: str) -> list[int]:
     # Alone it is split as it was, into itself; in steps it does not hold the interpreter for a second.
     retokenizer = Retokenizer()
-    return [one.id for one in retokenizer.feed(pretoken) + retokenizer.finish()]
+    ids: list[int] = []
+    for part in _slices(pretoken):
+        ids += [one.id for one in retokenizer.feed(part)]
+    ids += [one.id for one in retokenizer.finish()]
+    return ids
+
+
+def _slices(text: str) -> Iterator[str]:
+    for start in range(0, len(text), MAX_SLICE_CHARACTERS):
+        yield text[start : start + MAX_SLICE_CHARACTERS]
 
 
 class Retokenizer:
@@ -58,14 +69,14 @@ class Retokenizer:
     def held(self) -> int:
         """Source characters received and not yet covered by the tokens given out."""
         normalizer = self._normalizer
-        return normalizer.held + len(self._tail.text) + sum(more for _, more in normalizer.offsets)
+        return normalizer.held + len(self._tail.text) + normalizer.merged
 
     def feed(self, text: str) -> list[Token]:
         if len(text) <= MAX_SLICE_CHARACTERS:
             return self._feed(text)
         tokens: list[Token] = []
-        for start in range(0, len(text), MAX_SLICE_CHARACTERS):
-            tokens += self._feed(text[start : start + MAX_SLICE_CHARACTERS])
+        for part in _slices(text):
+            tokens += self._feed(part)
         return tokens
 
     def finish(self) -> list[Token]:
@@ -75,7 +86,7 @@ class Retokenizer:
         pieces = split(context + text + normalizer.finish())
         tokens = self._close(pieces)
         self._tail = _NO_TAIL
-        return self._relength(tokens, complete) if normalizer.offsets else tokens
+        return self._relength(tokens, complete) if normalizer.lengths else tokens
 
     def peek(self, text: str = "") -> list[Token]:
         """What `finish` would return now, or after `text`; the text may go on."""
@@ -105,7 +116,7 @@ class Retokenizer:
             tail = done.tail
             self.forced += done.forced
         self._tail = tail
-        return self._relength(tokens, complete) if normalizer.offsets else tokens
+        return self._relength(tokens, complete) if normalizer.lengths else tokens
 
     def _close(self, pieces: list[str]) -> list[Token]:
         """The tokens of finished pre-tokens; of the first, some may have been given out already."""
@@ -121,12 +132,17 @@ class Retokenizer:
 
     def _relength(self, tokens: list[Token], complete: int) -> list[Token]:
         """Lengths in source characters, where normalization changed the count."""
-        offsets = self._normalizer.offsets
+        normalizer = self._normalizer
+        lengths = normalizer.lengths
+        end = complete - normalizer.count + len(lengths)  # of the tokens, in `lengths`; it may begin within them
+        read = 0
         relengthed = []
         for one in tokens:
             length = one.length
-            complete += length
-            while offsets and offsets[0][0] < complete:
-                length += offsets.popleft()[1]
+            end += length
+            if end > read:
+                length += sum(lengths[read:end]) - (end - read)
+                read = end
             relengthed.append(token(one.id, length))
+        normalizer.forget(read)
         return relengthed

@@ -1,12 +1,15 @@
 """NFC of a stream is NFC of the whole, and every normalized character knows what it stands for."""
 
 import random
+import tracemalloc
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.normalizers import NFC
 
-from proxy.normalizer import MAX_MARKS, Normalizer, normalize
+from proxy.normalizer import MAX_MARKS, Normalizer, needs_work, normalize
 from proxy.vocabulary.classes import COMPOSABLE, COMPOSING, SINGLETONS
 from tests.judge import random_cut
 
@@ -20,7 +23,13 @@ TEXTS = st.lists(st.one_of(TROUBLE, st.sampled_from("ab <=1\n가か"), st.charac
 def run(*deltas: str, prefix: str = "") -> tuple[list[str], list[tuple[int, int]]]:
     normalizer = Normalizer(prefix)
     out = [normalizer.feed(delta) for delta in deltas]
-    return [*out, normalizer.finish()], list(normalizer.offsets)
+    return [*out, normalizer.finish()], offsets(normalizer)
+
+
+def offsets(normalizer: Normalizer) -> list[tuple[int, int]]:
+    """Where a normalized character stands for more or fewer than one: its position, and how many more."""
+    first = normalizer.count - len(normalizer.lengths)
+    return [(at, length - 1) for at, length in enumerate(normalizer.lengths, first) if length != 1]
 
 
 @given(TEXTS, st.integers(0, 1 << 30))
@@ -31,9 +40,9 @@ def test_any_cut_gives_the_normal_form_of_the_whole(text: str, seed: int) -> Non
         out += normalizer.feed(delta)
         received += len(delta)
         assert len(out) == normalizer.count
-        assert normalizer.held == received - len(out) - sum(more for _, more in normalizer.offsets)
+        assert normalizer.held == received - len(out) - sum(more for _, more in offsets(normalizer))
     assert out + normalizer.finish() == reference(text) == normalize(text)
-    assert len(reference(text)) + sum(more for _, more in normalizer.offsets) == len(text)
+    assert len(reference(text)) + sum(more for _, more in offsets(normalizer)) == len(text)
 
 
 def test_a_letter_waits_for_its_mark_and_a_sign_does_not() -> None:
@@ -68,8 +77,8 @@ def test_lone_surrogates_are_replaced_one_by_one() -> None:
 
 
 def test_a_prefix_counts_nothing() -> None:
-    out, offsets = run("\u0301x", prefix="\ne")
-    assert ("".join(out), offsets) == ("\néx", [(0, -1)])
+    out, found = run("\u0301x", prefix="\ne")
+    assert ("".join(out), found) == ("\néx", [(0, -1)])
 
 
 def test_a_flood_of_marks_is_not_held_beyond_the_limit() -> None:
@@ -85,6 +94,21 @@ def test_a_flood_of_marks_is_not_held_beyond_the_limit() -> None:
 def test_a_flood_is_cut_the_same_however_it_arrives() -> None:
     flood = "e" + "\u0301\u0316" * 100
     assert "".join(run(flood)[0]) == "".join(run(*flood)[0]) == normalize(flood)
+
+
+@pytest.mark.parametrize("use", [needs_work, normalize, lambda text: Normalizer().feed(text)])
+@pytest.mark.parametrize("marks", ["\u0301", "\u0301\u0327"])
+def test_a_flood_of_marks_takes_little_memory(use: Callable[[str], object], marks: str) -> None:
+    """A list of all that was looked at took 80 bytes for each character of 4,096, the places of those moved 96."""
+    flood = "a" + marks * (4095 // len(marks))
+    use(flood)
+    tracemalloc.start()
+    try:
+        use(flood)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 * len(flood)
 
 
 def test_the_class_of_what_is_held_is_known_ahead() -> None:
