@@ -30,9 +30,11 @@ MODULES = (
     "adapters/openai_completions.py",
     "adapters/strict_json.py",
     "adapters/translation.py",
+    "proxy/answer_parser.py",
     "proxy/channel.py",
     "proxy/channels.py",
     "proxy/choices.py",
+    "proxy/chunk_writer.py",
     "proxy/driver.py",
     "proxy/framing.py",
     "proxy/gate.py",
@@ -45,7 +47,10 @@ MODULES = (
     "proxy/splitter.py",
     "proxy/sse.py",
     "proxy/stream.py",
+    "proxy/streamed.py",
     "proxy/surrogates.py",
+    "proxy/upstream_body.py",
+    "proxy/upstream_connection.py",
     "proxy/view.py",
 )
 REQUIRES = ("mypy==2.4.1", "setuptools>=80")

@@ -126,6 +126,9 @@ class Play:
         assert self._stream is not None
         self.released.add(self._stream.delivered(CONTENT), time.monotonic())
 
+    def write_last(self, data: bytes) -> None:
+        self.write(data)
+
     def beat(self) -> None: ...
 
     async def drain(self) -> None: ...

@@ -18,7 +18,7 @@ identity, key_limits, shared_usage, exposure
                  whose key a request shows, how much that one may ask, be it of several processes, and whether others
                  can reach us at all
 entrance         who is let in
-handlers         one coroutine an endpoint; replies and client_writer, what its client gets
+handlers         one coroutine an endpoint; replies, streamed, client_writer and chunk_writer, what its client gets
 metrics, admin   numbers, and the operator's own listener that tells them; console/ is the page on it
 hold_times       how long text was held
 telemetry/       traces for a collector of OpenTelemetry
@@ -29,9 +29,9 @@ dialects/        a chat request in the words of an upstream that does not speak 
 policies         which policy a request gets; policy_check explains them, annotations tells in which notation
 exchange         one moderated request, from its prompt to its record
 upstreams        which of several LLM APIs a model goes to
-upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection
-                 talk to one, over connections of our own; refusals and model_list read what it says beside
-                 answers, model_handlers joins lists
+upstream, upstream_headers, upstream_pool, upstream_route, upstream_connection, upstream_body
+                 talk to one, over connections of our own; answer_parser reads what comes, unpacking what is packed;
+                 refusals and model_list read what it says beside answers, model_handlers joins lists
 passthrough, passthrough_handlers, upload
                  what nobody can judge, where the operator allows it
 token_handlers   how long a request is, which is a number and nothing to judge

@@ -1,6 +1,7 @@
 """All moderated texts of one response, each as a channel, opened by its first delta."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from adapters.base import AdapterError, Delta, Key, Kind
 from proxy.channel import STEP, Channel, cost_of
@@ -14,6 +15,10 @@ from proxy.trace import Traces
 MAX_CHANNELS = 512
 # Of all channels, for one call of the guard: with what is done for each token, 5 ms of the event loop.
 MAX_TURN_TOKENS = 512
+
+
+# Asked for with each chunk; a look into the enum takes 0.15 us in Python 3.11.
+_OBJECT: Final = Kind.OBJECT
 
 
 class Channels:
@@ -46,7 +51,7 @@ class Channels:
         else:
             self._room -= cost_of(delta.text)
             channel.feed(delta.text, later=self._room < 0)
-        if delta.kind is Kind.OBJECT:  # no more of it will come, so nothing behind it has to wait
+        if delta.kind is _OBJECT:  # no more of it will come, so nothing behind it has to wait
             channel.finish()
         return delta
 
@@ -98,7 +103,7 @@ class Channels:
     def goes_on(self, delta: Delta) -> bool:
         """Whether a delta is more of the text that its choice was at: it ends nothing, and frees no other text."""
         last = self._last.get(delta.key.choice)
-        return last is not None and last.key == delta.key and delta.kind is not Kind.OBJECT
+        return last is not None and last.key == delta.key and delta.kind is not _OBJECT
 
     def finish(self, choice: int) -> Iterator[Delta]:
         """The texts of a choice have ended; yields what still waited for more."""

@@ -13,9 +13,9 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, web
 from aiohttp.http import SERVER_SOFTWARE
 
+from proxy.chunk_writer import ChunkWriter
 from proxy.deadline import Deadline
 
-END = b"0\r\n\r\n"
 CHUNKED = {"transfer-encoding": "chunked"}
 CHUNKED_AND_LAST = {**CHUNKED, "connection": "close"}
 # In a header's name or value these would begin another header.
@@ -30,21 +30,20 @@ class ClientWriter:
     """Writes one answer of status 200, of a length that nobody knows yet.
 
     response = writer.begin(headers, keeps_open=True)
-    writer.write(data)                     # at once, the head with it; it never waits
-    if writer.is_full:                     # the client is slower than the upstream: read no more until
-        await writer.drain()               # it has taken some, or raise SlowClient
-    writer.write(data, is_last=True)       # one packet for the end and what comes before it
+    writer.chunks.write(data)                  # at once, the head with it; it never waits
+    if writer.chunks.is_full:                  # the client is slower than the upstream: read no more until
+        await writer.drain()                   # it has taken some, or raise SlowClient
+    writer.chunks.write(data, is_last=True)    # one packet for the end and what comes before it
     return response                        # to aiohttp, which calls its `write_eof`
     """
 
     __slots__ = (
         "_deadline",
-        "_head",
         "_is_chunked",
         "_protocol",
         "_request",
         "_send_seconds",
-        "has_ended",
+        "chunks",
         "has_hung_up",
     )
 
@@ -54,8 +53,8 @@ class ClientWriter:
         self._send_seconds = send_seconds
         self._deadline: Deadline | None = None
         self._is_chunked = request.version >= HttpVersion11  # an older client reads until we close
-        self._head = b""  # that waits for the first chunk
-        self.has_ended = self.has_hung_up = False
+        self.chunks = ChunkWriter(request.protocol, is_chunked=self._is_chunked)
+        self.has_hung_up = False
 
     def begin(self, headers: Mapping[str, str], *, keeps_open: bool) -> web.StreamResponse:
         """Make the head; returns what aiohttp is to be told. `keeps_open`: the connection may serve again.
@@ -71,26 +70,9 @@ class ClientWriter:
             raise ValueError("a header with a control character in it")
         version = self._request.version
         first = f"HTTP/{version.major}.{version.minor} 200 OK"
-        self._head = "\r\n".join([first, *lines, "\r\n"]).encode()
-        self._request.writer.output_size += len(self._head)  # so that aiohttp knows that an answer has begun
+        self.chunks.head = head = "\r\n".join([first, *lines, "\r\n"]).encode()
+        self._request.writer.output_size += len(head)  # so that aiohttp knows that an answer has begun
         return _Sent(self, keeps_open=keeps_open)
-
-    def write(self, data: bytes, *, is_last: bool = False) -> None:
-        """One chunk, not empty: an empty one would say that this was all. Nothing may follow the last.
-
-        Raises ConnectionResetError where the client is gone.
-        """
-        if self._is_chunked:
-            data = b"%b%x\r\n%b\r\n%b" % (self._head, len(data), data, END if is_last else b"")
-        else:
-            data = self._head + data
-        self._head, self.has_ended = b"", is_last
-        self._write(data)
-
-    @property
-    def is_full(self) -> bool:
-        """More waits for the client than the transport likes to hold. What is written all the same is held, too."""
-        return self._protocol.writing_paused
 
     async def drain(self) -> None:
         """Wait until the client has taken enough. Raises SlowClient, having hung up; ConnectionError."""
@@ -109,22 +91,10 @@ class ClientWriter:
             self._protocol.transport.abort()
         return SlowClient("the client does not read")
 
-    def end(self) -> None:
-        """Say that this was all, if that is not said. Raises ConnectionResetError where the client is gone."""
-        if not self.has_ended:
-            self.has_ended = True
-            self._write(self._head + END if self._is_chunked else self._head)
-
     def close(self) -> None:
         """Stop the timer."""
         if self._deadline is not None:
             self._deadline.close()
-
-    def _write(self, data: bytes) -> None:
-        transport = self._protocol.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        transport.write(data)
 
 
 class _Sent(web.StreamResponse):
@@ -143,7 +113,7 @@ class _Sent(web.StreamResponse):
         """The head is out."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        self._writer.end()
+        self._writer.chunks.end()
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,6 +12,9 @@ class Collected:
     def write(self, data: bytes) -> None:
         self.chunks.append(data)
 
+    def write_last(self, data: bytes) -> None:
+        self.write(data)
+
     def beat(self) -> None:
         """It sees nothing of the wait."""
 

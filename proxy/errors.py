@@ -49,6 +49,10 @@ class Fault(Exception):
         return ApiError(self.status, told.message, told.type, code=told.code, headers=retry, limit=told.limit)
 
 
+class BrokenAnswer(ConnectionError):
+    """What an upstream sent is not HTTP as it must be, or it ended too early."""
+
+
 UNREADABLE = Failure("The upstream sent something that cannot be read.", code="upstream_unreadable")
 UPSTREAM_FAILED = Failure("The upstream reported an error in the middle of its answer.", code="upstream_error")
 UPSTREAM_ENDED = Failure("The upstream ended its answer early.", code="upstream_ended")

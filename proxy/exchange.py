@@ -188,14 +188,14 @@ class Exchange:
             prompt=self._assessment if self._prompt_policy.holds else None,
             folded_view=self._settings.guard.folded_view,
             traces=self._record.traces,
-            timing=self._service.times.of(self._response.arrived) if request.stream else None,
+            timing=self._service.times.of(self._response.body.arrived) if request.stream else None,
         )
         self._stream = stream = ModeratedStream(self._framing(), self._adapter, self._answer_policy, expected)
         if self._classifier is None:
             stream.open_gate()
         await Drive(
             stream,
-            self._response,
+            self._response.body,
             self._classifier,
             client,
             self._ask.upstream.settings,
@@ -218,7 +218,7 @@ class Exchange:
     def is_over(self) -> bool:  # to a good end, with nothing left to come: its client may be told both at once
         stream, response = self._stream, self._response
         is_complete = stream is not None and stream.outcome is Outcome.COMPLETE
-        return is_complete and response is not None and response.has_all
+        return is_complete and response is not None and response.body.has_all
 
     @property
     def passed_headers(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from proxy.exchange import Exchange
 from proxy.records import Record, RequestOutcome, Scanned
 from proxy.sse import HEARTBEAT
 from proxy.stream import ModeratedStream, Outcome
+from proxy.streamed import Streamed
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
@@ -50,7 +51,7 @@ class Reply:
         """An answer as server-sent events."""
         self._exchange = exchange
         try:
-            check(await exchange.run(self))
+            check(await exchange.run(Streamed(self._writer.chunks, self)))
             self.is_told = True
             await exchange.finish()
         except asyncio.CancelledError:
@@ -78,23 +79,18 @@ class Reply:
         self._record.outcome = RequestOutcome.COMPLETE
         return response
 
-    # A `drive.Client`.
+    # A `streamed.Answer`.
 
-    @property
-    def is_full(self) -> bool:
-        return self._writer.is_full
-
-    def write(self, data: bytes) -> None:
-        if self._record.first_byte_seconds is None:
-            self._record.first_byte_seconds = self._record.elapsed()
-        if self._response is None:
-            self._begun()
-        assert self._exchange is not None  # set by stream()
-        self._writer.write(data, is_last=self._exchange.is_over)
+    def begin(self) -> None:
+        self._record.first_byte_seconds = self._record.elapsed()
+        self._begun()
 
     def beat(self) -> None:
         self._begun()
-        self._writer.write(HEARTBEAT)
+        self._writer.chunks.write(HEARTBEAT)
+
+    def has_all(self) -> bool:
+        return self._exchange is not None and self._exchange.is_over
 
     async def drain(self) -> None:
         await self._writer.drain()
@@ -142,11 +138,11 @@ class Reply:
     async def _break(self, failure: Failure) -> None:
         """Say why, and close without the chunk that says "complete": no client may take what it got for all."""
         transport = self._request.transport
-        if self._response is None or transport is None or transport.is_closing() or self._writer.has_ended:
+        if self._response is None or transport is None or transport.is_closing() or self._writer.chunks.has_ended:
             return
         if self._exchange is not None:
-            self._writer.write(self._exchange.encode_failure(failure))
-            if self._writer.is_full:
+            self._writer.chunks.write(self._exchange.encode_failure(failure))
+            if self._writer.chunks.is_full:
                 await self._writer.drain()
         transport.close()
 

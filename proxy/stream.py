@@ -9,6 +9,7 @@ data = stream.data_to_send()
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 from adapters.base import (
     Adapter,
@@ -50,6 +51,9 @@ class Outcome(Enum):
     FAILED = "error"
 
 
+_OPEN: Final = Outcome.OPEN  # asked for with each chunk; a look into the enum takes 0.15 us in Python 3.11
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the request makes us expect of its answer."""
@@ -82,10 +86,10 @@ class ModeratedStream:
         self.is_large = False
         self._has_block = False  # whether a channel must end
         self._always_has_news = policy.may_run_ahead
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
         self._out: list[bytes] = []
         self.blocks: list[Block] = []
-        self.outcome = Outcome.OPEN
+        self.outcome = _OPEN
         self.error: str | None = None  # for the record: never shown to the client
 
     # Four doors.
@@ -108,7 +112,7 @@ class ModeratedStream:
 
     def tokens_to_classify(self) -> list[Batch]:
         """At most one batch a channel and view; ask again after `receive_risks` until none is left."""
-        if self.outcome is not Outcome.OPEN or self._failure is not None or self._is_open:
+        if self.outcome is not _OPEN or self.failure is not None or self._is_open:
             return []
         batches = self._channels.batches(self._choices.is_cut)
         self.has_news = self.has_news or self._channels.has_read
@@ -127,12 +131,12 @@ class ModeratedStream:
 
     def data_to_send(self) -> bytes:
         """Everything that may leave now. How a failure is told depends on what left before: see `failure`."""
-        if self.outcome is Outcome.OPEN and self.has_news:
+        if self.outcome is _OPEN and self.has_news:
             self.has_news = False
             self._clear()
             self._release()
             self._block()
-            if self._failure is not None and self.outcome is Outcome.OPEN:
+            if self.failure is not None and self.outcome is _OPEN:
                 self.outcome = Outcome.FAILED
             self._weigh()
         return self._take()
@@ -144,8 +148,8 @@ class ModeratedStream:
 
     def fail(self, failure: Failure, error: str | None = None) -> None:
         """End as an error. What was cleared still leaves; what was not never does."""
-        if self._failure is None and self.outcome is Outcome.OPEN:
-            self._failure = failure
+        if self.failure is None and self.outcome is _OPEN:
+            self.failure = failure
             self.has_news = True
             self.error = error or failure.code
 
@@ -161,16 +165,11 @@ class ModeratedStream:
 
     @property
     def is_finished(self) -> bool:
-        return self.outcome is not Outcome.OPEN
+        return self.outcome is not _OPEN
 
     @property
     def is_open(self) -> bool:
         return self._is_open  # then text passes without verdicts
-
-    @property
-    def failure(self) -> Failure | None:
-        """Why the answer failed, where it did."""
-        return self._failure
 
     def delivered(self, key: Key) -> int:
         """Characters of a channel that have left."""
@@ -180,7 +179,7 @@ class ModeratedStream:
 
     @property
     def _is_reading(self) -> bool:
-        return self.outcome is Outcome.OPEN and self._failure is None and not self._has_ended
+        return self.outcome is _OPEN and self.failure is None and not self._has_ended
 
     def _receive(self, chunk: bytes | None) -> None:
         if not self._is_reading:
@@ -245,7 +244,7 @@ class ModeratedStream:
                 self._gate.clear(key, channel.cleared, channel.length - channel.cleared)
             else:
                 # What may leave before its verdict: nothing, once none will come.
-                self._gate.clear(key, channel.cleared, channel.ahead if self._failure is None else 0)
+                self._gate.clear(key, channel.cleared, channel.ahead if self.failure is None else 0)
 
     def _release(self) -> None:
         for released in self._gate.release():
@@ -275,7 +274,7 @@ class ModeratedStream:
             self._emit(self._adapter.encode_block(block, self._report(key.choice)))
         self._release()  # what waited for a dropped choice
         # Nothing more can come of any choice, so there is no reason to read on.
-        if self.outcome is Outcome.OPEN and self._choices.are_all_ended and self._gate.is_empty:
+        if self.outcome is _OPEN and self._choices.are_all_ended and self._gate.is_empty:
             if self._expected.wants_usage and not self._has_usage:
                 self._emit(self._adapter.encode_usage(self._usage()))
             self._end()

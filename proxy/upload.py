@@ -9,6 +9,7 @@ from aiohttp import web
 from proxy.errors import ApiError
 from proxy.limits import Limit
 from proxy.settings import PassthroughSettings
+from proxy.upstream_connection import UpstreamConnection
 
 # What one write takes at the most.
 MAX_PART_BYTES = 64 << 10
@@ -78,6 +79,16 @@ async def parts(body: bytes) -> AsyncIterator[bytes]:
     """A large body of ours: all at once it would be copied in one turn of the event loop."""
     for start in range(0, len(body), MAX_PART_BYTES):
         yield body[start : start + MAX_PART_BYTES]
+
+
+async def send(chunks: AsyncIterator[bytes], connection: UpstreamConnection, *, is_chunked: bool) -> None:
+    """To the upstream, no faster than it takes it. Raises what `chunks` raises, and BrokenAnswer."""
+    async for chunk in chunks:
+        connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+        if (room := connection.room()) is not None:
+            await room
+    if is_chunked:
+        connection.write(b"0\r\n\r\n")
 
 
 def headers_of(body: bytes | Upload | None) -> Mapping[str, str]:

@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from aiohttp.http import RawResponseMessage
 from yarl import URL
 
+from proxy.answer_parser import Head
 from proxy.deadline import Deadline
 from proxy.errors import (
     TOO_LONG,
-    UPSTREAM_BROKE,
     UPSTREAM_ODD,
     UPSTREAM_SILENT,
     UPSTREAM_SLOW,
@@ -21,8 +20,9 @@ from proxy.errors import (
     Fault,
 )
 from proxy.settings import Dialect, UpstreamSettings
-from proxy.upload import MAX_PART_BYTES, Upload, headers_of, parts, wait
-from proxy.upstream_connection import BrokenAnswer, UpstreamConnection
+from proxy.upload import MAX_PART_BYTES, Upload, headers_of, parts, send, wait
+from proxy.upstream_body import UpstreamBody
+from proxy.upstream_connection import UpstreamConnection
 from proxy.upstream_headers import (
     HEADER_VALUE,
     KEY_HEADERS,
@@ -52,8 +52,8 @@ class UpstreamResponse:
 
     status: int
     headers: Mapping[str, str]  # those that may pass on
-    _head: RawResponseMessage
-    _connection: UpstreamConnection | None  # None once closed: it may serve another by then
+    body: UpstreamBody
+    _head: Head
     _pool: Pool
 
     @property
@@ -75,39 +75,11 @@ class UpstreamResponse:
     def _given_type(self) -> str:
         return self._head.headers.get("content-type", "")
 
-    @property
-    def has_all(self) -> bool:
-        return self._connection is not None and self._connection.is_clean  # whatever is still to be read
-
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Safe to cancel and call again. Raises Fault."""
-        while (data := self.take()) is None:
-            assert self._connection is not None  # else `take` had raised
-            await self._connection.more()
+        while (data := self.body.take()) is None:
+            await self.body.more()
         return data
-
-    def arrived(self) -> float:
-        """When the oldest byte of what was read last had come, by the monotonic clock."""
-        connection = self._connection
-        return connection.arrived if connection is not None else 0.0
-
-    def take(self) -> bytes | None:
-        """What `read` would return, if it need not wait for it; else None. Raises Fault."""
-        connection = self._connection  # asked for each chunk: no call more
-        try:
-            return connection.take() if connection is not None else self._open_connection().take()
-        except OSError as exc:
-            raise Fault(UPSTREAM_BROKE, 502, type(exc).__name__) from exc
-
-    def listen(self, more: Callable[[], None] | None) -> None:
-        """`more` is called whenever `take` may have something new to say; None: nobody listens any more."""
-        if self._connection is not None:
-            self._connection.on_more = more
-
-    def _open_connection(self) -> UpstreamConnection:
-        if self._connection is None:
-            raise BrokenAnswer("the answer was closed")
-        return self._connection
 
     async def read_error(self) -> bytes:
         """The body of an error answer, as far as it comes and is worth reading."""
@@ -139,7 +111,7 @@ class UpstreamResponse:
 
     def close(self) -> None:
         """Give the connection back; where we have not read to the end, it serves no more. Safe to call twice."""
-        connection, self._connection = self._connection, None
+        connection = self.body.close()
         if connection is not None:
             self._pool.give_back(connection)
 
@@ -196,15 +168,15 @@ class Upstream:
             if isinstance(exc, TimeoutError):
                 raise Fault(UPSTREAM_SLOW, 504, type(exc).__name__) from exc
             raise Fault(UPSTREAM_UNREACHABLE, 502, type(exc).__name__) from exc
-        response = UpstreamResponse(head.code, response_headers(head.headers), head, connection, self.pool)
+        response = UpstreamResponse(
+            head.code, response_headers(head.headers), UpstreamBody(connection), head, self.pool
+        )
         if not 200 <= head.code <= 599 or 300 <= head.code <= 399:
             response.close()
             raise Fault(UPSTREAM_ODD, 502, f"status {head.code}")
         return response
 
-    async def _exchange(
-        self, request: bytes, body: bytes | Upload | None
-    ) -> tuple[UpstreamConnection, RawResponseMessage]:
+    async def _exchange(self, request: bytes, body: bytes | Upload | None) -> tuple[UpstreamConnection, Head]:
         """Raises OSError, ValueError."""
         seconds = self.settings.first_byte_seconds
         async with asyncio.timeout(seconds) as deadline:
@@ -213,10 +185,10 @@ class Upstream:
                 if isinstance(body, Upload):
                     connection.send(request)
                     chunks = body.chunks(partial(wait, deadline), seconds)
-                    connection.upload(chunks, is_chunked=not body.is_sized)
+                    connection.upload(send(chunks, connection, is_chunked=not body.is_sized))
                 elif body is not None and len(body) > MAX_PART_BYTES:
                     connection.send(request)
-                    connection.upload(parts(body), is_chunked=False)
+                    connection.upload(send(parts(body), connection, is_chunked=False))
                 else:
                     connection.send(request + (body or b""))
                 return connection, await connection.head()

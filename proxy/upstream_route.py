@@ -8,6 +8,7 @@ import ssl
 import urllib.request
 from collections.abc import Mapping
 from functools import cache
+from typing import cast
 
 import aiohappyeyeballs
 from yarl import URL
@@ -64,8 +65,9 @@ class Route:
             raise ConnectionRefusedError(f"the proxy answered with status {head.code}")
         connection.end()
         assert connection.transport is not None  # is_clean
+        name, inside = self._origin.raw_host, cast(asyncio.Protocol, connection)
         connection.transport = await asyncio.get_running_loop().start_tls(
-            connection.transport, connection, tls_context(), server_hostname=self._origin.raw_host
+            connection.transport, inside, tls_context(), server_hostname=name
         )
 
     def _authorization(self) -> Mapping[str, str]:
@@ -80,19 +82,26 @@ async def _connect(to: URL) -> UpstreamConnection:
     loop = asyncio.get_running_loop()
     assert to.raw_host is not None  # of settings that were checked, and of a proxy that was
     found = await loop.getaddrinfo(to.raw_host, to.port, type=socket.SOCK_STREAM)
-    found = [one for one in found if not is_inward(str(one[4][0]), to.raw_host)]
-    if not found:
+    addresses = [one for one in found if not is_inward(str(one[4][0]), to.raw_host)]
+    if not addresses:
         raise ConnectionRefusedError("the name leads to a link-local address")
     # The event loop's own way to connect tries one address after another.
-    connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+    connected = await aiohappyeyeballs.start_connection(
+        addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1
+    )
     tls = tls_context() if to.scheme == "https" else None
     name = to.raw_host if tls is not None else None
     try:
-        _, connection = await loop.create_connection(UpstreamConnection, sock=connected, ssl=tls, server_hostname=name)
+        _, connection = await loop.create_connection(protocol, sock=connected, ssl=tls, server_hostname=name)
     except BaseException:
         connected.close()
         raise
-    return connection
+    return cast(UpstreamConnection, connection)
+
+
+def protocol() -> asyncio.Protocol:
+    """A connection to be: it has a protocol's methods, and is compiled, so it can have no base class that is not."""
+    return cast(asyncio.Protocol, UpstreamConnection())
 
 
 def is_inward(address: str, host: str) -> bool:

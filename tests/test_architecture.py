@@ -38,6 +38,7 @@ AIOHTTP = {
     for name in (
         "admin",
         "app",
+        "chunk_writer",
         "client_writer",
         "connections",
         "console.routes",
@@ -55,8 +56,7 @@ AIOHTTP = {
         "serving",
         "upload",
         "replies",
-        "upstream",
-        "upstream_connection",
+        "unpacking",
         "worker",
     )
 }

@@ -37,7 +37,7 @@ async def client_of(
 
 async def three(writer: ClientWriter) -> None:
     for data in (b"one", b"\r\n0\r\n\r\n", b"x" * 300):
-        writer.write(data)
+        writer.chunks.write(data)
         await asyncio.sleep(0)
 
 
@@ -97,13 +97,13 @@ async def test_a_client_that_does_not_read_fills_the_writer_and_is_hung_up_on() 
     async def endless(writer: ClientWriter) -> None:
         try:
             while True:
-                writer.write(b"x" * 65536)
-                if writer.is_full:
+                writer.chunks.write(b"x" * 65536)
+                if writer.chunks.is_full:
                     await writer.drain()
         except ConnectionError as exc:
             ended.set_result(exc)
             with pytest.raises(ConnectionResetError):
-                writer.write(b"more")
+                writer.chunks.write(b"more")
             raise
 
     async with client_of(endless, send_seconds=0.2, receive_buffer=4096) as client:
@@ -116,11 +116,11 @@ async def test_a_client_that_reads_again_is_written_to_again() -> None:
 
     async def until_full_twice(writer: ClientWriter) -> None:
         for _ in range(2):
-            while not writer.is_full:
+            while not writer.chunks.is_full:
                 written.append(b"x" * 65536)
-                writer.write(written[-1])
+                writer.chunks.write(written[-1])
             await writer.drain()
-            assert not writer.is_full
+            assert not writer.chunks.is_full
 
     async with client_of(until_full_twice, keeps_open=False) as client:
         await client.send(http_request())
@@ -135,7 +135,7 @@ async def test_a_client_that_left_is_told_of_by_the_next_write() -> None:
     async def until_lost(writer: ClientWriter) -> None:
         try:
             while True:
-                writer.write(b"more")
+                writer.chunks.write(b"more")
                 await asyncio.sleep(0)
         except (ConnectionError, asyncio.CancelledError) as exc:
             ended.set_result(exc)

@@ -28,12 +28,12 @@ from proxy.doctor import (
     report,
     run,
 )
+from proxy.errors import BrokenAnswer
 from proxy.guard.protocol import GuardTimeout
 from proxy.policy_settings import PolicySettings
 from proxy.record_settings import RecordSettings
 from proxy.server_settings import ServerSettings
 from proxy.settings import Dialect, GuardSettings, Settings, UpstreamSettings
-from proxy.upstream_connection import BrokenAnswer
 from proxy.upstream_pool import ConnectTimeout
 from tests.fakes import UNSAFE, ScriptedGuard, ScriptedUpstream, all_safe, words
 from tests.guard.checkpoints import small_checkpoint

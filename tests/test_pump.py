@@ -65,6 +65,9 @@ class Ends:
         self.sent += data
         self.is_full = self.fills
 
+    def write_last(self, data: bytes) -> None:
+        self.write(data)
+
     def run(self, stream: ModeratedStream, *, fails_open: bool = False) -> ModeratedStream:
         Pump(stream, self, fails_open=fails_open).go()
         return stream

@@ -112,7 +112,7 @@ async def test_a_connection_serves_again_only_after_a_clean_end(monkeypatch: pyt
         for is_finished in (True, True, False, True):
             response = await upstream.open("POST", "/x", {}, body=b"{}")
             assert await response.read() == b"data: [DONE]\n\n"
-            connection = response._connection
+            connection = response.body._connection
             assert connection is not None
             assert connection.transport is not None
             ports.add(connection.transport.get_extra_info("sockname")[1])

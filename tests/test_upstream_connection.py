@@ -6,12 +6,16 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import brotli  # type: ignore[import-untyped]
 import pytest
 from backports import zstd
 
-from proxy.upstream_connection import BUFFER_BYTES, MAX_READ_BYTES, BrokenAnswer, UpstreamConnection
+from proxy.errors import BrokenAnswer
+from proxy.upload import send
+from proxy.upstream_connection import BUFFER_BYTES, MAX_READ_BYTES, UpstreamConnection
+from proxy.upstream_route import protocol
 from tests.fakes import framed
 
 # Far above what two sockets hold.
@@ -40,7 +44,8 @@ async def linked() -> AsyncIterator[tuple[UpstreamConnection, Peer]]:
     peers: asyncio.Queue[Peer] = asyncio.Queue()
     server = await asyncio.start_server(lambda *ends: peers.put_nowait(Peer(*ends)), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    _, connection = await asyncio.get_running_loop().create_connection(UpstreamConnection, "127.0.0.1", port)
+    _, found = await asyncio.get_running_loop().create_connection(protocol, "127.0.0.1", port)
+    connection = cast(UpstreamConnection, found)
     peer = await peers.get()
     try:
         async with asyncio.timeout(20):
@@ -311,7 +316,7 @@ async def test_a_body_is_sent_as_it_comes_and_an_early_answer_is_heard() -> None
         yield b"de"
 
     async with linked() as (connection, peer):
-        connection.upload(chunks(), is_chunked=True)
+        connection.upload(send(chunks(), connection, is_chunked=True))
         assert await peer.reader.readexactly(8) == b"3\r\nabc\r\n"
         await peer.send(OK)
         await connection.head()
@@ -328,7 +333,7 @@ async def test_a_body_that_breaks_breaks_the_exchange() -> None:
         raise ValueError("the client's body")
 
     async with linked() as (connection, peer):
-        connection.upload(chunks(), is_chunked=False)
+        connection.upload(send(chunks(), connection, is_chunked=False))
         with pytest.raises(BrokenAnswer):
             await connection.head()
         assert await peer.reader.read() == b"abc"
