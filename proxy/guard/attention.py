@@ -1,7 +1,8 @@
 """Attention of a ragged batch over the streams' own keys and values: views of slabs, never a gather.
 
 On a CPU a small model's step is made of call overhead, so short chunks in neighbouring slots are one
-masked call over a view of their slab; a long chunk is a call of its own.
+masked call over a view of their slab; a long chunk is a call of its own, and a lone token one that has
+its views of all layers made at once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from proxy.guard.sequence import Chunk
 BATCHED_TOKENS = 16
 # A slot that is not in the step may lie between two that are; computing over it costs less than a second call.
 GAP_SLOTS = 1
+# Fewer single tokens than these are computed one by one: a masked call takes its mask, and copies of the queries.
+LEAST_NEIGHBOURS = 8
 
 
 class Slab:
@@ -69,16 +72,36 @@ class Write:
             values[self._slots, :, self._positions] = v[self._rows]
 
 
+class Tokens:
+    """Attention of single tokens of one slab, each over its own past."""
+
+    def __init__(self, slab: Slab, placed: list[Placed]) -> None:
+        self._rows = slice(placed[0].first, placed[-1].first + 1)
+        # Of each token the keys and the values of each layer, as [1, kv_heads, length, head_dim].
+        self._views = [
+            slab.memory[:, :, at.index : at.index + 1, :, : at.chunk.start + 1].flatten(0, 1).unbind() for at in placed
+        ]
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """q [T, heads, head_dim] -> [count, heads * head_dim]"""
+        rows, attend = q[self._rows], functional.scaled_dot_product_attention
+        # The query heads of one key head as rows: the keys are read once, not once a query head.
+        queries = rows.view(len(rows), 1, self._views[0][0].shape[1], -1, rows.shape[-1]).unbind()
+        key, value = 2 * layer, 2 * layer + 1
+        mixed = [attend(one, own[key], own[value], scale=1.0) for one, own in zip(queries, self._views, strict=True)]
+        return torch.cat(mixed).reshape(len(rows), -1)
+
+
 class Single:
-    """Attention of one chunk over its own past."""
+    """Attention of one chunk of several tokens over its own past."""
 
     def __init__(self, slab: Slab, at: Placed, model: GuardModel) -> None:
         self._slab, self._index, self._count = slab, at.index, at.chunk.count
         self._rows = slice(at.first, at.first + at.chunk.count)
         self._length = at.chunk.start + at.chunk.count
-        self._is_causal = at.chunk.start == 0 and at.chunk.count > 1
+        self._is_causal = at.chunk.start == 0
         self._mask: Tensor | None = None
-        if at.chunk.start > 0 and at.chunk.count > 1:
+        if not self._is_causal:
             queries = torch.arange(at.chunk.start, self._length, device=model.device)
             self._mask = _mask(queries, self._length, model)
 
@@ -86,11 +109,6 @@ class Single:
         """q [T, heads, head_dim] -> [count, heads * head_dim]"""
         keys, values = (memory[self._index : self._index + 1, :, : self._length] for memory in self._slab.layers[layer])
         queries = q[self._rows].transpose(0, 1).unsqueeze(0)
-        if self._count == 1:
-            # The query heads of one key head as rows: the keys are read once, not once a query head.
-            queries = queries.view(1, keys.shape[1], -1, q.shape[-1])
-            mixed = functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
-            return mixed.reshape(1, -1)
         mixed = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=self._mask, is_causal=self._is_causal, scale=1.0, enable_gqa=True
         )
@@ -148,12 +166,11 @@ class Attention:
 
     def __init__(self, slabs: dict[int, Slab], placed: list[Placed], model: GuardModel) -> None:
         self._writes: list[Write] = []
-        self._parts: list[Single | Neighbours] = []
+        self._parts: list[Tokens | Single | Neighbours] = []
         for slab_id, tenants in _by_slab(placed):
             slab = slabs[slab_id]
             self._writes.append(Write(slab, tenants, model.device))
-            for run in _runs(tenants):
-                self._parts.append(Single(slab, run[0], model) if len(run) == 1 else Neighbours(slab, run, model))
+            self._parts += _parts(slab, tenants, model)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         for write in self._writes:
@@ -186,6 +203,21 @@ def _by_slab(placed: list[Placed]) -> Iterator[tuple[int, list[Placed]]]:
             tenants = []
         tenants.append(at)
     yield tenants[0].slab, tenants
+
+
+def _parts(slab: Slab, tenants: list[Placed], model: GuardModel) -> Iterator[Tokens | Single | Neighbours]:
+    """In the order of the batch."""
+    tokens: list[Placed] = []
+    for run in _runs(tenants):
+        if len(run) < LEAST_NEIGHBOURS and all(at.chunk.count == 1 for at in run):
+            tokens += run
+            continue
+        if tokens:
+            yield Tokens(slab, tokens)
+            tokens = []
+        yield Single(slab, run[0], model) if len(run) == 1 else Neighbours(slab, run, model)
+    if tokens:
+        yield Tokens(slab, tokens)
 
 
 def _runs(tenants: list[Placed]) -> Iterator[list[Placed]]:

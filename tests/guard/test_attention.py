@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from proxy.guard.attention import BATCHED_TOKENS, Attention, Slab, place
+from proxy.guard.attention import BATCHED_TOKENS, LEAST_NEIGHBOURS, Attention, Neighbours, Slab, Tokens, place
 from proxy.guard.cache import Slot
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.risk import Role
@@ -34,6 +34,9 @@ LAYOUTS = {
     "neighbours of other lengths": [(0, 0, 9, 1), (0, 1, 0, 1), (0, 2, 50, 1)],
     "neighbours with other counts": [(0, 0, 9, 3), (0, 1, 0, 1), (0, 2, 40, BATCHED_TOKENS)],
     "a gap": [(0, 0, 9, 2), (0, 2, 4, 2), (0, 5, 4, 2)],
+    "tokens here and there": [(0, 0, 9, 1), (0, 3, 0, 1), (0, 6, 50, 1), (0, 7, 2, 1)],
+    "tokens around a longer chunk": [(0, 0, 9, 1), (0, 2, 5, 1), (0, 4, 50, 3), (0, 7, 2, 1), (1, 0, 7, 1)],
+    "many neighbours": [(0, index, 5 * index, 1) for index in range(8)],
     "two slabs and a long one between": [(1, 0, 1, 1), (0, 2, 4, 2), (0, 3, 3, 40), (0, 4, 0, 5), (1, 1, 7, 1)],
 }
 
@@ -70,3 +73,12 @@ def test_attention_of_a_batch_is_that_of_each_alone(small: Small, layout: list[t
 
 def test_memory_begins_as_zeros(tmp_path: Path, small: Small) -> None:
     assert not Slab(small.loaded.model, 2, 16).memory.any()
+
+
+def test_few_tokens_are_computed_one_by_one_and_many_neighbours_together(small: Small) -> None:
+    model = small.loaded.model
+    slabs = {0: Slab(model, 2 * LEAST_NEIGHBOURS, CAPACITY)}
+    few = place([chunk(0, index, 9, 1) for index in range(LEAST_NEIGHBOURS - 1)])
+    many = place([chunk(0, index, 9, 1) for index in range(LEAST_NEIGHBOURS)])
+    assert [type(part) for part in Attention(slabs, few, model)._parts] == [Tokens]
+    assert [type(part) for part in Attention(slabs, many, model)._parts] == [Neighbours]
