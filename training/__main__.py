@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from proxy.risk import RiskLevel
 from training import linear
 from training.card import write_card
-from training.data import authored_examples, everyday, split, train_examples
+from training.data import authored_examples, everyday, held_authored, split, train_examples
 from training.examples import Example
 from training.export import export, reload
 from training.features import Features, token_features
@@ -59,6 +59,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     started = time.monotonic()
     kept, held = split(train_examples(args.data), args.seed)
+    held += held_authored(args.seed, args.data)
     sets = Sets(kept + authored_examples(args.seed, args.data, kept), held)
     log.info("%d examples to train on, %d held out", len(sets.kept), len(sets.held))
     baseline = _baseline(sets, args.seed)
@@ -67,7 +68,7 @@ def main() -> None:
     guard = Guard(config, _embedding(sets.kept, features, work, config["hidden_size"]))
     opinions = None if args.no_encoder else opinions_of(sets.kept, work, args.seed)
     plan = Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes)
-    passes = train(guard, sets.kept, plan, work, opinions)
+    passes = train(guard, sets.kept, plan, work, opinions, linear.answer_opinions(sets.kept, args.seed))
     _finish(guard.eval(), config, sets, args.out)
     rows = evaluate(args.out, args.data, baseline)
     minutes = (time.monotonic() - started) / 60

@@ -27,6 +27,8 @@ RAMP = 10  # tokens until an unsafe answer's label counts in full: its first wor
 BATCH_TOKENS = 4_096
 # Of the aim at a prompt: the teacher's share beside its label's, and the weight of its opinion where there is no label.
 TEACHER_SHARE = 0.5
+# Of the aim at an answer: the baseline's share beside its label's.
+BASELINE_SHARE = 0.3
 UNLABELLED_WEIGHT = 0.7
 # A token's target: position, class of risk, class of category, weight, what a false alarm adds.
 Target = tuple[int, int, int, float, float]
@@ -41,17 +43,19 @@ class Sequence:
     reply: list[Target] = field(default_factory=list)
     weight: float = 1.0  # of the verdict on the whole answer
     aim: tuple[float, ...] = ()  # the chances of the risk levels that `query` should come to
+    reply_aims: list[tuple[float, ...]] = field(default_factory=list)  # the same for each of `reply`
+    verdict: float = 0.0  # the chance that the verdict on the answer should come to
 
 
 def _class_of(risk: RiskLevel) -> int:
     return RISK_LEVELS.index(risk)
 
 
-def _blend(risk: RiskLevel, opinion: tuple[float, ...] | None) -> tuple[float, ...]:
+def _blend(risk: RiskLevel, opinion: tuple[float, ...] | None, share: float) -> tuple[float, ...]:
     label = tuple(float(level is risk) for level in RISK_LEVELS)
     if opinion is None:
         return label
-    return tuple(own + TEACHER_SHARE * (other - own) for own, other in zip(label, opinion, strict=True))
+    return tuple(own + share * (other - own) for own, other in zip(label, opinion, strict=True))
 
 
 def _ends(ids: list[int], limit: int) -> list[int]:
@@ -61,9 +65,16 @@ def _ends(ids: list[int], limit: int) -> list[int]:
 class Mixer:
     """Draws each example in one of the forms a conversation takes, so that verdicts depend on its text alone."""
 
-    def __init__(self, examples: list[Example], rng: random.Random, opinions: Opinions | None = None) -> None:
+    def __init__(
+        self,
+        examples: list[Example],
+        rng: random.Random,
+        opinions: Opinions | None = None,
+        answers: Opinions | None = None,
+    ) -> None:
         self._rng = rng
         self._opinions = opinions or {}
+        self._answers = answers or {}
         self._safe = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.SAFE]
         self._refused = [e for e in examples if e.answer_risk is RiskLevel.SAFE and e.prompt_risk is RiskLevel.UNSAFE]
 
@@ -104,7 +115,7 @@ class Mixer:
             category = example.prompt_category if risk is not RiskLevel.SAFE else None
             label = PROMPT_CATEGORIES.index(category) if category else IGNORED
             sequence.query.append((at, _class_of(risk), label, example.weight, example.alarm))
-            sequence.aim = _blend(risk, opinion)
+            sequence.aim = _blend(risk, opinion, TEACHER_SHARE)
         elif opinion is not None:
             sequence.query.append((at, opinion.index(max(opinion)), IGNORED, UNLABELLED_WEIGHT, 0.0))
             sequence.aim = opinion
@@ -117,6 +128,10 @@ class Mixer:
         ids = encode("".join(stretch.text for stretch in stretches))[:limit]
         borders = list(accumulate(len(stretch.text.encode()) for stretch in stretches))
         index, age = 0, 0
+        # What is said of the whole holds for its last stretch.
+        opinion = self._answers.get(stretches[-1].text) if stretches[-1] is example.answer[-1] else None
+        aims = [_blend(stretch.risk, None, 0) for stretch in stretches[:-1]]
+        aims.append(_blend(stretches[-1].risk, opinion, BASELINE_SHARE))
         for token, end in zip(ids, accumulate(byte_lengths()[token] for token in ids), strict=True):
             age += 1
             while end > borders[index] and index < len(borders) - 1:
@@ -124,7 +139,9 @@ class Mixer:
             # What comes before a turn is harmless by itself: a false alarm there counts in full.
             alarm = example.alarm if index == len(stretches) - 1 else EVERYDAY_ALARM
             self._label(sequence, stretches[index], age, example.weight, alarm)
+            sequence.reply_aims.append(aims[index])
             sequence.ids.append(token)
+            sequence.verdict = max(sequence.verdict, aims[index][_class_of(RiskLevel.UNSAFE)])
 
     def _stretches(self, example: Example, limit: int) -> tuple[Stretch, ...]:
         """The answer, now and then behind a harmless one, so that the model learns where an answer turns."""
@@ -167,6 +184,8 @@ class Batch:
     aims: Tensor  # (n, 3): chances of the risk levels
     reply_at: Tensor
     reply: Tensor
+    reply_aims: Tensor  # (n, 3): chances of the risk levels
+    verdicts: Tensor  # (sequences,): the chance of Unsafe that the answer should come to
     weights: Tensor  # (sequences,): of the verdict on the whole answer; 0 without one
     longest: int
 
@@ -202,4 +221,5 @@ def collate(group: list[Sequence]) -> Batch:
     return Batch(ids, torch.tensor(query_at, dtype=torch.long), torch.tensor(query).reshape(-1, 4),
                  torch.tensor([sequence.aim for sequence in group if sequence.query]).reshape(-1, len(RISK_LEVELS)),
                  torch.tensor(reply_at, dtype=torch.long), torch.tensor(reply).reshape(-1, 4),
-                 weights, longest)  # fmt: skip
+                 torch.tensor([aim for sequence in group for aim in sequence.reply_aims]).reshape(-1, len(RISK_LEVELS)),
+                 torch.tensor([sequence.verdict for sequence in group]), weights, longest)  # fmt: skip

@@ -11,8 +11,11 @@ from typing import Any
 from proxy.risk import Category, RiskLevel
 from training.authored import authored
 from training.examples import EVERYDAY_ALARM, Example, Stretch
+from training.overlap import Known
 from training.passages import everyday_tasks
 from training.probes import ALL_PROBES
+from training.reframed import reframed
+from training.topics import HELD_SOURCE, held_topics, topic_chats
 
 CATEGORIES = {
     "Violent": Category.VIOLENT,
@@ -34,7 +37,16 @@ ALL_HELD_OUT = ("self-instruct",)
 HALF_HELD_OUT = ("FastChat", "oasst1")
 HELD_OUT_SHARE = 0.05
 # Ordinary English chat: what the thresholds are taken from.
-EVERYDAY_SOURCES = (*ALL_HELD_OUT, *HALF_HELD_OUT, "Taskmaster", "arena-hard", "GPTeacher", "GSM8K", "AISafetyLab")
+EVERYDAY_SOURCES = (
+    *ALL_HELD_OUT,
+    *HALF_HELD_OUT,
+    "Taskmaster",
+    "arena-hard",
+    "GPTeacher",
+    "GSM8K",
+    "AISafetyLab",
+    HELD_SOURCE,
+)
 # Prompts that only look unsafe: a false alarm on them counts as much.
 HARMLESS_SOURCES = ("CyberSecEval", "authored")
 # How often one pass sees a row of a source: templates and weak labels less, other languages a little.
@@ -42,7 +54,10 @@ SHARES = {
     "FastChat": 4.0,
     "oasst1": 3.0,
     "toxic_spans": 0.2,
-    "authored everyday": 0.6,
+    "authored everyday": 0.4,
+    "authored topics": 0.6,
+    "authored reframed": 0.6,
+    "authored requests": 0.8,
     "GSM8K": 0.15,
     "GPTeacher": 0.8,
     "arena-hard": 1.0,
@@ -136,18 +151,29 @@ EVERYDAY_TASKS = 5_000
 
 
 def authored_examples(seed: int, folder: Path, kept: list[Example]) -> list[Example]:
-    """Our own examples, less those that an evaluation set or a probe happens to hold too.
+    """Our own examples, less those that an evaluation set or a probe happens to hold too, or nearly.
 
     Passages are drawn from the harmless everyday answers in `kept`.
     """
-    known = {_normal(row["prompt"] or "") for path in folder.glob("eval-*.jsonl.gz") for row in rows_of(path)}
-    known |= {_normal(probe.prompt) for probe in ALL_PROBES}
-    known.discard("")
+    known = known_texts(folder)
     harmless = [e.answer_text for e in everyday(kept) if e.answer_risk is RiskLevel.SAFE]
     rng = random.Random(seed)
-    examples = [*authored(rng), *everyday_tasks(rng, harmless, EVERYDAY_TASKS)]
-    return [example for example in examples if _normal(example.prompt) not in known]
+    examples = [
+        *authored(rng),
+        *everyday_tasks(rng, harmless, EVERYDAY_TASKS),
+        *topic_chats(rng),
+        *reframed(rng, kept),
+    ]
+    return [example for example in examples if not known.holds(example.prompt)]
 
 
-def _normal(text: str) -> str:
-    return re.sub(r"\W+", " ", text.lower()).strip()
+def held_authored(seed: int, folder: Path) -> list[Example]:
+    """Our own everyday chats of topics that are not trained on."""
+    known = known_texts(folder)
+    return [example for example in held_topics(random.Random(seed)) if not known.holds(example.prompt)]
+
+
+def known_texts(folder: Path) -> Known:
+    """The prompts of the evaluation sets and of the probes."""
+    prompts = {row["prompt"] or "" for path in folder.glob("eval-*.jsonl.gz") for row in rows_of(path)}
+    return Known(prompts | {probe.prompt for probe in ALL_PROBES})

@@ -26,6 +26,8 @@ LONGEST = 600  # tokens
 STRONGEST = 4.0  # spreads
 
 Buckets = NDArray[np.int64]
+# The chances of the risk levels, in their order, by text.
+Opinions = dict[str, tuple[float, ...]]
 
 
 def _unigram_buckets(ids: NDArray[np.int64]) -> Buckets:
@@ -121,6 +123,20 @@ def verdicts(model: Linear, texts: list[str]) -> list[Verdict]:
     logits = _logits(model, texts)
     scores = 1 - logits.softmax(-1)[:, SAFE]
     return [Verdict(int(level), float(score)) for level, score in zip(logits.argmax(-1), scores, strict=True)]
+
+
+def answer_opinions(examples: list[Example], seed: int) -> Opinions:
+    """What the baseline thinks of each answer that has one label: of each half by the model fitted on the other."""
+    judged = [e for e in examples if len(e.answer) == 1 and not e.source.startswith("authored")]
+    rng = random.Random(seed)
+    side_of = {text: rng.randrange(2) for text in sorted({e.answer_text for e in judged})}
+    opinions: Opinions = {}
+    for side in (0, 1):
+        model = fit([e for e in judged if side_of[e.answer_text] != side], "answers", seed)
+        texts = [text for text, own in side_of.items() if own == side]
+        chances = _logits(model, texts).softmax(-1).tolist() if texts else []
+        opinions.update(zip(texts, map(tuple, chances), strict=True))
+    return opinions
 
 
 def token_opinions(model: Linear) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def loss_of(guard: Guard, batch: Batch) -> Tensor:
         total = total + _loss(*guard.query(hidden[batch.query_at]), batch.query, batch.aims) / len(batch.ids)
     if len(batch.reply_at):
         risks, categories = guard.reply(hidden[batch.reply_at])
-        total = total + _loss(risks, categories, batch.reply) / len(batch.ids) / 4
+        total = total + _loss(risks, categories, batch.reply, batch.reply_aims) / len(batch.ids) / 4
         total = total + VERDICT_WEIGHT * verdict_loss(risks, batch) / len(batch.ids)
     return total
 
@@ -59,11 +59,8 @@ def verdict_loss(risks: Tensor, batch: Batch) -> Tensor:
     grid = grid.view(len(batch.ids), batch.longest)
     pairs = torch.minimum(grid[:, 1:], grid[:, :-1])
     highest = (pairs * SHARPNESS).logsumexp(-1) / SHARPNESS
-    unsafe = torch.zeros(grid.numel()).index_copy(
-        0, batch.reply_at, (batch.reply[:, 0] == RISK_LEVELS.index(RiskLevel.UNSAFE)).float()
-    )
     alarm = torch.zeros(grid.numel()).index_copy(0, batch.reply_at, batch.reply[:, 3])
-    label = unsafe.view_as(grid).amax(-1)
+    label = batch.verdicts
     loss = functional.binary_cross_entropy_with_logits(
         highest, label * (1 - 2 * SMOOTHING) + SMOOTHING, reduction="none"
     )
@@ -72,11 +69,10 @@ def verdict_loss(risks: Tensor, batch: Batch) -> Tensor:
     return result
 
 
-def _loss(risks: Tensor, categories: Tensor, targets: Tensor, aims: Tensor | None = None) -> Tensor:
-    """With `aims`, the chances of the risk levels that are to be reached; else the levels of `targets` alone."""
+def _loss(risks: Tensor, categories: Tensor, targets: Tensor, aims: Tensor) -> Tensor:
+    """`aims` are the chances of the risk levels that are to be reached."""
     risk, category, weight = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2]
-    aim = risk if aims is None else aims
-    loss = functional.cross_entropy(risks, aim, reduction="none", label_smoothing=SMOOTHING)
+    loss = functional.cross_entropy(risks, aims, reduction="none", label_smoothing=SMOOTHING)
     kinds = functional.cross_entropy(categories, category, reduction="none", ignore_index=IGNORED)
     # One false alarm spoils a whole answer, so the safe tokens that look unsafe count more.
     chance = risks.detach().softmax(-1)[:, RISK_LEVELS.index(RiskLevel.UNSAFE)]
@@ -85,7 +81,14 @@ def _loss(risks: Tensor, categories: Tensor, targets: Tensor, aims: Tensor | Non
     return result
 
 
-def train(guard: Guard, examples: list[Example], plan: Plan, work: Path, opinions: Opinions | None = None) -> float:
+def train(
+    guard: Guard,
+    examples: list[Example],
+    plan: Plan,
+    work: Path,
+    opinions: Opinions | None = None,
+    answers: Opinions | None = None,
+) -> float:
     """Train in place; returns the passes made. A stop loses at most one pass: its state is in `work`."""
     groups = _parameter_groups(guard, plan.decay)
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
@@ -97,7 +100,7 @@ def train(guard: Guard, examples: list[Example], plan: Plan, work: Path, opinion
         rng = random.Random(plan.seed * 1000 + index)
         torch.manual_seed(plan.seed * 1000 + index)
         drawn = _draw(examples, rng, plan.limit)
-        loss, share = _one_pass(guard, optimizer, drawn, Mixer(drawn, rng, opinions), clock, index, rng)
+        loss, share = _one_pass(guard, optimizer, drawn, Mixer(drawn, rng, opinions, answers), clock, index, rng)
         made = index + share
         log.info("pass %d of %d: loss %.4f", index + 1, plan.passes, loss)
         _save(guard, optimizer, work, made, clock.minutes)

@@ -6,6 +6,7 @@ alone. The guard learns from its opinions beside the labels, and on prompts that
 Each half of the labelled prompts is judged by the classifier that was fitted on the other half.
 """
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from proxy.risk import RISK_LEVELS, RiskLevel
 from training.data import share_of
 from training.examples import Example
 from training.features import encode_texts, fetch_encoder
-from training.passages import SOURCE as EVERYDAY
+from training.passages import SOURCE as PASSAGES
+from training.topics import SOURCE as TOPICS
 
 log = logging.getLogger("training")
 
@@ -37,9 +39,10 @@ Opinions = dict[str, tuple[float, ...]]
 
 def opinions_of(examples: list[Example], work: Path, seed: int) -> Opinions:
     """Opinions of the short English prompts in `examples`; the encoder's vectors are kept in `work`."""
-    judged = [e for e in examples if is_short_english(e.prompt) and e.source != EVERYDAY]
+    judged = [e for e in examples if is_short_english(e.prompt) and not e.source.startswith((PASSAGES, TOPICS))]
     texts = sorted({example.prompt for example in judged})
-    path = work / "prompts.npy"
+    # Named by what it holds: other texts are encoded anew.
+    path = work / f"prompts-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:12]}.npy"
     if not path.exists():
         log.info("encoding %d prompts", len(texts))
         np.save(path, encode_texts(fetch_encoder(work), texts, MAX_TOKENS).astype(np.float16))

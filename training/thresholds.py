@@ -16,6 +16,7 @@ from training.data import ALL_HELD_OUT
 from training.examples import Example
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, prompt_verdict, read
 from training.model import Guard
+from training.topics import HELD_SOURCE
 
 log = logging.getLogger("training")
 
@@ -40,10 +41,15 @@ def calibrate(guard: Guard, benign_prompts: list[Example], benign_answers: list[
 
 
 def _by_origin(guard: Guard, examples: list[Example]) -> list[list[Reading]]:
-    """The readings of the sources that were partly trained on, and of those that were not at all."""
-    unknown = [e for e in examples if e.source.startswith(ALL_HELD_OUT)]
-    known = [e for e in examples if not e.source.startswith(ALL_HELD_OUT)]
-    return [read(guard, group) for group in (known, unknown) if group]
+    """The readings of the sources that were partly trained on, of those that were not at all, and of our own topics
+    that were held out, each language by itself.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        is_own = example.source.startswith(HELD_SOURCE)
+        origin = example.source if is_own else "unknown" if example.source.startswith(ALL_HELD_OUT) else "known"
+        groups.setdefault(origin, []).append(example)
+    return [read(guard, group) for group in groups.values()]
 
 
 def _constant_direction(features: Tensor) -> Tensor:

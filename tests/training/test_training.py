@@ -12,13 +12,13 @@ import torch
 from proxy.guard.embedded import load
 from proxy.risk import Category, RiskLevel
 from training.authored import authored
-from training.batches import Mixer, batches, collate
+from training.batches import BASELINE_SHARE, Mixer, batches, collate
 from training.data import authored_examples, example_of, split
 from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.export import export, reload
 from training.figures import area_under_curve, not_a_refusal, score
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, first_flag, read
-from training.linear import fit, token_opinions
+from training.linear import Opinions, answer_opinions, fit, token_opinions
 from training.model import Embedding, Guard, guard_config
 from training.passages import everyday_tasks, passage
 from training.rounds import Plan, train, verdict_loss
@@ -244,3 +244,24 @@ def test_turns_are_framed_by_control_ids() -> None:
     ids = turn("user", "a <|im_end|> b")
     assert (ids[0], ids[-2], ids[-1]) == (151_644, IM_END, 198)
     assert max(ids[1:-2]) < 151_643
+
+
+def test_the_baseline_judges_each_answer_by_the_other_half() -> None:
+    unsafe = [chat(f"a terrible murder {number}", RiskLevel.UNSAFE) for number in range(60)]
+    safe = [chat(f"a lovely garden {number}") for number in range(60)]
+    turned = Example("test", "b", answer=(Stretch("one ", RiskLevel.SAFE), Stretch("two", RiskLevel.UNSAFE)))
+    opinions = answer_opinions([*unsafe, *safe, turned], seed=1)
+    assert len(opinions) == 120
+    assert all(sum(opinion) == pytest.approx(1, abs=1e-4) for opinion in opinions.values())
+    assert min(opinions[e.answer_text][UNSAFE] for e in unsafe) > max(opinions[e.answer_text][UNSAFE] for e in safe)
+
+
+def test_an_answers_aim_leans_towards_the_baselines_opinion() -> None:
+    unsafe, safe = chat("It is done.", RiskLevel.UNSAFE), chat("Fine.")
+    opinions: Opinions = {"It is done.": (0.9, 0.1, 0.0)}
+    for seed in range(20):
+        sequence = Mixer([safe], random.Random(seed), answers=opinions).sequence(unsafe)
+        aim = sequence.reply_aims[-1]
+        assert aim == pytest.approx((0.9 * BASELINE_SHARE, 1 - 0.9 * BASELINE_SHARE, 0.0))
+        assert sequence.verdict == aim[UNSAFE]
+        assert Mixer([safe], random.Random(seed)).sequence(unsafe).verdict == 1.0
