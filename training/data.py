@@ -56,6 +56,7 @@ SHARES = {
     "toxic_spans": 0.2,
     "authored everyday": 0.4,
     "authored topics": 0.6,
+    "authored topics chinese": 1.0,
     "authored reframed": 0.6,
     "authored requests": 0.8,
     "GSM8K": 0.15,
