@@ -38,6 +38,8 @@ MODULES = (
     "proxy/driver.py",
     "proxy/framing.py",
     "proxy/gate.py",
+    "proxy/guard/rows.py",
+    "proxy/guard/streams.py",
     "proxy/inquiry.py",
     "proxy/normalizer.py",
     "proxy/pretoken.py",
@@ -71,7 +73,8 @@ setup(name="weir-proxy-compiled", packages=[], ext_modules=mypycify({arguments!r
 
 def extensions() -> list[Path]:
     """The compiled modules that lie in this checkout."""
-    places = [(ROOT / folder).glob(f"*{suffix}") for folder in ("adapters", "proxy", ".") for suffix in (".so", ".pyd")]
+    folders = {Path(module).parent for module in MODULES} | {Path()}
+    places = [(ROOT / folder).glob(f"*{suffix}") for folder in folders for suffix in (".so", ".pyd")]
     return [path for place in places for path in place]
 
 

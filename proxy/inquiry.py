@@ -13,6 +13,7 @@ from typing import Any
 
 from adapters.base import Key
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
+from proxy.guard.streams import KeptStream
 from proxy.risk import Risk
 from proxy.structs import Batch
 
@@ -60,6 +61,7 @@ class Inquiry:
         """`ask`: several batches, or one whose guard stream is still to be opened and put into `streams`."""
         self._ask = ask
         self._asked: Answer | None = None  # under way
+        self._direct: tuple[KeptStream, Callable[[Verdicts], None]] | None = None  # the same, without a future
         # Each with its position at the first token of the text.
         self.streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
         self.lags = Lags()
@@ -71,6 +73,11 @@ class Inquiry:
         """
         begin = time.monotonic()
         self.lags.begin(begin)
+        if len(batches) == 1 and (known := self.streams.get((batches[0].key, batches[0].view))) is not None:
+            stream, start = known
+            if isinstance(stream, KeptStream):
+                self._put_directly(stream, start, batches[0], tell, begin)
+                return
         found = self._begin(batches)
         asked: Answer = found if isinstance(found, asyncio.Future) else asyncio.ensure_future(found)
         self._asked = asked
@@ -83,6 +90,30 @@ class Inquiry:
         """On what was put, if it is not answered yet."""
         if self._asked is not None:
             self._asked.cancel()
+        if self._direct is not None:
+            (stream, tell), self._direct = self._direct, None
+            stream.give_up()
+            tell(late())
+
+    def _put_directly(
+        self, stream: KeptStream, start: int, batch: Batch, tell: Callable[[Verdicts], None], begin: float
+    ) -> None:
+        self._direct = stream, tell
+        try:
+            stream.ask(start + batch.position, batch.ids, partial(self._heard, len(batch.ids), tell, begin))
+        except Exception as exc:
+            self._direct = None
+            tell(exc)
+
+    def _heard(self, count: int, tell: Callable[[Verdicts], None], begin: float, found: list[Risk] | Exception) -> None:
+        self._direct = None
+        if isinstance(found, Exception):
+            tell(found)
+        elif len(found) != count:
+            tell(wrong_count(len(found), count))
+        else:
+            self.lags.add(begin, time.monotonic())
+            tell([found])
 
     def _begin(self, batches: Sequence[Batch]) -> Awaitable[Any]:
         if len(batches) > 1:
@@ -119,8 +150,12 @@ def _verdicts(asked: Answer, batches: Sequence[Batch]) -> Verdicts:
     risks: list[list[Risk]] = [asked.result()] if len(batches) == 1 else asked.result()
     for number, batch in enumerate(batches):
         if len(risks[number]) != len(batch.ids):
-            return GuardFault(f"{len(risks[number])} risks for {len(batch.ids)} tokens")
+            return wrong_count(len(risks[number]), len(batch.ids))
     return risks
+
+
+def wrong_count(risks: int, tokens: int) -> GuardFault:
+    return GuardFault(f"{risks} risks for {tokens} tokens")
 
 
 def late() -> GuardTimeout:

@@ -8,10 +8,12 @@ import pytest
 
 from adapters.base import Key, Kind
 from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout, GuardUnavailable
+from proxy.guard.streams import KeptStream
 from proxy.inquiry import MAX_LAGS, Inquiry, Lags, Verdicts
 from proxy.risk import Risk, RiskLevel
 from proxy.structs import Batch
 from tests.fakes import risk
+from tests.guard.test_streams import ScriptedDoor, opened
 
 SAFE = risk(RiskLevel.SAFE)
 KEY = Key(0, "content")
@@ -128,3 +130,57 @@ def test_lags_are_bounded_and_keep_the_worst() -> None:
     assert (lags.count, lags.first, lags.last) == (MAX_LAGS + 1, 5.0, 6.0)
     lags.begin(7.0)
     assert (lags.count, lags.first, lags.last) == (MAX_LAGS + 2, 5.0, None)
+
+
+# A stream at a door is asked without a future.
+
+
+async def kept(door: ScriptedDoor) -> tuple[Inquiry, asyncio.Queue[Verdicts], KeptStream]:
+    async def ask(batches: Sequence[Batch]) -> Any:
+        raise AssertionError("it has a stream")
+
+    inquiry, told, stream = Inquiry(ask), asyncio.Queue[Verdicts](), await opened(door, [7, 8, 9])
+    inquiry.streams[KEY, 0] = (stream, 3)
+    return inquiry, told, stream
+
+
+async def test_a_kept_stream_is_asked_at_its_place_and_heard_once() -> None:
+    door = ScriptedDoor()
+    inquiry, told, stream = await kept(door)
+    for position in (0, 2):
+        inquiry.put([batch(position)], told.put_nowait)
+        assert told.empty()
+        found = await told.get()
+        assert not isinstance(found, Exception)
+        assert [one.levels[1] * 2**20 for one in found[0]] == [1, 2]
+    assert door.seen[-1] == [7, 8, 9, 1, 2, 1, 2]
+    assert (inquiry.lags.count, told.empty(), stream.position) == (2, True, 7)
+    assert inquiry.lags.last is not None
+
+
+async def test_a_kept_stream_that_hangs_is_given_up_and_may_be_asked_again() -> None:
+    door = ScriptedDoor()
+    inquiry, told, stream = await kept(door)
+    inquiry.put([batch()], told.put_nowait)
+    inquiry.give_up()
+    assert isinstance(told.get_nowait(), GuardTimeout)
+    assert (door.told, stream.position) == ({}, 3)
+    inquiry.give_up()  # there is nothing more to give up
+    await asyncio.sleep(0)
+    assert told.empty()
+    inquiry.put([batch()], told.put_nowait)
+    assert not isinstance(await told.get(), Exception)
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+async def test_what_a_kept_stream_cannot_answer_is_no_verdict(is_at_once: bool) -> None:
+    door = ScriptedDoor()
+    inquiry, told, stream = await kept(door)
+    if is_at_once:
+        await stream.close()
+    else:
+        door.error = GuardUnavailable("gone")
+    inquiry.put([batch()], told.put_nowait)
+    assert told.empty() is not is_at_once
+    assert isinstance(await told.get(), GuardUnavailable)
+    assert inquiry.lags.last is None

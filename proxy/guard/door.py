@@ -244,8 +244,9 @@ class GuardDoor:
             self.drop(command.ticket)
 
     def _tell(self, question: Question, found: bytes | GuardError) -> None:
-        del self._questions[question.command.ticket]
-        question.told(found)
+        """Unless it was dropped meanwhile: who is told may drop others."""
+        if self._questions.pop(question.command.ticket, None) is not None:
+            question.told(found)
 
     def _send(self, question: Question) -> None:
         if self._link is None:
@@ -264,8 +265,9 @@ class GuardDoor:
     def _sweep(self) -> None:
         now = self._loop.time()
         for question in [one for one in self._questions.values() if one.deadline <= now]:
-            self.drop(question.command.ticket)
-            question.told(GuardTimeout("no verdict within the deadline"))
+            if question.command.ticket in self._questions:  # who is told may drop others
+                self.drop(question.command.ticket)
+                question.told(GuardTimeout("no verdict within the deadline"))
         is_needed = bool(self._questions) and self._failure is None
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None
 

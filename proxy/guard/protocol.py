@@ -87,10 +87,10 @@ class GuardStream(Protocol):
         Raises GuardError, and ValueError for a position past the end.
         """
 
-    async def fork(self) -> "GuardStream":
+    def fork(self) -> "Awaitable[GuardStream]":
         """A second stream with the same past; the two then go separate ways."""
 
-    async def close(self) -> None:
+    def close(self) -> Awaitable[None]:
         """Free the stream's state. Safe to call twice, and after a failure."""
 
 

@@ -7,8 +7,9 @@ and the newest tokens. Every token is still judged; what the guard remembers of 
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
+from proxy.guard.answer import Answer
 from proxy.guard.commands import Close, Command, Feed, Fork, Open
 from proxy.guard.protocol import GuardError, GuardUnavailable
 from proxy.guard.rows import read_rows
@@ -46,23 +47,16 @@ class Door(Protocol):
     def drop(self, ticket: int) -> None: ...
 
 
-class Answer(asyncio.Future[list[Risk]]):
-    """The risks of some tokens, which reach the stream piece by piece. Who cancels it takes the question back.
+# The risks of what was asked, or why there are none.
+Heard = Callable[[list[Risk] | Exception], None]
 
-    A future, and no task: a stream has one for every batch of tokens.
-    """
 
-    def __init__(self, stream: "KeptStream", position: int, ids: list[int]) -> None:
-        super().__init__()
-        self._stream = stream
-        self.position, self.ids = position, ids
+class Asked:
+    """Tokens that are asked of, whose risks come piece by piece."""
+
+    def __init__(self, position: int, ids: list[int], heard: Heard) -> None:
+        self.position, self.ids, self.heard = position, ids, heard
         self.risks: list[Risk] = []  # of the first of `ids`
-
-    def cancel(self, msg: Any = None) -> bool:
-        is_cancelled = super().cancel(msg)
-        if is_cancelled:
-            self._stream.give_up(self)
-        return is_cancelled
 
 
 class KeptStream:
@@ -74,6 +68,7 @@ class KeptStream:
         self.epoch = -1  # of the engine that has this stream; -1: none has
         self.slides = 0  # see `protocol.GuardStream`
         self.ticket: int | None = None  # of the question under way
+        self._asked: Asked | None = None  # that it is a part of
         self._door, self._ids = door, ids
         self._prompt_tokens = prompt_tokens
         self._is_closed = False
@@ -88,29 +83,48 @@ class KeptStream:
 
     def classify(self, position: int, ids: Sequence[int]) -> Answer:
         """See `protocol.GuardStream`. After an error the stream is as it was, cut at `position`."""
-        answer = Answer(self, position, [])
+        answer = Answer(self.give_up)
         try:
-            self._check_open()
-            if self.ticket is not None:
-                raise RuntimeError("the stream is still classifying")
-            if not 0 <= position <= len(self._ids):
-                raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
-            answer.ids = self._door.check(ids)
-            del self._ids[position:]
-            self._feed(answer)
+            self.ask(position, ids, answer.hear)
         except (GuardError, ValueError, RuntimeError) as exc:
-            answer.set_exception(exc.with_traceback(None))
+            answer.hear(exc.with_traceback(None))
         return answer
 
-    def give_up(self, answer: Answer) -> None:
-        """On an answer that is under way."""
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
+        """`classify` without a future: `heard` is called once, later, unless `give_up` is before.
+
+        It raises nothing, or others of the same step would not hear theirs.
+        Raises GuardError, ValueError, RuntimeError.
+        """
+        self._check_open()
+        if self._asked is not None:
+            raise RuntimeError("the stream is still classifying")
+        if not 0 <= position <= len(self._ids):
+            raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
+        kept = self._door.check(ids)
+        del self._ids[position:]
+        if not kept:
+            heard([])
+            return
+        self._feed(kept)
+        self._asked = Asked(position, kept, heard)
+
+    def give_up(self) -> None:
+        """On what is asked, if it is under way."""
+        asked, self._asked = self._asked, None
         ticket, self.ticket = self.ticket, None
-        del self._ids[answer.position :]
+        if asked is not None:
+            del self._ids[asked.position :]
         if ticket is not None:
             self._door.drop(ticket)
 
-    async def fork(self) -> "KeptStream":
+    def fork(self) -> "asyncio.Future[KeptStream]":
         """See `protocol.GuardStream`. Raises GuardUnavailable on a closed stream."""
+        forked: asyncio.Future[KeptStream] = asyncio.get_running_loop().create_future()
+        forked.set_result(self._forked())
+        return forked
+
+    def _forked(self) -> "KeptStream":
         self._check_open()
         child = self.copy(self._door)
         if self.epoch == self._door.epoch:
@@ -124,13 +138,16 @@ class KeptStream:
         child._head, child._tail, child.slides = self._head, self._tail, self.slides
         return child
 
-    async def close(self) -> None:
+    def close(self) -> "asyncio.Future[None]":
         """See `protocol.GuardStream`."""
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        closed.set_result(None)
         if not self._is_closed:
             self._is_closed = True
             self._door.remove(self)
             if self.epoch == self._door.epoch:
                 self._door.submit(Close(self.id))
+        return closed
 
     def begin(self, ticket: int, reads: list[int], role: Role) -> Open:
         """The command that opens the engine's stream for the first time."""
@@ -145,32 +162,35 @@ class KeptStream:
             is_replay, reads = True, list(range(question.position, len(ids)))
         return Open(question.ticket, self.id, ids, reads, question.role, self.owner, is_replay, is_alone)
 
-    def _feed(self, answer: Answer) -> None:
+    def _feed(self, left: list[int]) -> None:
         """Ask of as many of the tokens as the window takes in one go, at least one. Raises GuardError."""
-        left = answer.ids[len(answer.risks) :]
-        if not left:
-            answer.set_result(answer.risks)
-            return
         start = len(self._ids)
         if start < self._tail or self._place(start) >= self._door.window:
             self._slide(start)
         place = self._place(start)
         left = left[: self._door.window - place]
         ticket = self._door.number()
-        self._door.put(self, Feed(ticket, self.id, place, left), partial(self._told, answer, left))
+        self._door.put(self, Feed(ticket, self.id, place, left), partial(self._told, left))
         self.ticket = ticket
 
-    def _told(self, answer: Answer, ids: list[int], found: bytes | GuardError) -> None:
-        self.ticket = None
+    def _told(self, ids: list[int], found: bytes | GuardError) -> None:
+        asked, self.ticket = self._asked, None
+        assert asked is not None  # who gives up drops the question
         try:
             if not isinstance(found, bytes):
                 raise found
-            answer.risks += read_rows(found, len(ids), Role.ASSISTANT)
+            asked.risks += read_rows(found, len(ids), Role.ASSISTANT)
             self._ids += ids
-            self._feed(answer)
+            if len(asked.risks) < len(asked.ids):
+                self._feed(asked.ids[len(asked.risks) :])
+                return
         except GuardError as exc:
-            del self._ids[answer.position :]
-            answer.set_exception(exc.with_traceback(None))  # whose frames would keep the answer for the collector
+            del self._ids[asked.position :]
+            self._asked = None
+            asked.heard(exc.with_traceback(None))  # whose frames would keep the question for the collector
+            return
+        self._asked = None
+        asked.heard(asked.risks)
 
     def _place(self, position: int) -> int:
         """A position of the text in the engine's stream."""

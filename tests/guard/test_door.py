@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -249,3 +250,38 @@ async def failure_of(stream: KeptStream, ids: list[int]) -> BaseException | None
     except Exception as exc:
         return exc
     return None
+
+
+@pytest.mark.parametrize("end", ["an answer", "a failure", "a deadline"])
+async def test_who_is_told_may_take_back_what_another_asked(end: str) -> None:
+    """Both hear in one turn, so the second question is gone by the time that it would be told of."""
+    door = door_of(verdict_seconds=0.01 if end == "a deadline" else 60.0)
+    link = ScriptedLink(door)
+    first, second = [await opened(door, link, [1, 2]) for _ in range(2)]
+    heard: list[object] = []
+
+    def hear(found: object) -> None:
+        heard.append(found)
+        second.give_up()
+        with suppress(GuardUnavailable):
+            second.ask(2, [4], later.append)
+
+    later: list[object] = []
+    first.ask(2, [3], hear)
+    second.ask(2, [3], heard.append)
+    await tick()
+    asked = link.batches[-1]
+    if end == "an answer":
+        link.answer(*asked)
+    elif end == "a failure":
+        door.failed(GuardUnavailable("gone"))
+    async with asyncio.timeout(10):
+        while not heard:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert len(heard) == 1
+    assert later == []
+    if end == "an answer":
+        await tick()
+        link.answer(*(command for command in link.batches[-1] if isinstance(command, Feed)))
+        assert len(later) == 1
+        assert second.position == 3
