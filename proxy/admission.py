@@ -23,6 +23,7 @@ class Admission:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
+        self.is_one_of_some = False  # of those that serve on this port not all do so yet
 
     @property
     def running(self) -> int:

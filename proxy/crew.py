@@ -116,6 +116,7 @@ class Crew:
         self._stopping = asyncio.Event()
         self._metrics = JointMetrics()
         self._deaths = 0
+        self.is_whole = False  # all have served at some time
 
     @property
     def settings(self) -> Settings:
@@ -137,9 +138,12 @@ class Crew:
         ))  # fmt: skip
 
     async def serve(self) -> None:
-        """Back when all serve. Raises CannotStart."""
+        """Back when all serve, and know it of each other. Raises CannotStart."""
         await _all(worker.until(READY) for worker in self._workers)
+        for worker in self._workers:
+            worker.order(READY)
         self._is_late = True  # as will those be that replace one
+        self.is_whole = True
 
     def keep(self, group: asyncio.TaskGroup) -> None:
         """Replace those that die, until `stop`; the group's tasks end when they all have."""

@@ -180,8 +180,8 @@ async def ready(request: web.Request) -> web.StreamResponse:
 
 async def is_ready(app: web.Application) -> bool:
     """A real verdict on a canary text: red while the guard hangs, whatever its process says."""
-    health = await app[CURRENT].now.guard.health()
-    return health.is_ready and not app[ADMISSION].is_draining
+    health, admission = await app[CURRENT].now.guard.health(), app[ADMISSION]
+    return health.is_ready and not (admission.is_draining or admission.is_one_of_some)
 
 
 def told_ready(found: bool) -> web.StreamResponse:

@@ -2,8 +2,8 @@
 
     python -m proxy.worker < settings
 
-What comes in are pickles, from nobody but the parent: `Start`, later settings that may be adopted, or a number, which
-asks for metrics. What goes out are lines of JSON, `Said`: it listens, it serves, metrics. The guard is the parent's:
+What comes in are pickles, from nobody but the parent: `Start`, later settings that may be adopted, `READY` once all
+workers serve (whoever asks one speaks for none of the others), or a higher number, which asks for metrics. What goes out are lines of JSON, `Said`: it listens, it serves, metrics. The guard is the parent's:
 a worker has none before the settings name its address. It ends with its input: without its parent there is no guard.
 """
 
@@ -23,7 +23,7 @@ from aiohttp import web
 from proxy.app import running
 from proxy.current import Current
 from proxy.guard.protocol import Guard
-from proxy.handlers import CURRENT, metrics_of
+from proxy.handlers import ADMISSION, CURRENT, metrics_of
 from proxy.joint_metrics import Family, read_families
 from proxy.loading import Loading, unless
 from proxy.log import record_log
@@ -67,6 +67,10 @@ class Link:
     def attach(self, app: web.Application) -> None:
         self._app = app
 
+    def _join(self) -> None:
+        if self._app is not None:
+            self._app[ADMISSION].is_one_of_some = False
+
     def say(self, said: Said) -> None:
         with suppress(BrokenPipeError):  # of a parent that is gone the other pipe tells
             self._answers.write(msgspec.json.encode(said) + b"\n")
@@ -88,6 +92,8 @@ class Link:
                     return
                 if isinstance(order, Settings):
                     loop.call_soon_threadsafe(self.settings.put_nowait, order)
+                elif order == READY:
+                    loop.call_soon_threadsafe(self._join)
                 else:
                     registry = None if self._app is None else metrics_of(self._app).registry
                     self.say(Said(order, families=[] if registry is None else read_families(registry)))
@@ -106,6 +112,7 @@ async def serve_for(link: Link, start: Start) -> None:
 
     def built(app: web.Application) -> None:
         link.attach(app)
+        app[ADMISSION].is_one_of_some = not start.is_late
         current.append(app[CURRENT])
 
     guard: Guard | None = await unless(stopped, load(start.settings)) if start.is_late else Loading()

@@ -88,7 +88,7 @@ class Several:
 
     async def is_ready(self) -> bool:
         health = await self.guard.health()
-        return health.is_ready and not self._crew.is_stopping
+        return health.is_ready and self._crew.is_whole and not self._crew.is_stopping
 
     async def reload(self) -> Reloaded:
         return await self._reload()

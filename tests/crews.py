@@ -56,17 +56,23 @@ async def scripted_guard() -> AsyncIterator[dict[str, str]]:
 @asynccontextmanager
 async def serving(upstream: str, *flags: str, **environ: str) -> AsyncIterator[Serving]:
     """From its last line at the start to its end; killed where it has not ended by then."""
+    async with starting(upstream, *flags, **environ) as found:
+        found.url = (await found.said(b"weir ")).decode().split()[2].removesuffix("/v1")
+        await found.said(b" workers")
+        yield found
+
+
+@asynccontextmanager
+async def starting(upstream: str, *flags: str, **environ: str) -> AsyncIterator[Serving]:
+    """From its very beginning."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", "serve", "--upstream", upstream, "--threads", "1", *flags),
         env=environment(WEIR_LOG__LEVEL="warning", **environ),  # nobody reads more
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
     )
-    found = Serving(process)
     try:
-        found.url = (await found.said(b"weir ")).decode().split()[2].removesuffix("/v1")
-        await found.said(b" workers")
-        yield found
+        yield Serving(process)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

@@ -18,7 +18,7 @@ from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
 from tests.reliability.environment import ROOT, environment
-from tests.sockets import PATIENCE_SECONDS, connected, free_port, http_request
+from tests.sockets import PATIENCE_SECONDS, ask, connected, free_port, http_request
 
 
 def settings_of(url: str, guard: dict[str, str], **more: Any) -> Settings:
@@ -61,6 +61,10 @@ async def heard(process: asyncio.subprocess.Process) -> Said:
         return msgspec.json.decode(await process.stdout.readline(), type=Said)
 
 
+async def readiness(url: str) -> int:
+    return (await ask(url, http_request(b"", method="GET", path="/readyz"))).status
+
+
 async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() -> None:
     upstream = ScriptedUpstream(answer(WORDS), stall_at=6)
     async with (
@@ -70,6 +74,11 @@ async def test_it_serves_adopts_counts_and_ends_its_streams_with_its_parent() ->
     ):
         assert [await heard(process) for _ in range(2)] == [Said(LISTENING), Said(READY)]
         url = f"http://127.0.0.1:{settings.server.port}"
+        assert await readiness(url) == 503, "it is ready, and others on its port may not be"
+        tell(process, READY)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await readiness(url) != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         tell(process, settings.model_copy(update={"policy": settings.policy.model_copy(update={"name": "other"})}))
         tell(process, 7)
         assert (await heard(process)).number == 7

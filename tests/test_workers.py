@@ -20,7 +20,7 @@ from proxy.risk import Role
 from proxy.server_settings import ServerSettings
 from proxy.settings import Settings
 from proxy.workers import held_port, settings_of_workers
-from tests.crews import children, holders, scripted_guard, serving, until_dead
+from tests.crews import children, holders, scripted_guard, serving, starting, until_dead
 from tests.driver import WORDS, answer
 from tests.e2e.test_streams import events
 from tests.fakes import ScriptedUpstream
@@ -137,6 +137,30 @@ async def test_b17_limits_of_keys_and_a_reload_hold_over_all_workers(tmp_path: P
         async with asyncio.timeout(30):  # until each worker has heard of it
             while not all(head.endswith(b"401") for _, head in await heads(10, "weir-bob")):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+async def test_once_one_worker_says_that_it_is_ready_all_serve() -> None:
+    """A load balancer asks whichever the system picks, and sends what comes next to any of them."""
+    upstream, port = ScriptedUpstream(answer(WORDS)), free_port()
+    url, readyz = f"http://127.0.0.1:{port}", http_request(b"", method="GET", path="/readyz")
+    flags = ("--port", str(port), "--workers", "3")
+
+    async def is_ready() -> bool:
+        try:
+            return (await ask(url, readyz)).status == 200
+        except OSError:
+            return False
+
+    async with (
+        upstream.running(),
+        scripted_guard() as guard,
+        asyncio.timeout(5 * PATIENCE_SECONDS),
+        starting(f"{upstream.url}/v1", *flags, **guard),
+    ):
+        while not await is_ready():
+            await asyncio.sleep(0.005)
+        replies = await asyncio.gather(*(ask(url, stream=True) for _ in range(30)))
+    assert [reply.status for reply in replies] == [200] * 30
 
 
 class AllSafe:
