@@ -3,8 +3,9 @@
     python -m proxy.worker < settings
 
 What comes in are pickles, from nobody but the parent: `Start`, later settings that may be adopted, `READY` once all
-workers serve (whoever asks one speaks for none of the others), or a higher number, which asks for metrics. What goes out are lines of JSON, `Said`: it listens, it serves, metrics. The guard is the parent's:
-a worker has none before the settings name its address. It ends with its input: without its parent there is no guard.
+workers serve (whoever asks one speaks for none of the others), or a higher number, which asks for metrics. What goes
+out are lines of JSON, `Said`: it listens, it serves, metrics. The guard is the parent's: a worker has none before the
+settings name its address. It ends with its input: without its parent there is no guard.
 """
 
 import asyncio

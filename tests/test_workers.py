@@ -157,7 +157,7 @@ async def test_once_one_worker_says_that_it_is_ready_all_serve() -> None:
         asyncio.timeout(5 * PATIENCE_SECONDS),
         starting(f"{upstream.url}/v1", *flags, **guard),
     ):
-        while not await is_ready():
+        while not await is_ready():  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.005)
         replies = await asyncio.gather(*(ask(url, stream=True) for _ in range(30)))
     assert [reply.status for reply in replies] == [200] * 30
