@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent
 # compiled class is compiled, too.
 MODULES = (
     "adapters/anthropic_chat.py",
+    "adapters/base.py",
     "adapters/gemini_chat.py",
     "adapters/metadata.py",
     "adapters/openai_chat.py",
@@ -50,6 +51,7 @@ MODULES = (
     "proxy/sse.py",
     "proxy/stream.py",
     "proxy/streamed.py",
+    "proxy/structs.py",
     "proxy/surrogates.py",
     "proxy/upstream_body.py",
     "proxy/upstream_connection.py",

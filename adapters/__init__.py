@@ -1,6 +1,6 @@
 """The dialects: one response of an LLM API <-> pieces. The standard library only.
 
-base.py                  Event, Key, the pieces, and what an adapter does
+base.py                  Event, Key, the pieces, and what an adapter does; errors.py: what it cannot read
 openai_chat.py           /v1/chat/completions, streamed
 openai_chat_body.py      the same, as one body
 openai_chat_reader.py    one event or body -> pieces

@@ -3,19 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from adapters.base import (
-    AdapterError,
-    Delta,
-    End,
-    Event,
-    Finish,
-    Key,
-    Kind,
-    Opaque,
-    Options,
-    Piece,
-    UpstreamReportedError,
-)
+from adapters.base import Delta, End, Event, Finish, Key, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.metadata import ID, MODEL, WORD, leftovers, matches, read_counts
 from adapters.openai_chat_fields import UNKNOWN_NAME
 from adapters.strict_json import read_object, write

@@ -9,28 +9,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
-
-import msgspec
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, final
 
 
-class AdapterError(Exception):
-    """An upstream event that cannot be read. Nothing of it may reach the client."""
+class Record:
+    """A value: nothing of it changes, and it equals another of the same fields.
 
-    def __init__(self, *args: object, limit: str = "") -> None:
-        super().__init__(*args)
-        self.limit = limit  # that it is beyond, if that is why
+    Of what is made for each chunk. Not a dataclass, which could not be made by compiled code without Python's help.
+    """
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self._values()}"
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__match_args__])
 
 
-class UpstreamReportedError(AdapterError):
-    """A readable event in which the upstream says that it failed."""
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
+@final
+class Event(Record):
     """One server-sent event after framing: the `data` lines joined by a newline, and its type."""
 
-    data: str
-    type: str = ""
+    __match_args__ = ("data", "type")
+    __slots__ = __match_args__
+
+    def __init__(self, data: str, type: str = "") -> None:
+        self.data: Final = data
+        self.type: Final = type
 
 
 class Kind(Enum):
@@ -49,7 +62,7 @@ WHOLE_KINDS = frozenset({Kind.NAME, Kind.OBJECT})
 JSON_KINDS = frozenset({Kind.ARGUMENTS, Kind.OBJECT})
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Key(NamedTuple):
@@ -75,7 +88,8 @@ class Logprob:
     entry: Mapping[str, Any]
 
 
-class Delta(msgspec.Struct, frozen=True):
+@final
+class Delta(Record):
     """Text appended to one key.
 
     `source` is the adapter's own note of the event it came from (its envelope); `extra` the
@@ -83,12 +97,27 @@ class Delta(msgspec.Struct, frozen=True):
     opaque to everyone else. `logprobs`, where given, repeat `text` byte for byte.
     """
 
-    key: Key
-    kind: Kind
-    text: str
-    source: Any = None
-    extra: Mapping[str, Any] = NOTHING
-    logprobs: tuple[Logprob, ...] = ()
+    __match_args__ = ("key", "kind", "text", "source", "extra", "logprobs")
+    __slots__ = __match_args__
+
+    def __init__(
+        self,
+        key: Key,
+        kind: Kind,
+        text: str,
+        source: Any = None,
+        extra: Mapping[str, Any] = NOTHING,
+        logprobs: tuple[Logprob, ...] = (),
+    ) -> None:
+        self.key: Final = key
+        self.kind: Final = kind
+        self.text: Final = text
+        self.source: Final = source
+        self.extra: Final = extra
+        self.logprobs: Final = logprobs
+
+    def beside(self, logprobs: tuple[Logprob, ...]) -> "Delta":
+        return Delta(self.key, self.kind, self.text, self.source, self.extra, logprobs)
 
     def split(self, at: int) -> "tuple[Delta, Delta]":
         """Cut after `at` characters, 0 < at < len(text). An entry stays where its last byte is."""
@@ -99,56 +128,76 @@ class Delta(msgspec.Struct, frozen=True):
                 break
             covered += len(logprob.text)
             kept += 1
-        head = msgspec.structs.replace(self, text=self.text[:at], logprobs=self.logprobs[:kept])
-        return head, msgspec.structs.replace(self, text=self.text[at:], extra={}, logprobs=self.logprobs[kept:])
+        head = Delta(self.key, self.kind, self.text[:at], self.source, self.extra, self.logprobs[:kept])
+        return head, Delta(self.key, self.kind, self.text[at:], self.source, NOTHING, self.logprobs[kept:])
 
     def parts(self, size: int) -> "list[Delta]":
         """In pieces of `size` characters; what clients can make nothing of in parts, and what has logprobs, is one."""
         if len(self.text) <= size or self.kind in WHOLE_KINDS or self.logprobs:
             return [self]
         texts = [self.text[start : start + size] for start in range(0, len(self.text), size)]
-        first, *rest = (msgspec.structs.replace(self, text=text) for text in texts)
-        return [first, *(msgspec.structs.replace(part, extra=NOTHING) for part in rest)]
+        first = Delta(self.key, self.kind, texts[0], self.source, self.extra)
+        return [first, *(Delta(self.key, self.kind, text, self.source) for text in texts[1:])]
 
 
-class Opaque(msgspec.Struct, frozen=True):
+@final
+class Opaque(Record):
     """Something without model text that keeps its place: a role, usage, an empty delta.
 
     `choice` is None for what belongs to the whole response and so waits for every choice.
     """
 
-    choice: int | None
-    payload: Mapping[str, Any]
-    source: Any = None
+    __match_args__ = ("choice", "payload", "source")
+    __slots__ = __match_args__
+
+    def __init__(self, choice: int | None, payload: Mapping[str, Any], source: Any = None) -> None:
+        self.choice: Final = choice
+        self.payload: Final = payload
+        self.source: Final = source
 
 
-class Finish(msgspec.Struct, frozen=True):
+@final
+class Finish(Record):
     """The upstream says that a choice is complete, and why."""
 
-    choice: int
-    reason: str
-    source: Any = None
+    __match_args__ = ("choice", "reason", "source")
+    __slots__ = __match_args__
+
+    def __init__(self, choice: int, reason: str, source: Any = None) -> None:
+        self.choice: Final = choice
+        self.reason: Final = reason
+        self.source: Final = source
 
 
-class End(msgspec.Struct, frozen=True):
+@final
+class End(Record):
     """The upstream says that the response is complete (`[DONE]`, or the end of a whole body)."""
+
+    __slots__ = ()
 
 
 Piece = Delta | Opaque | Finish | End
 
 
-class Note(msgspec.Struct, frozen=True, gc=False):
+@final
+class Note(Record):
     """A risk as clients read it: the worst of the tokens that cover a span of one channel.
 
     `start` and `end` are offsets in characters of the channel's text.
     """
 
-    channel: str
-    start: int
-    end: int
-    risk_level: str  # "Safe", "Controversial", "Unsafe"
-    category: str | None  # None where Safe
-    probability: float  # of the level, in [0, 1]
+    __match_args__ = ("channel", "start", "end", "risk_level", "category", "probability")
+    __slots__ = __match_args__
+
+    def __init__(
+        self, channel: str, start: int, end: int, risk_level: str, category: str | None, probability: float
+    ) -> None:
+        self.channel: Final = channel
+        self.start: Final = start
+        self.end: Final = end
+        self.risk_level: Final = risk_level  # "Safe", "Controversial", "Unsafe"
+        self.category: Final = category  # None where Safe
+        self.probability: Final = probability  # of the level, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ candidate has said why it ended. Format: https://ai.google.dev/api/generate-cont
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adapters.base import AdapterError, Event, Options, UpstreamReportedError
+from adapters.base import Event, Options
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.metadata import index_of, is_count, leftovers
 from adapters.strict_json import read_object
 from adapters.translation import Chunk, TranslatedBody, TranslatedStream

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from adapters.base import AdapterError, Options
+from adapters.base import Options
+from adapters.errors import AdapterError
 from adapters.strict_json import write
 
 ID = re.compile(r"[A-Za-z0-9_.:/+=@-]{1,128}")

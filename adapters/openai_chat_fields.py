@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
-from adapters.base import AdapterError, Delta, Key, Kind, Opaque, Options, Piece
+from adapters.base import Delta, Key, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError
 from adapters.metadata import ID, index_of, is_count, leftovers, matches
 from adapters.openai_chat_calls import TOOL_TEXTS, CallBook
 from adapters.openai_chat_logprobs import pair
@@ -105,7 +104,7 @@ class FieldReader:
         assert isinstance(delta, Delta)
         paired, dropped = pair(entries, delta.text, self._allow_unscanned)
         self._dropped += dropped
-        pieces[places[0]] = msgspec.structs.replace(delta, logprobs=paired)
+        pieces[places[0]] = delta.beside(paired)
 
     def _add(self, channel: str, kind: Kind, text: str, extra: Mapping[str, Any] | None = None) -> None:
         if text:

@@ -6,19 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.base import (
-    AdapterError,
-    Delta,
-    End,
-    Event,
-    Finish,
-    Key,
-    Kind,
-    Opaque,
-    Options,
-    Piece,
-    UpstreamReportedError,
-)
+from adapters.base import Delta, End, Event, Finish, Key, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.metadata import ENVELOPE_FIELDS, WORD, Envelope, EnvelopeReader, leftovers, matches, read_counts
 from adapters.openai_chat_fields import FieldReader
 from adapters.openai_chat_plain import decode_plain
@@ -84,6 +73,7 @@ class ChatReader:
         self._fields = FieldReader(options)
         self._envelopes = EnvelopeReader(options, shape.object, shape.id_prefix)
         self._finished: set[int] = set()
+        self._keys: dict[int, Key] = {}  # of each choice's content: a new one takes 0.3 us
         self._counts: dict[str, Any] = {}  # the newest, not yet sent on
         self._dropped = 0
         self._is_over = False
@@ -138,8 +128,10 @@ class ChatReader:
             return None
         if not text or chunk.object != CHUNK.object or chunk.usage:
             return None
-        source = self._envelopes.read_fields(chunk.envelope, is_kept=True)
-        return Delta(Key(index, "content"), _CONTENT, text, source)
+        key = self._keys.get(index)
+        if key is None:
+            key = self._keys[index] = Key(index, "content")
+        return Delta(key, _CONTENT, text, self._envelopes.read_fields(chunk.envelope, is_kept=True))
 
     def end(self) -> list[Piece]:
         if self._is_over:

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from adapters.base import AdapterError, Delta, Event, Logprob, Note, Options, Piece
+from adapters.base import Delta, Event, Logprob, Note, Options, Piece
+from adapters.errors import AdapterError
 from adapters.metadata import is_number, leftovers
 from adapters.openai_chat import ChatStream
 from adapters.openai_chat_body import BodyChoice, ChatBody
@@ -33,7 +32,7 @@ class CompletionReader(ChatReader):
         for place, piece in enumerate(pieces):
             if isinstance(piece, Delta):
                 paired, dropped = pair(logprobs, piece.text, self._options.allow_unscanned)
-                pieces[place] = msgspec.structs.replace(piece, logprobs=paired)
+                pieces[place] = piece.beside(paired)
                 self._dropped += dropped
                 return
         self._dropped += bool(logprobs)

@@ -3,16 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from adapters.base import (
-    AdapterError,
-    End,
-    Event,
-    Finish,
-    Opaque,
-    Options,
-    Piece,
-    UpstreamReportedError,
-)
+from adapters.base import End, Event, Finish, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.openai_responses_head import HeadReader
 from adapters.openai_responses_items import CALL_OF_EVENT, PART_OF_EVENT, PARTS, Place
 from adapters.openai_responses_texts import ItemReader

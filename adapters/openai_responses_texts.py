@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from adapters.base import AdapterError, Delta, Key, Kind, Opaque, Options, Piece
+from adapters.base import Delta, Key, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError
 from adapters.metadata import ID, WORD, leftovers, matches
 from adapters.openai_chat_fields import UNKNOWN_NAME
 from adapters.openai_chat_logprobs import pair
@@ -169,12 +168,10 @@ class ItemReader:
         if not text:
             return
         field_name = CALLS[item.type].field if item.type in CALLS else ""
-        delta = Delta(Key(0, channel or f"tool_calls.{place.item}.{field_name}"), kind, text, place)
-        if logprobs:
-            paired, dropped = pair(logprobs, text, self._options.allow_unscanned)
-            self.dropped += dropped
-            delta = msgspec.structs.replace(delta, logprobs=paired)
-        yield delta
+        paired, dropped = pair(logprobs, text, self._options.allow_unscanned) if logprobs else ((), 0)
+        self.dropped += dropped
+        key = Key(0, channel or f"tool_calls.{place.item}.{field_name}")
+        yield Delta(key, kind, text, place, logprobs=paired)
 
     def _whole(self, name: str, value: dict[str, Any], place: Place) -> Delta:
         self._objects += 1

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from adapters.base import AdapterError
+from adapters.errors import AdapterError
 
 
 def _refuse_constant(name: str) -> NoReturn:

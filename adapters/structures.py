@@ -10,7 +10,8 @@ import json
 import re
 from typing import Any, TypeGuard
 
-from adapters.base import AdapterError, Delta, Key, Kind
+from adapters.base import Delta, Key, Kind
+from adapters.errors import AdapterError
 from adapters.strict_json import write
 
 # Data, not words: images, sound, ciphertext. Words without a space in this many letters are left out with it.

@@ -8,7 +8,8 @@ judged. So what the other dialect calls its fields cannot open a way around the 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
-from adapters.base import AdapterError, Event, Opaque, Options, Piece
+from adapters.base import Event, Opaque, Options, Piece
+from adapters.errors import AdapterError
 from adapters.openai_chat import DONE, ChatStream
 from adapters.openai_chat_body import ChatBody
 from adapters.openai_chat_reader import ChatReader, Shape

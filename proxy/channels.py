@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from adapters.base import AdapterError, Delta, Key, Kind
+from adapters.base import Delta, Key, Kind
+from adapters.errors import AdapterError
 from proxy.channel import STEP, Channel, cost_of
 from proxy.limits import Limit
 from proxy.policy import Policy, part_of

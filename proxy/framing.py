@@ -6,7 +6,8 @@ Both take the same path through the machine; a body is one event in and one even
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from adapters.base import AdapterError, Event
+from adapters.base import Event
+from adapters.errors import AdapterError
 from proxy.limits import Limit
 from proxy.sse import EventDecoder, EventTooLarge, encode_event
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
 from proxy.hold_times import Timing
-from proxy.structs import Held, Released
+from proxy.structs import Held
 
 # Held text is bounded by what arrives while one batch is judged; this is far above it and stops
 # an upstream that opens channels without end.
@@ -142,15 +142,15 @@ class Gate:
             if isinstance(held.piece, Delta):
                 self.held -= len(held.piece.text)
 
-    def release(self) -> list[Released]:
+    def release(self) -> list[Held]:
         """What may leave now, in order."""
-        released: list[Released] = []
+        released: list[Held] = []
         for choice, queue in self._queues.items():
             if queue and choice is not None:
                 self._release_choice(choice, queue, released)
         shared = self._queues[None]
         while shared and self._is_next(shared[0]):
-            released.append(Released(shared.popleft().piece))
+            released.append(shared.popleft())
         return released
 
     def _is_next(self, shared: Held) -> bool:
@@ -160,11 +160,12 @@ class Gate:
             return False
         return all(not queue or queue[0].serial > shared.serial for _, queue in queues)
 
-    def _release_choice(self, choice: int, queue: deque[Held], released: list[Released]) -> None:
+    def _release_choice(self, choice: int, queue: deque[Held], released: list[Held]) -> None:
         while queue:
-            piece = queue[0].piece
+            held = queue[0]
+            piece = held.piece
             if isinstance(piece, Delta):
-                taken = self._take(queue, piece)
+                taken = self._take(queue, held, piece)
                 if taken is None:
                     return
                 released.append(taken)
@@ -172,27 +173,30 @@ class Gate:
                 return  # text that left ahead of its verdict may yet turn this end into a cut
             else:
                 queue.popleft()
-                released.append(Released(piece))
+                released.append(held)
 
     def _is_settled(self, choice: int) -> bool:
         return all(text.judged >= text.released for key, text in self._texts.items() if key.choice == choice)
 
-    def _take(self, queue: deque[Held], delta: Delta) -> Released | None:
+    def _take(self, queue: deque[Held], first: Held, delta: Delta) -> Held | None:
         """As much of the first delta as is cleared."""
         text = self._texts.get(delta.key)
         if text is None or (text.call is not None and not text.call.is_cleared):
             return None
         start = text.released
         allowed = text.cleared - start
-        arrived = queue[0].arrived
-        if allowed >= len(delta.text):
+        length = len(delta.text)
+        if allowed >= length:
             queue.popleft()
+            taken = first
         elif allowed <= 0 or delta.kind in WHOLE_KINDS:
             return None
         else:
-            delta, queue[0].piece = delta.split(allowed)
-        text.released = start + len(delta.text)
-        self.held -= len(delta.text)
+            head, first.piece = delta.split(allowed)
+            taken, length = Held(first.serial, head, first.arrived), allowed
+        taken.start = start
+        text.released = start + length
+        self.held -= length
         if self._timing is not None:
-            self._timing.released(arrived)
-        return Released(delta, start)
+            self._timing.released(taken.arrived)
+        return taken

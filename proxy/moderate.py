@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adapters.base import AdapterError, Delta, Event, Kind, Options
+from adapters.base import Delta, Event, Kind, Options
+from adapters.errors import AdapterError
 from adapters.openai_chat_body import ChatBody
 from proxy.chat_request import read_chat_request
 from proxy.classifier import Classifier
@@ -209,8 +210,7 @@ async def _judge(
         views.append(View(delta.kind, policy, EscapeDecoder()))
     if folds:
         views.append(View(delta.kind, policy, Folder()))
-    tokens: list[Span] = []
-    flags: list[int] = []
+    tokens, flags = list[Span](), list[int]()
     for index, view in enumerate(views):
         view.feed(delta.text)
         view.finish()

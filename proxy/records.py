@@ -229,7 +229,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         # asdict takes a fifth of a short request's time
-        found = msgspec.to_builtins(self, enc_hook=lambda _: None).items()
+        found = msgspec.to_builtins(self, enc_hook=_as_told).items()
         values = {name: value for name, value in found if not name.startswith("_")}
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
 
@@ -240,3 +240,8 @@ class Record:
             line = msgspec.json.encode(values)
             # Some characters that are no line ends in JSON are for those who read a log line by line.
             LOGGER.info(line.decode() if line.isascii() else json.dumps(values, separators=(",", ":")))
+
+
+def _as_told(value: object) -> dict[str, Any] | None:
+    """What msgspec does not know: notes, and what is nobody else's business."""
+    return {name: getattr(value, name) for name in Note.__match_args__} if isinstance(value, Note) else None

@@ -13,7 +13,6 @@ from typing import Final
 
 from adapters.base import (
     Adapter,
-    AdapterError,
     Assessment,
     Block,
     Delta,
@@ -25,9 +24,9 @@ from adapters.base import (
     Opaque,
     Piece,
     Report,
-    UpstreamReportedError,
     Usage,
 )
+from adapters.errors import AdapterError, UpstreamReportedError
 from proxy.channel import Channel
 from proxy.channels import Channels
 from proxy.choices import Choices

@@ -3,8 +3,6 @@
 What the guard reads and what the client gets must be the same text, so both see the repaired one.
 """
 
-import msgspec
-
 from adapters.base import Delta
 
 
@@ -56,10 +54,9 @@ class DeltaJoiner:
             return delta
         self._last = delta
         text = self._joiner.feed(delta.text)
-        return delta if text == delta.text else msgspec.structs.replace(delta, text=text, logprobs=())
+        return delta if text == delta.text else Delta(delta.key, delta.kind, text, delta.source, delta.extra)
 
     def finish(self) -> Delta | None:
         rest = self._joiner.finish()
-        if not rest or self._last is None:
-            return None
-        return msgspec.structs.replace(self._last, text=rest, extra={}, logprobs=())
+        last = self._last
+        return Delta(last.key, last.kind, rest, last.source) if rest and last is not None else None

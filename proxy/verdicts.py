@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from adapters.base import AdapterError, Assessment, Delta, Event, Key, Options
+from adapters.base import Assessment, Delta, Event, Key, Options
+from adapters.errors import AdapterError
 from adapters.openai_chat_body import ChatBody
 from proxy.aside import Run, at_once
 from proxy.channel import Channel

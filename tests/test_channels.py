@@ -2,7 +2,8 @@
 
 import pytest
 
-from adapters.base import AdapterError, Delta, Key, Kind
+from adapters.base import Delta, Key, Kind
+from adapters.errors import AdapterError
 from proxy.channel import steps_of
 from proxy.channels import MAX_CHANNELS, MAX_TURN_TOKENS, Channels
 from proxy.policy import Policy

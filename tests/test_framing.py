@@ -2,7 +2,8 @@
 
 import pytest
 
-from adapters.base import AdapterError, Event
+from adapters.base import Event
+from adapters.errors import AdapterError
 from proxy.framing import BodyFraming, EventFraming
 from tests.wire import cut
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from adapters.anthropic_chat import usage_of
-from adapters.base import AdapterError, Event, Finish, UpstreamReportedError
+from adapters.base import Event, Finish
+from adapters.errors import AdapterError, UpstreamReportedError
 from tests.adapters.dialects import ANTHROPIC, CALL, THINKING, TOOL, adapter_of, anthropic_text, joined, stream_of
 from tests.adapters.relay import added_up, body_sent, relayed, texts_of, written
 from tests.adapters.test_translation import pieces_of

@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 
 from adapters.anthropic_messages import MessagesStream
 from adapters.anthropic_messages_body import MessagesBody
-from adapters.base import (
-    AdapterError,
-    Assessment,
-    Block,
-    Failure,
-    Notations,
-    Note,
-    Options,
-    Piece,
-    Report,
-    Usage,
-)
+from adapters.base import Assessment, Block, Failure, Notations, Note, Options, Piece, Report, Usage
+from adapters.errors import AdapterError
 from proxy.sse import encode_event
 from tests.adapters.relay import body_sent, decoded, event_of, relayed, written
 from tests.adapters.test_anthropic_messages_reader import delta, ending, start, stop

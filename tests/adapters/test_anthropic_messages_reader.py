@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from adapters.anthropic_messages_reader import MAX_BLOCKS, MessagesReader, as_stream
-from adapters.base import AdapterError, Delta, End, Event, Finish, Kind, Opaque, Options, Piece, UpstreamReportedError
+from adapters.base import Delta, End, Event, Finish, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from tests.adapters.test_structures import IMAGE, SIGNATURE
 from tests.doors import MESSAGE
 
@@ -31,7 +32,7 @@ def ending(reason: Any = "end_turn", **more: Any) -> dict[str, Any]:
 
 def read(*events: dict[str, Any], options: Options = PLAIN) -> tuple[list[Piece], int]:
     reader = MessagesReader(options)
-    pieces = [piece for one in events for piece in reader.read(Event(json.dumps(one), one.get("type", "")))]
+    pieces = [piece for one in events for piece in reader.read(Event(json.dumps(one), str(one.get("type", ""))))]
     return pieces, reader.dropped
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import Delta, Key, Kind, Logprob, call_of
+from adapters.base import Delta, Event, Finish, Key, Kind, Logprob, call_of
 
 KEY = Key(0, "content")
 
@@ -14,6 +14,15 @@ KEY = Key(0, "content")
 def delta_of(*tokens: bytes) -> Delta:
     text = b"".join(tokens).decode("utf-8", "surrogatepass")
     return Delta(KEY, Kind.CONTENT, text, "envelope", {"id": "x"}, tuple(Logprob(token, {}) for token in tokens))
+
+
+def test_records_are_equal_where_they_are_of_a_kind_and_say_the_same() -> None:
+    assert Event("a") == Event("a", "")
+    assert hash(Event("a")) == hash(Event("a", ""))
+    assert Event("a") != Event("b")
+    assert Event("a") != "a"
+    assert Finish(0, "stop") != Event("a")
+    assert repr(Event("a", "ping")) == "Event('a', 'ping')"
 
 
 def test_a_split_keeps_the_text_and_gives_the_extras_to_the_head() -> None:

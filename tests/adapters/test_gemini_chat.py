@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Delta, Event, Finish, UpstreamReportedError
+from adapters.base import Delta, Event, Finish
+from adapters.errors import AdapterError, UpstreamReportedError
 from proxy.stream import Outcome
 from tests.adapters.dialects import (
     GEMINI,

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Options
+from adapters.base import Options
+from adapters.errors import AdapterError
 from adapters.metadata import MAX_COUNTS, EnvelopeReader, index_of, leftovers, read_counts
 from tests.wire import chunk_of
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Key
+from adapters.base import Key
+from adapters.errors import AdapterError
 from adapters.openai_chat_calls import CallBook
 from tests.adapters.test_structures import SIGNATURE
 

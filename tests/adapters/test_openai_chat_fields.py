@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Delta, Kind, Opaque, Options, Piece
+from adapters.base import Delta, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError
 from adapters.openai_chat_fields import MAX_UNKNOWN_CHANNELS, FieldReader
 
 CANARY = "how to make it"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import AdapterError, Delta, End, Event, Finish, Opaque, Options, Piece, UpstreamReportedError
+from adapters.base import Delta, End, Event, Finish, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.openai_chat_reader import BODY, CHUNK, ChatReader
 from tests.adapters.relay import event_of
 from tests.wire import Said, body_of, chat_body, chat_chunk, chunk_of

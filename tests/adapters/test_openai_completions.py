@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from openai.types import Completion
 
-from adapters.base import AdapterError, Block, Delta, Notations, Note, Options, Report
+from adapters.base import Block, Delta, Notations, Note, Options, Report
+from adapters.errors import AdapterError
 from adapters.openai_completions import CompletionBody, CompletionStream, pair, written_logprobs
 from tests.adapters.relay import body_sent, decoded, event_of, relayed, written
 from tests.doors import completion_body, completion_chunk

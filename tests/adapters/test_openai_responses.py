@@ -8,19 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from adapters.base import (
-    AdapterError,
-    Assessment,
-    Block,
-    Delta,
-    Failure,
-    Notations,
-    Note,
-    Options,
-    Piece,
-    Report,
-    Usage,
-)
+from adapters.base import Assessment, Block, Delta, Failure, Notations, Note, Options, Piece, Report, Usage
+from adapters.errors import AdapterError
 from adapters.openai_responses import ResponsesBody, ResponsesStream
 from proxy.sse import encode_event
 from tests.adapters.relay import body_sent, decoded, event_of, relayed, written

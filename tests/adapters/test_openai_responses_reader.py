@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Delta, End, Event, Finish, Opaque, Options, Piece, UpstreamReportedError
+from adapters.base import Delta, End, Event, Finish, Opaque, Options, Piece
+from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.openai_responses_reader import MAX_ITEMS, ResponsesReader
 from tests.doors import (
     RESPONSE,

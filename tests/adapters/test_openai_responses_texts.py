@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Delta, Kind, Opaque, Options, Piece
+from adapters.base import Delta, Kind, Opaque, Options, Piece
+from adapters.errors import AdapterError
 from adapters.openai_responses_items import Place
 from adapters.openai_responses_texts import ItemReader
 from tests.adapters.test_structures import IMAGE, SIGNATURE

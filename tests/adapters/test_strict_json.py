@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import AdapterError
+from adapters.errors import AdapterError
 from adapters.strict_json import read_object, write, write_checked
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adapters.base import AdapterError, Key, Kind
+from adapters.base import Key, Kind
+from adapters.errors import AdapterError
 from adapters.structures import is_data, is_signature, readable, value_of, whole
 
 IMAGE = base64.b64encode(bytes(range(256))).decode()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.base import AdapterError, Delta, Opaque, Piece
+from adapters.base import Delta, Opaque, Piece
+from adapters.errors import AdapterError
 from proxy.policy import Policy
 from proxy.sse import EventDecoder
 from proxy.stream import Outcome

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from adapters.base import AdapterError
+from adapters.errors import AdapterError
 from adapters.strict_json import read_object as read_event_object
 from proxy.doors import DOORS as SERVED
 from proxy.policy import Policy

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import AdapterError
+from adapters.errors import AdapterError
 from adapters.strict_json import read_object as read_event_object
 from adapters.strict_json import write
 from proxy.request_body import BadRequest, dump, read_object
