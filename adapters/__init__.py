@@ -3,7 +3,7 @@
 base.py                  Event, Key, the pieces, and what an adapter does; errors.py: what it cannot read
 openai_chat.py           /v1/chat/completions, streamed
 openai_chat_body.py      the same, as one body
-openai_chat_reader.py    one event or body -> pieces
+openai_chat_reader.py    one event or body -> pieces; openai_chat_plain.py, openai_chat_repeats.py: the common event
 openai_chat_fields.py    the fields of a message in which text travels
 openai_chat_calls.py     which tool call a fragment belongs to
 openai_chat_logprobs.py  logprobs that repeat a text

@@ -105,7 +105,8 @@ class EnvelopeReader:
 
     def read_fields(self, raw: tuple[Any, ...], is_kept: bool) -> Envelope:
         """The same, given the ENVELOPE_FIELDS in their order, None for those that are missing."""
-        if self._envelope is not None and raw == self._raw:
+        if self._envelope is not None and (raw is self._raw or raw == self._raw):
+            self._raw = raw  # the same object, the next time
             return self._envelope
         envelope = self._merge(dict(zip(ENVELOPE_FIELDS, raw, strict=True)))
         if is_kept:

@@ -5,18 +5,24 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from adapters.base import Assessment, Block, Note, Report
+from adapters.strict_json import write_checked
 
-PROBABILITY_DIGITS = 4
+# Probabilities are told to four digits.
+_STEPS = 10_000
+_written: dict[int, str] = {}  # each of them that was told: to write a number takes longer than to find it
+
+
+def rounded(probability: float) -> float:
+    """A fifth of the time that `round` takes."""
+    return int(probability * _STEPS + 0.5) / _STEPS
 
 
 def weir_risk(note: Note) -> dict[str, Any]:
     return {
         "risk_level": note.risk_level,
         "category": note.category,
-        "risk_prob": round(note.probability, PROBABILITY_DIGITS),
+        "risk_prob": rounded(note.probability),
     }
 
 
@@ -25,14 +31,17 @@ def weir_note(note: Note) -> dict[str, Any]:
     return {**weir_risk(note), "offset": [note.start, note.end], "channel": note.channel}
 
 
-class WeirNote(msgspec.Struct, frozen=True, gc=False):
-    """`weir_note` as a struct, which is written in a third of the time."""
-
-    risk_level: str
-    category: str | None
-    risk_prob: float
-    offset: tuple[int, int]
-    channel: str
+def written_note(note: Note) -> str:
+    """`weir_note` of content as JSON, in a tenth of the time."""
+    step = int(note.probability * _STEPS + 0.5)
+    probability = _written.get(step)
+    if probability is None:
+        probability = _written[step] = write_checked(step / _STEPS)
+    category = "null" if note.category is None else write_checked(note.category)
+    return (
+        f'{{"risk_level":"{note.risk_level}","category":{category},"risk_prob":{probability},'
+        f'"offset":[{note.start},{note.end}],"channel":"content"}}'
+    )
 
 
 def weir_finish(report: Report) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def _side(model: str, assessments: list[Assessment | None]) -> dict[str, Any]:
 
 
 def _result(model: str, assessment: Assessment) -> dict[str, Any]:
-    scores = {category_key(name): round(score, PROBABILITY_DIGITS) for name, score in assessment.scores.items()}
+    scores = {category_key(name): rounded(score) for name, score in assessment.scores.items()}
     worst = category_key(assessment.worst.category) if assessment.worst and assessment.worst.category else None
     return {
         "type": "moderation_result",

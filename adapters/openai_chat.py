@@ -6,9 +6,8 @@ from typing import Any
 from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
 from adapters.metadata import Envelope
-from adapters.notations import PROBABILITY_DIGITS, WeirNote, moderation, weir_block, weir_finish, weir_note
+from adapters.notations import moderation, weir_block, weir_finish, weir_note, written_note
 from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
-from adapters.openai_chat_plain import NotedChoices, WrittenChoice, WrittenChoices, WrittenDelta
 from adapters.openai_chat_reader import CHUNK, ChatReader
 from adapters.strict_json import write, write_checked
 
@@ -49,14 +48,11 @@ class ChatStream:
         """The event of a piece of content, as nearly all are; the long way writes the same."""
         if piece.key.channel != "content" or piece.logprobs or self._options.notations.azure:
             return None
-        choice = WrittenChoice(piece.key.choice, WrittenDelta(piece.text))
-        if note is None or not self._options.notations.weir:
-            written: WrittenChoices = WrittenChoices((choice,))
-        else:
-            probability = round(note.probability, PROBABILITY_DIGITS)
-            weir = WeirNote(note.risk_level, note.category, probability, (note.start, note.end), note.channel)
-            written = NotedChoices((choice,), weir)
-        return Event(piece.source.head + write_checked(written)[1:])
+        envelope: Envelope = piece.source
+        delta = f'{{"content":{write_checked(piece.text)}}}'
+        choice = f'{{"index":{piece.key.choice},"delta":{delta},"logprobs":null,"finish_reason":null}}'
+        weir = f',"weir":{written_note(note)}' if note is not None and self._options.notations.weir else ""
+        return Event(f'{envelope.head}"choices":[{choice}]{weir}}}')
 
     def _at_length(self, piece: Delta, note: Note | None) -> Event:
         more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}

@@ -1,13 +1,11 @@
-"""The event of a piece of content and nothing else, as nearly all are: as it is read, and as it is written.
+"""The event of a piece of content and nothing else, as nearly all are.
 
-In a module of its own: the reader and the writer may be compiled, msgspec's records not.
+In a module of its own: the reader may be compiled, msgspec's records not.
 """
 
 from typing import Any
 
 import msgspec
-
-from adapters.notations import WeirNote
 
 
 # Whatever an event has beside these, it does not fit; and what is None here is null, if it is there. So are fields that
@@ -52,24 +50,3 @@ class PlainChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 decode_plain = msgspec.json.Decoder(PlainChunk).decode
-
-
-class WrittenDelta(msgspec.Struct, frozen=True, gc=False):
-    content: str
-
-
-class WrittenChoice(msgspec.Struct, frozen=True, gc=False):
-    index: int
-    delta: WrittenDelta
-    logprobs: None = None
-    finish_reason: None = None
-
-
-class WrittenChoices(msgspec.Struct, frozen=True, gc=False):
-    """What follows the envelope."""
-
-    choices: tuple[WrittenChoice]
-
-
-class NotedChoices(WrittenChoices, frozen=True, gc=False):
-    weir: WeirNote

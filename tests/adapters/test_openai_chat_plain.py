@@ -1,4 +1,4 @@
-"""The records of the common event: what fits them, and what they are written as."""
+"""The records of the common event: what fits them."""
 
 import json
 from typing import Any
@@ -7,15 +7,7 @@ import msgspec
 import pytest
 
 from adapters.metadata import ENVELOPE_FIELDS
-from adapters.notations import WeirNote
-from adapters.openai_chat_plain import (
-    NotedChoices,
-    PlainChunk,
-    WrittenChoice,
-    WrittenChoices,
-    WrittenDelta,
-    decode_plain,
-)
+from adapters.openai_chat_plain import decode_plain
 
 CHOICE = {"index": 1, "delta": {"content": "hi"}, "logprobs": None, "finish_reason": None}
 
@@ -60,11 +52,3 @@ def test_an_event_with_anything_more_does_not_fit(text: str) -> None:
 )
 def test_what_servers_send_with_every_event_does(text: str) -> None:
     assert decode_plain(text).choices[0].delta.content == "hi"
-
-
-def test_what_is_written_is_read_alike() -> None:
-    choices = (WrittenChoice(1, WrittenDelta("hi")),)
-    assert json.loads(msgspec.json.encode(WrittenChoices(choices))) == {"choices": [CHOICE]}
-    noted = NotedChoices(choices, WeirNote("Safe", None, 0.9, (0, 2), "content"))
-    assert list(json.loads(msgspec.json.encode(noted))) == ["choices", "weir"]
-    assert msgspec.json.decode(msgspec.json.encode(WrittenChoices(choices)), type=PlainChunk).choices[0].index == 1
