@@ -172,7 +172,8 @@ class Channel:
         found: list[Batch] = []
         for number, view in enumerate(self._views):
             if (batch := view.batch()) is not None:
-                found.append(Batch(self.key, self.kind, number, *batch))
+                position, ids = batch
+                found.append(Batch(self.key, self.kind, number, position, ids))
         return found
 
     def receive(self, batch: Batch, risks: Sequence[Risk]) -> None:

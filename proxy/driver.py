@@ -80,6 +80,7 @@ class Driver:
         self._pump = Pump(stream, self, fails_open=fails_open)
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
+        self._told: Callable[[Verdicts], None] | None = None  # who gets what was asked
         self.refused: BaseException | None = None  # of a client that took nothing
         self.working: asyncio.Task[None] | None = None
         self._room: asyncio.Task[None] | None = None
@@ -113,23 +114,29 @@ class Driver:
     # `pump.Ends`.
 
     def take(self) -> bytes | None:
-        now = self._loop.time()
         if self._fault is not None:
             raise self._fault
-        if now >= self._last:  # one that finds bytes waiting never waits for the alarm
-            raise Fault(TOO_LONG, 504)
         if self._turn_bytes >= MAX_TURN_BYTES:
             self._loop.call_soon(self.go)
             return None
         chunk = self._source.take()
         if chunk:
             self._turn_bytes += len(chunk)
-            self._since = now
+            self._since = self._loop.time()
+            if self._since >= self._last:  # one that finds bytes waiting never waits for the alarm
+                raise Fault(TOO_LONG, 504)
         return chunk
 
     def classify(self, batches: Sequence[Batch], told: Callable[[Verdicts], None]) -> None:
         assert self._inquiry is not None  # else the gate is open, and there is nothing to classify
-        self._inquiry.put(batches, partial(self.tell, told))
+        self._told = told
+        self._inquiry.put(batches, self._answered)
+
+    def _answered(self, found: Verdicts) -> None:
+        told = self._told
+        assert told is not None  # as an inquiry answers once
+        self._told = None
+        self.tell(told, found)
 
     def aside(self, work: Callable[[], Any], told: Told) -> None:
         self.working = self._loop.create_task(self._aside(work, partial(self.tell, told)))
@@ -140,7 +147,7 @@ class Driver:
 
     def write(self, data: bytes) -> None:
         self._client.write(data)
-        self._wrote = self._loop.time()
+        self._wrote = self._since  # to a few milliseconds: what is written has just come, or its verdict has
 
     def write_last(self, data: bytes) -> None:
         self._client.write_last(data)
@@ -214,7 +221,11 @@ class Driver:
             return self._since + patience.verdict_seconds
         if self._pump.waits_for is _WORK:
             return math.inf  # it has a limit of its own
-        return min(self._since + patience.idle_seconds, self._last, self._wrote + patience.beat_seconds)
+        due = self._since + patience.idle_seconds
+        beat = self._wrote + patience.beat_seconds
+        if beat < due:
+            due = beat
+        return due if due < self._last else self._last
 
     def _watch(self) -> None:
         due = self._due()

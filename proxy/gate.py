@@ -198,5 +198,5 @@ class Gate:
         text.released = start + length
         self.held -= length
         if self._timing is not None:
-            self._timing.released(taken.arrived)
+            self._timing.times.released(taken.arrived)
         return taken

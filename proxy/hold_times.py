@@ -6,7 +6,7 @@ Each released part of a delta counts once, not each of its characters: a part is
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, final
 
 from proxy.guard.metrics import Histogram
 
@@ -16,13 +16,7 @@ HOLD_SECONDS = (
 )  # fmt: skip
 
 
-class Timing(NamedTuple):
-    """What a room without a clock is handed for one stream."""
-
-    arrived: Callable[[], float]  # when that had come which is being received
-    released: Callable[[float], None]  # what came then leaves now
-
-
+@final
 class HoldTimes:
     """Of all streams of one process."""
 
@@ -33,8 +27,8 @@ class HoldTimes:
         self._counts = [0] * (len(HOLD_SECONDS) + 1)
         self._total = 0.0
 
-    def of(self, arrived: Callable[[], float]) -> Timing:
-        return Timing(arrived, self.released)
+    def of(self, arrived: Callable[[], float]) -> "Timing":
+        return Timing(arrived, self)
 
     def released(self, arrived: float) -> None:
         """What came at `arrived`, by the same clock, leaves now. Asked for each delta of each stream: no call more."""
@@ -44,3 +38,14 @@ class HoldTimes:
 
     def read(self) -> Histogram:
         return Histogram(HOLD_SECONDS, tuple(self._counts), self._total)
+
+
+@final
+class Timing:
+    """What a room without a clock is handed for one stream."""
+
+    __slots__ = ("arrived", "times")
+
+    def __init__(self, arrived: Callable[[], float], times: HoldTimes) -> None:
+        self.arrived: Final = arrived  # when that had come which is being received
+        self.times: Final = times

@@ -62,7 +62,7 @@ class Ends(Protocol):
 
 class Pump:
     __slots__ = (
-        "_ends", "_fails_open", "_has_ended", "_is_unjudged", "_is_unsent", "_stream",
+        "_asked", "_ends", "_fails_open", "_has_ended", "_is_unjudged", "_is_unsent", "_stream",
         "is_full", "is_going", "is_over", "waits_for",
     )  # fmt: skip
 
@@ -73,6 +73,7 @@ class Pump:
         self._fails_open = fails_open
         # Since something was last received, the stream was not asked what may leave, and which tokens to classify.
         self._is_unsent = self._is_unjudged = False
+        self._asked: Sequence[Batch] = ()  # what the guard thinks about
         self._has_ended = False  # there is nothing more to take
         self.is_full = False  # the client was, when it was last looked at
         self.is_going = False
@@ -89,14 +90,20 @@ class Pump:
             while self.waits_for is _NOTHING and not self.is_full and not self.is_over:
                 if self._is_unsent:
                     self._is_unsent = False
-                    if self._stream.has_news:
-                        self._do(self._stream.data_to_send, self._write)
+                    self._send()
                 elif self._is_unjudged:
                     self._judge()
                 elif not self._receive():
                     break
         finally:
             self.is_going = False
+
+    def _send(self) -> None:
+        stream = self._stream
+        if stream.has_news and stream.is_large:
+            self._do(stream.data_to_send, self._write)
+        elif stream.has_news:
+            self._write(stream.data_to_send())
 
     def _receive(self) -> bool:
         """False where there is nothing yet."""
@@ -126,12 +133,14 @@ class Pump:
         if batches := self._stream.tokens_to_classify():
             self._is_unjudged = self._stream.has_more_tokens
             self.waits_for = _VERDICTS
-            self._ends.classify(batches, partial(self._judged, batches))
+            self._asked = batches
+            self._ends.classify(batches, self._judged)
         else:
             self._is_unjudged = False
             self._is_unsent = True  # text that was read just now may have had no tokens
 
-    def _judged(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]] | Exception) -> None:
+    def _judged(self, risks: Sequence[Sequence[Risk]] | Exception) -> None:
+        batches, self._asked = self._asked, ()
         self.waits_for = _NOTHING
         self._is_unsent = True
         if isinstance(risks, GuardError):

@@ -6,6 +6,7 @@ that is still growing, `settling` says which tokens are final all the same.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from proxy.normalizer import Normalizer, normalize
 from proxy.pretoken import MAX_CACHED_CHARACTERS, Token, measure, token, tokens_of, tokens_of_cached
@@ -19,7 +20,7 @@ __all__ = ["Retokenizer", "Token", "encode"]
 MAX_SLICE_CHARACTERS = 4096
 # A longer pre-token is encoded in steps.
 MAX_PIECE_CHARACTERS = 2048
-_NO_TAIL = Tail()
+_NO_TAIL: Final = Tail("", "")
 
 
 def encode(text: str, *, limit: int | None = None) -> list[int]:
@@ -82,8 +83,7 @@ class Retokenizer:
     def finish(self) -> list[Token]:
         normalizer = self._normalizer
         complete = normalizer.count - len(self._tail.text)
-        context, text, _, _ = self._tail
-        pieces = split(context + text + normalizer.finish())
+        pieces = split(self._tail.context + self._tail.text + normalizer.finish())
         tokens = self._close(pieces)
         self._tail = _NO_TAIL
         return self._relength(tokens, complete) if normalizer.lengths else tokens
@@ -106,12 +106,15 @@ class Retokenizer:
         pieces, growing = split_growing(tail.context + tail.text + settled, ahead)
         if pieces:
             tokens = self._close(pieces)
-            tail = Tail("", growing)
+            tail = Tail("", growing) if growing else _NO_TAIL
         else:
             tokens = []
             tail = Tail(tail.context, tail.text + settled, tail.skip, tail.last)
         if tail.text:
-            done = settle_cached(tail, ahead) if len(tail.text) <= STEP_CHARACTERS else settle(tail, ahead)
+            if len(tail.text) <= STEP_CHARACTERS:
+                done = settle_cached(tail.context, tail.text, tail.skip, tail.last, ahead)
+            else:
+                done = settle(tail, ahead)
             tokens += done.tokens
             tail = done.tail
             self.forced += done.forced

@@ -13,7 +13,7 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple, final
 
 from proxy import vocabulary
 from proxy.normalizer import A_LETTER, A_SIGN
@@ -37,19 +37,27 @@ UNSETTLED_TOKENS = 32
 CACHED_TAILS = 16384
 
 
-class Tail(NamedTuple):
+@final
+class Tail:
     """An unfinished pre-token: `context` and the first `skip` bytes of `text` are in emitted tokens."""
 
-    context: str = ""  # stands for the emitted part; short, only its class matters to the split
-    text: str = ""
-    skip: int = 0
-    last: int | None = None  # the token before, if it belongs to the same pre-token
+    __slots__ = ("context", "last", "skip", "text")
+
+    def __init__(self, context: str, text: str, skip: int = 0, last: int | None = None) -> None:
+        self.context: Final = context  # stands for the emitted part; short, only its class matters to the split
+        self.text: Final = text
+        self.skip: Final = skip
+        self.last: Final = last  # the token before, if it belongs to the same pre-token
 
 
-class Settled(NamedTuple):
-    tokens: Sequence[Token]
-    tail: Tail
-    forced: int = 0  # tokens given out by the limit and not by the rule
+@final
+class Settled:
+    __slots__ = ("forced", "tail", "tokens")
+
+    def __init__(self, tokens: Sequence[Token], tail: Tail, forced: int) -> None:
+        self.tokens: Final = tokens
+        self.tail: Final = tail
+        self.forced: Final = forced  # tokens given out by the limit and not by the rule
 
 
 # What may follow, in the characters of the basic plane; with others, anything may.
@@ -217,13 +225,14 @@ def _step(tail: Tail, ahead: str) -> tuple[list[Token], Tail, int]:
 def settle(tail: Tail, ahead: str) -> Settled:
     """The tokens of an unfinished pre-token that are final, and what is left of it."""
     if len(tail.text) <= STEP_CHARACTERS:
-        return Settled(*_step(tail, ahead))
+        found, tail, by_force = _step(tail, ahead)
+        return Settled(found, tail, by_force)
     tokens: list[Token] = []
     forced = 0
     waiting = tail.text
-    tail = tail._replace(text="")
+    tail = Tail(tail.context, "", tail.skip, tail.last)
     while waiting:
-        tail = tail._replace(text=tail.text + waiting[:STEP_CHARACTERS])
+        tail = Tail(tail.context, tail.text + waiting[:STEP_CHARACTERS], tail.skip, tail.last)
         waiting = waiting[STEP_CHARACTERS:]
         more, tail, by_force = _step(tail, "" if waiting else ahead)
         tokens += more
@@ -231,4 +240,6 @@ def settle(tail: Tail, ahead: str) -> Settled:
     return Settled(tokens, tail, forced)
 
 
-settle_cached = functools.lru_cache(maxsize=CACHED_TAILS)(settle)
+@functools.lru_cache(maxsize=CACHED_TAILS)
+def settle_cached(context: str, text: str, skip: int, last: int | None, ahead: str) -> Settled:
+    return settle(Tail(context, text, skip, last), ahead)

@@ -120,7 +120,9 @@ class ModeratedStream:
 
     def receive_risks(self, batches: Sequence[Batch], risks: Sequence[Sequence[Risk]]) -> None:
         """One risk for each token of each batch, in order. Raises ValueError for any other count."""
-        for batch, batch_risks in zip(batches, risks, strict=True):
+        if len(risks) != len(batches):
+            raise ValueError(f"the risks of {len(risks)} batches for {len(batches)}")
+        for batch, batch_risks in zip(batches, risks):  # noqa: B905 (a strict one takes keywords, which is slower)
             if len(batch_risks) != len(batch.ids):
                 raise ValueError(f"{len(batch_risks)} risks for {len(batch.ids)} tokens")
             channel = self._channels.by_key[batch.key]

@@ -88,9 +88,12 @@ class View:
 
     def batch(self) -> tuple[int, list[int]] | None:
         """(position, ids) of the next tokens to classify."""
-        if not self._pending:
+        pending = self._pending
+        if not pending:
             return None
-        return self.judged, [token.id for token in islice(self._pending, MAX_BATCH_TOKENS)]
+        if len(pending) == 1:
+            return self.judged, [pending[0].id]
+        return self.judged, [token.id for token in islice(pending, MAX_BATCH_TOKENS)]
 
     def receive_safe(self, risks: Sequence[Risk]) -> list[Span] | None:
         """What `receive` comes to where all are Safe, as nearly always; None where that takes the long way."""

@@ -20,7 +20,7 @@ RUNS = st.one_of(
 
 
 def settled(text: str, ahead: str = "") -> list[int]:
-    return [token.id for token in settle(Tail(text=text), ahead).tokens]
+    return [token.id for token in settle(Tail("", text), ahead).tokens]
 
 
 @given(RUNS, st.one_of(RUNS, st.sampled_from(SENTENCES)))
@@ -46,7 +46,7 @@ def test_the_start_of_a_sentence_without_spaces_is_settled() -> None:
 
 def test_lengths_and_the_tail_add_up() -> None:
     text = "今天的天气很好我们打算去公园散步"
-    done = settle(Tail(text=text), "")
+    done = settle(Tail("", text), "")
     assert sum(token.length for token in done.tokens) + len(done.tail.text) == len(text)
     assert text.endswith(done.tail.text)
     assert done.tail.context == "Q"
@@ -55,13 +55,13 @@ def test_lengths_and_the_tail_add_up() -> None:
 @pytest.mark.parametrize("unit", ["a", "ก", "!", "-", "\n", " ", "\t", "😀", "x1"])
 def test_a_long_run_leaves_little_unsettled(unit: str) -> None:
     text = split(unit * 3000)[0]
-    done = settle(Tail(text=text), "")
+    done = settle(Tail("", text), "")
     assert len(done.tail.text.encode()) <= STEP_CHARACTERS
     assert done.forced == 0
 
 
 def test_the_token_before_rules_out_what_would_have_merged_with_it() -> None:
     # 64 dashes are one token; with more to come they may still become 96, but not 65.
-    done = settle(Tail(text="-" * 200), "")
+    done = settle(Tail("", text="-" * 200), "")
     assert done.tail.last is not None
     assert len(done.tail.text) < MAX_UNSETTLED_BYTES
