@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -30,7 +30,7 @@ from proxy.drive import Drive
 from proxy.framing import EventFraming
 from proxy.guard.metrics import Histogram, Metrics
 from proxy.guard.process import ProcessGuard
-from proxy.guard.protocol import Guard, GuardStream
+from proxy.guard.protocol import Guard, GuardStream, Heard
 from proxy.guards import open_guard
 from proxy.policies import policy_of
 from proxy.policy import Policy
@@ -156,17 +156,23 @@ class _Marked:
     def position(self) -> int:
         return self._stream.position
 
-    async def fork(self) -> GuardStream:
-        return _Marked(await self._stream.fork(), self._handed, self._judged, skips=FRAME_TOKENS)
+    def fork(self) -> GuardStream:
+        return _Marked(self._stream.fork(), self._handed, self._judged, skips=FRAME_TOKENS)
 
-    def classify(self, position: int, ids: Sequence[int]) -> Awaitable[list[Risk]]:
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
         self._handed_bytes += len(decode_bytes(list(ids[self._skips :])))
         self._skips = 0
         end = self._handed_bytes - FRAME_BYTES
         self._handed.add(end, time.monotonic())
-        asked = asyncio.ensure_future(self._stream.classify(position, ids))
-        asked.add_done_callback(lambda _: self._judged.add(end, time.monotonic()))
-        return asked
+
+        def judged(found: list[Risk] | Exception) -> None:
+            self._judged.add(end, time.monotonic())
+            heard(found)
+
+        self._stream.ask(position, ids, judged)
+
+    def give_up(self) -> None:
+        self._stream.give_up()
 
     async def close(self) -> None:
         await self._stream.close()

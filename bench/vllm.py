@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from proxy.export import export
+from proxy.guard.answer import classify
 from proxy.guard.process import Config, VllmGuard, start_process_guard
 from proxy.guard.protocol import Guard
 from proxy.guard.settings import GuardSettings
@@ -39,7 +40,7 @@ async def seconds_of(guard: Guard, streams: int, context: int, vocabulary: int) 
         stream, _ = await guard.open(ids[:context])
         started = time.perf_counter()
         for at in range(context, len(ids), QUESTION_TOKENS):
-            await stream.classify(at, ids[at : at + QUESTION_TOKENS])
+            await classify(stream, at, ids[at : at + QUESTION_TOKENS])
         seconds = time.perf_counter() - started
         await stream.close()
         return seconds

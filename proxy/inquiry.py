@@ -3,24 +3,21 @@
 No coroutines, so that it can be compiled like the pump and the stream (see `hatch_build.py`).
 """
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
 
 from adapters.base import Key
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
-from proxy.guard.streams import KeptStream
 from proxy.risk import Risk
 from proxy.structs import Batch
 
 # One risk for each token of each batch; or why there is none.
 Verdicts = list[list[Risk]] | Exception
-# The risks of one batch, or of each of several.
-Answer = asyncio.Future[Any]
+# A stream, the frame before its text, and its position at the first token of the text.
+Opened = tuple[GuardStream, Sequence[int], int]
 
 # Lags that a median is taken of: the newest of a long answer.
 MAX_LAGS = 1024
@@ -57,13 +54,15 @@ class Lags:
 class Inquiry:
     """One call at a time."""
 
-    def __init__(self, ask: Callable[[Sequence[Batch]], Awaitable[Any]]) -> None:
-        """`ask`: several batches, or one whose guard stream is still to be opened and put into `streams`."""
-        self._ask = ask
-        self._asked: Answer | None = None  # under way
-        self._direct: tuple[KeptStream, Callable[[Verdicts], None]] | None = None  # the same, without a future
-        # Each with its position at the first token of the text.
-        self.streams: dict[tuple[Key, int], tuple[GuardStream, int]] = {}
+    def __init__(self, open_stream: Callable[[Batch], Opened]) -> None:
+        """`open_stream`: the one that a batch is the first for; it is put into `streams`."""
+        self._open = open_stream
+        self._tell: Callable[[Verdicts], None] | None = None  # who waits
+        self._batches: Sequence[Batch] = ()  # that are under way
+        self._begin = 0.0
+        self._risks: list[list[Risk]] = []  # of each batch
+        self._left = 0  # batches without theirs
+        self.streams: dict[tuple[Key, int], Opened] = {}
         self.lags = Lags()
 
     def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
@@ -71,87 +70,60 @@ class Inquiry:
 
         At once, where the guard answers at once; never by itself, where the guard hangs: then `give_up`.
         """
-        begin = time.monotonic()
-        self.lags.begin(begin)
-        if len(batches) == 1 and (known := self.streams.get((batches[0].key, batches[0].view))) is not None:
-            stream, start = known
-            if isinstance(stream, KeptStream):
-                self._put_directly(stream, start, batches[0], tell, begin)
-                return
-        found = self._begin(batches)
-        asked: Answer = found if isinstance(found, asyncio.Future) else asyncio.ensure_future(found)
-        self._asked = asked
-        if asked.done():
-            self._answered(batches, tell, begin, asked)
-        else:
-            asked.add_done_callback(partial(self._answered, batches, tell, begin))
+        self._begin = time.monotonic()
+        self.lags.begin(self._begin)
+        self._batches, self._tell = batches, tell
+        self._risks, self._left = [[]] * len(batches), len(batches)
+        for number, batch in enumerate(batches):
+            stream, frame, start = self.streams.get((batch.key, batch.view)) or self._open(batch)
+            position, ids, skipped = start + batch.position, batch.ids, 0
+            if stream.position < start:  # frames flag falsely at fixed positions, and are not the model's text
+                skipped = len(frame)
+                position, ids = position - skipped, [*frame, *ids]
+            stream.ask(position, ids, partial(self._heard, number, skipped))
+            if self._batches is not batches:
+                return  # all have heard, or one has failed at once; and who was told may have put others
 
     def give_up(self) -> None:
         """On what was put, if it is not answered yet."""
-        if self._asked is not None:
-            self._asked.cancel()
-        if self._direct is not None:
-            (stream, tell), self._direct = self._direct, None
-            stream.give_up()
-            tell(late())
+        if self._tell is not None:
+            self._end(late())
 
-    def _put_directly(
-        self, stream: KeptStream, start: int, batch: Batch, tell: Callable[[Verdicts], None], begin: float
-    ) -> None:
-        self._direct = stream, tell
-        try:
-            stream.ask(start + batch.position, batch.ids, partial(self._heard, len(batch.ids), tell, begin))
-        except Exception as exc:
-            self._direct = None
-            tell(exc)
-
-    def _heard(self, count: int, tell: Callable[[Verdicts], None], begin: float, found: list[Risk] | Exception) -> None:
-        self._direct = None
+    def _heard(self, number: int, skipped: int, found: list[Risk] | Exception) -> None:
         if isinstance(found, Exception):
-            tell(found)
-        elif len(found) != count:
-            tell(wrong_count(len(found), count))
-        else:
-            self.lags.add(begin, time.monotonic())
-            tell([found])
+            self._end(found)
+            return
+        risks, count = found[skipped:] if skipped else found, len(self._batches[number].ids)
+        if len(risks) != count:
+            self._end(wrong_count(len(risks), count))
+            return
+        self._risks[number] = risks
+        self._left -= 1
+        if not self._left:
+            self.lags.add(self._begin, time.monotonic())
+            self._told(self._risks)
 
-    def _begin(self, batches: Sequence[Batch]) -> Awaitable[Any]:
-        if len(batches) > 1:
-            return self._ask(batches)
-        batch = batches[0]
-        known = self.streams.get((batch.key, batch.view))
-        if known is None:
-            return self._ask(batches)
-        stream, start = known
-        return stream.classify(start + batch.position, batch.ids)
+    def _end(self, error: Exception) -> None:
+        """Without verdicts: nothing more is heard of what is still under way."""
+        for batch in self._batches:
+            if (known := self.streams.get((batch.key, batch.view))) is not None:
+                known[0].give_up()
+        self._told(_expected(error))
 
-    def _answered(
-        self, batches: Sequence[Batch], tell: Callable[[Verdicts], None], begin: float, asked: Answer
-    ) -> None:
-        self._asked = None
-        verdicts = _verdicts(asked, batches)
-        if not isinstance(verdicts, Exception):
-            self.lags.add(begin, time.monotonic())
+    def _told(self, verdicts: Verdicts) -> None:
+        tell, self._tell = self._tell, None
+        self._batches, self._risks = (), []
+        assert tell is not None  # a stream is heard once, and not after it was given up
         tell(verdicts)
 
 
-def _verdicts(asked: Answer, batches: Sequence[Batch]) -> Verdicts:
-    """What came of a call. Only GuardErrors are to be expected."""
-    if asked.cancelled():
+def _expected(exc: Exception) -> Exception:
+    """Only GuardErrors are to be expected."""
+    if isinstance(exc, TimeoutError):
         return late()
-    exc = asked.exception()
-    if exc is not None:
-        if isinstance(exc, TimeoutError):
-            return late()
-        if isinstance(exc, OSError):  # else it would pass for the client's own connection breaking
-            return GuardUnavailable(type(exc).__name__)
-        assert isinstance(exc, Exception)  # what else there is ends the event loop
-        return exc
-    risks: list[list[Risk]] = [asked.result()] if len(batches) == 1 else asked.result()
-    for number, batch in enumerate(batches):
-        if len(risks[number]) != len(batch.ids):
-            return wrong_count(len(risks[number]), len(batch.ids))
-    return risks
+    if isinstance(exc, OSError):  # else it would pass for the client's own connection breaking
+        return GuardUnavailable(type(exc).__name__)
+    return exc
 
 
 def wrong_count(risks: int, tokens: int) -> GuardFault:

@@ -13,7 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.guard.protocol import GuardError, GuardInfo, Health
+from proxy.guard.answer import Later
+from proxy.guard.protocol import GuardError, GuardInfo, Health, Heard
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
 from proxy.vocabulary import FIRST_CONTROL_ID, decode
 
@@ -132,12 +133,20 @@ class ScriptedStream:
         self._guard = guard
         self._ids = ids
         self._is_open = True
+        self._asking: Later[list[Risk]] | None = None
 
     @property
     def position(self) -> int:
         return len(self._ids)
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
+        self._asking = Later(self.judge(position, ids), heard)
+
+    def give_up(self) -> None:
+        if self._asking is not None:
+            self._asking.give_up()
+
+    async def judge(self, position: int, ids: Sequence[int]) -> list[Risk]:
         guard = self._guard
         if position > len(self._ids):
             raise ValueError(f"position {position} is past the end {len(self._ids)}")
@@ -154,7 +163,7 @@ class ScriptedStream:
             risks = await guard.fail(guard.fault, risks)
         return risks[: len(risks) - guard.short_by]
 
-    async def fork(self) -> "ScriptedStream":
+    def fork(self) -> "ScriptedStream":
         self._guard.take()
         return ScriptedStream(self._guard, list(self._ids))
 
@@ -176,12 +185,12 @@ class QuickGuard(ScriptedGuard):
 
 
 class _QuickStream(ScriptedStream):
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    async def judge(self, position: int, ids: Sequence[int]) -> list[Risk]:
         self._ids[position:] = ids
         await asyncio.sleep(0)
         return [harmless(Role.ASSISTANT)] * len(ids)
 
-    async def fork(self) -> ScriptedStream:
+    def fork(self) -> ScriptedStream:
         self._guard.take()
         return _QuickStream(self._guard, list(self._ids))
 

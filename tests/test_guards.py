@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import ConfigError, load_settings
+from proxy.guard.answer import classify
 from proxy.guard.client import Address
 from proxy.guard.fleet import FleetGuard
 from proxy.guard.process import ProcessGuard, RemoteGuard
@@ -95,7 +96,7 @@ async def test_several_guards_that_are_served_are_one(folder: str, tmp_path: Pat
         guard = await open_guard(settings_of("never/loaded", replicas=addresses))
         assert isinstance(guard, FleetGuard)
         stream, _ = await guard.open([1, 2, 3])
-        assert len(await stream.classify(3, [4])) == 1
+        assert len(await classify(stream, 3, [4])) == 1
         await guard.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0

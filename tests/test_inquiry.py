@@ -1,50 +1,61 @@
 """Questions without waiting: told at once, later, or when they are given up."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
 from adapters.base import Key, Kind
-from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout, GuardUnavailable
+from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout, GuardUnavailable, Heard
 from proxy.guard.streams import KeptStream
-from proxy.inquiry import MAX_LAGS, Inquiry, Lags, Verdicts
+from proxy.inquiry import MAX_LAGS, Inquiry, Lags, Opened, Verdicts
 from proxy.risk import Risk, RiskLevel
 from proxy.structs import Batch
 from tests.fakes import risk
 from tests.guard.test_streams import ScriptedDoor, opened
 
-SAFE = risk(RiskLevel.SAFE)
+SAFE, UNSAFE = risk(RiskLevel.SAFE), risk(RiskLevel.UNSAFE)
 KEY = Key(0, "content")
 
 
 class Script:
-    """A guard stream, and what opens it: the next answer is what the test says."""
+    """A guard stream, and what opens it: the test says what is heard."""
 
-    slides = position = 0
+    slides = 0
 
-    def __init__(self) -> None:
-        self.inquiry = Inquiry(self.ask)
+    def __init__(self, position: int = 100) -> None:
+        self.inquiry = Inquiry(self.opened)
+        self.position = position
+        self.streams: dict[int, Script] = {}  # by view
         self.asked: list[object] = []
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.at_once: list[Risk] | Exception | None = None
+        self.heard: Heard | None = None
         self.told: asyncio.Queue[Verdicts] = asyncio.Queue()
 
-    async def ask(self, batches: Sequence[Batch]) -> Any:
-        self.asked.append(batches)
-        for one in batches:
-            self.inquiry.streams[one.key, one.view] = (self, 100)
-        return await self.answer
+    def opened(self, batch: Batch) -> Opened:
+        found = self.inquiry.streams[batch.key, batch.view] = self.streams.get(batch.view, self), [7, 8], 102
+        return found
 
-    def classify(self, position: int, ids: Sequence[int]) -> Awaitable[list[Risk]]:
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
         self.asked.append((position, ids))
-        return self.answer
+        if self.at_once is not None:
+            heard(self.at_once)
+        else:
+            self.heard = heard
+
+    def give_up(self) -> None:
+        self.heard = None
+
+    def hear(self, found: list[Risk] | Exception) -> None:
+        heard, self.heard = self.heard, None
+        assert heard is not None
+        self.position = 104
+        heard(found)
 
     def put(self, *batches: Batch) -> None:
-        self.answer = asyncio.get_running_loop().create_future()
         self.inquiry.put(batches, self.told.put_nowait)
 
-    async def fork(self) -> "Script":
+    def fork(self) -> "Script":
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -55,44 +66,85 @@ def batch(position: int = 0, view: int = 0) -> Batch:
     return Batch(KEY, Kind.CONTENT, view, position, [1, 2])
 
 
-async def test_a_stream_is_opened_once_and_then_fed_at_its_place() -> None:
+def test_a_stream_is_opened_once_with_its_frame_and_then_fed_at_its_place() -> None:
     script = Script()
     script.put(batch())
-    script.answer.set_result([SAFE, SAFE])
-    assert await script.told.get() == [[SAFE, SAFE]]
+    script.hear([UNSAFE, UNSAFE, SAFE, SAFE])
+    assert script.told.get_nowait() == [[SAFE, SAFE]]
     script.put(batch(position=2))
-    script.answer.set_result([SAFE, SAFE])
     assert script.told.empty()
-    assert await script.told.get() == [[SAFE, SAFE]]
-    assert script.asked == [(batch(),), (102, [1, 2])]
+    script.hear([SAFE, SAFE])
+    assert script.told.get_nowait() == [[SAFE, SAFE]]
+    assert script.asked == [(100, [7, 8, 1, 2]), (104, [1, 2])]
     assert script.inquiry.lags.count == 2
     assert script.inquiry.lags.last is not None
 
 
-async def test_several_batches_are_asked_together() -> None:
-    script = Script()
+def two() -> tuple[Script, Script]:
+    """The streams of two views, of which both have been asked."""
+    script, other = Script(), Script()
+    script.streams[1] = other
     script.put(batch(), batch(view=1))
-    script.answer.set_result([[SAFE, SAFE], [SAFE, SAFE]])
-    assert await script.told.get() == [[SAFE, SAFE], [SAFE, SAFE]]
-    assert script.asked == [(batch(), batch(view=1))]
+    return script, other
 
 
-async def test_what_is_known_at_once_is_told_at_once() -> None:
-    script = Script()
-    script.inquiry.streams[KEY, 0] = (script, 100)
-    script.answer.set_result([SAFE, SAFE])
-    script.inquiry.put([batch()], script.told.put_nowait)
+@pytest.mark.parametrize("is_in_order", [True, False])
+def test_several_batches_are_asked_together(is_in_order: bool) -> None:
+    script, other = two()
+    answers = [(script, [SAFE] * 4), (other, [UNSAFE] * 4)]
+    for stream, found in answers if is_in_order else reversed(answers):
+        assert script.told.empty()
+        stream.hear(found)
+    assert script.told.get_nowait() == [[SAFE, SAFE], [UNSAFE, UNSAFE]]
+    assert script.asked == other.asked == [(100, [7, 8, 1, 2])]
+
+
+def test_where_one_of_several_fails_the_others_are_given_up() -> None:
+    script, other = two()
+    other.hear(GuardFault("NaN"))
+    assert isinstance(script.told.get_nowait(), GuardFault)
+    assert script.heard is None
+    script.inquiry.give_up()  # there is nothing more to give up
+    assert script.told.empty()
+
+
+def test_where_one_fails_at_once_no_other_is_asked_and_more_may_be_put() -> None:
+    script, other = two()
+    script.hear([SAFE] * 4)
+    other.hear([SAFE] * 4)
+    told: list[Verdicts] = []
+
+    def tell(verdicts: Verdicts) -> None:
+        told.append(verdicts)
+        script.at_once = None
+        script.put(batch(position=2))
+
+    script.at_once = GuardUnavailable("gone")
+    script.inquiry.put([batch(position=2), batch(2, view=1)], tell)
+    assert [type(one) for one in told] == [GuardUnavailable]
+    assert len(other.asked) == 1
+    script.hear([SAFE, SAFE])
+    assert script.told.get_nowait() == [[SAFE, SAFE], [SAFE, SAFE]]
     assert script.told.get_nowait() == [[SAFE, SAFE]]
 
 
-async def test_what_hangs_is_given_up_and_then_is_late() -> None:
+def test_what_is_known_at_once_is_told_at_once() -> None:
+    script = Script()
+    script.inquiry.streams[KEY, 0] = (script, (), 100)
+    script.at_once = [SAFE, SAFE]
+    script.put(batch())
+    assert script.told.get_nowait() == [[SAFE, SAFE]]
+
+
+def test_what_hangs_is_given_up_and_then_is_late() -> None:
     script = Script()
     script.put(batch())
-    await asyncio.sleep(0.01)
     assert script.told.empty()
     script.inquiry.give_up()
-    assert isinstance(await script.told.get(), GuardTimeout)
+    assert isinstance(script.told.get_nowait(), GuardTimeout)
     script.inquiry.give_up()  # there is nothing more to give up
+    assert script.told.empty()
+    assert script.heard is None
     assert script.inquiry.lags.last is None
 
 
@@ -101,22 +153,20 @@ async def test_what_hangs_is_given_up_and_then_is_late() -> None:
     [
         ([SAFE], GuardFault),
         ([SAFE] * 3, GuardFault),
+        ([SAFE] * 5, GuardFault),
         (TimeoutError(), GuardTimeout),
         (ConnectionResetError(), GuardUnavailable),
         (GuardFault("NaN"), GuardFault),
         (KeyError("a fault of ours"), KeyError),
     ],
 )
-async def test_whatever_else_comes_is_no_verdict(
+def test_whatever_else_comes_is_no_verdict(
     found: list[Risk] | Exception, expected: type[GuardError] | type[KeyError]
 ) -> None:
     script = Script()
     script.put(batch())
-    if isinstance(found, Exception):
-        script.answer.set_exception(found)
-    else:
-        script.answer.set_result(found)
-    assert isinstance(await script.told.get(), expected)
+    script.hear(found)
+    assert isinstance(script.told.get_nowait(), expected)
     assert script.inquiry.lags.last is None
 
 
@@ -132,15 +182,15 @@ def test_lags_are_bounded_and_keep_the_worst() -> None:
     assert (lags.count, lags.first, lags.last) == (MAX_LAGS + 2, 5.0, None)
 
 
-# A stream at a door is asked without a future.
+# A stream at a door.
 
 
 async def kept(door: ScriptedDoor) -> tuple[Inquiry, asyncio.Queue[Verdicts], KeptStream]:
-    async def ask(batches: Sequence[Batch]) -> Any:
+    def opened_already(_: Batch) -> Opened:
         raise AssertionError("it has a stream")
 
-    inquiry, told, stream = Inquiry(ask), asyncio.Queue[Verdicts](), await opened(door, [7, 8, 9])
-    inquiry.streams[KEY, 0] = (stream, 3)
+    inquiry, told, stream = Inquiry(opened_already), asyncio.Queue[Verdicts](), await opened(door, [7, 8, 9])
+    inquiry.streams[KEY, 0] = (stream, (), 3)
     return inquiry, told, stream
 
 

@@ -18,7 +18,7 @@ from bench.relay.serving import free_port, until_terminated
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.door import GuardDoor
-from proxy.guard.protocol import Guard, GuardStream, Health
+from proxy.guard.protocol import Guard, GuardStream, Health, Heard
 from proxy.guard.settings import GuardSettings
 from proxy.guards import open_guard
 from proxy.log import record_log
@@ -57,13 +57,13 @@ class StubStream:
     def __init__(self, position: int) -> None:
         self.position = position
 
-    def classify(self, position: int, ids: Sequence[int]) -> "asyncio.Future[list[Risk]]":
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
         self.position = position + len(ids)
-        risks: asyncio.Future[list[Risk]] = asyncio.get_running_loop().create_future()
-        risks.set_result([SAFE_TOKEN] * len(ids))
-        return risks
+        heard([SAFE_TOKEN] * len(ids))
 
-    async def fork(self) -> GuardStream:
+    def give_up(self) -> None: ...
+
+    def fork(self) -> GuardStream:
         return StubStream(self.position)
 
     async def close(self) -> None: ...

@@ -8,6 +8,7 @@ from proxy.benchmark.arrivals import LIMIT_SECONDS, Lags, Load, percentile
 from proxy.benchmark.figures import DoorSpeed
 from proxy.benchmark.sizes import PROMPT_TOKENS, WARM_ROUNDS
 from proxy.benchmark.ways import NoRoom, some_ids
+from proxy.guard.answer import classify
 from proxy.guard.protocol import Guard, GuardOverloaded, GuardStream
 from proxy.guard.service import LocalGuard
 
@@ -35,7 +36,7 @@ class Door:
                 group.create_task(self._warm(stream, number % self._vocabulary))
 
     async def _warm(self, stream: GuardStream, token: int) -> None:
-        await stream.classify(self._context, [token])
+        await classify(stream, self._context, [token])
 
     async def play(self, load: Load, limit: float = LIMIT_SECONDS) -> Lags:
         """See `queueing.play`; each stream asks for what has arrived as soon as its last question is answered."""
@@ -62,7 +63,7 @@ class Door:
             end = judged + 1
             while end < len(arrivals) and arrivals[end] <= now:
                 end += 1
-            await stream.classify(position, [token % self._vocabulary for token in range(judged, end)])
+            await classify(stream, position, [token % self._vocabulary for token in range(judged, end)])
             now = time.perf_counter() - started
             lags.add(now - arrived for arrived in arrivals[judged:end])
             position, judged = position + end - judged, end
@@ -96,7 +97,7 @@ async def _talk(door: Door, vocabulary: int, chunk: int, rounds: int) -> list[fl
     async def speak(stream: GuardStream) -> None:
         for number in range(rounds):
             started = time.perf_counter()
-            await stream.classify(PROMPT_TOKENS + number * chunk, ids)
+            await classify(stream, PROMPT_TOKENS + number * chunk, ids)
             taken.append(time.perf_counter() - started)
 
     async with asyncio.TaskGroup() as group:

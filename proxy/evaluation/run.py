@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from proxy.conversation import ConversationError, render
 from proxy.evaluation.datasets import Item, Span
 from proxy.evaluation.metrics import Flag, flag_of
+from proxy.guard.answer import classify
 from proxy.guard.protocol import Guard, GuardFault, SequenceTooLong
 from proxy.retokenizer import Retokenizer
 from proxy.risk import RISK_LEVELS, Risk, RiskLevel, Role
@@ -103,7 +104,7 @@ async def judge(item: Item, guard: Guard, *, read_end: bool = False) -> Judged:
     try:
         if item.answer_risk is None:
             return Judged(item, risk, tokens=read + 1)
-        rows = await stream.classify(read + 1, ids[read + 1 :])
+        rows = await classify(stream, read + 1, ids[read + 1 :])
     finally:
         await stream.close()
     if len(rows) != len(ids) - read - 1:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from proxy.guard.answer import classify
 from proxy.guard.protocol import Guard, GuardError, GuardOverloaded, GuardUnavailable, Health
 from proxy.guard.settings import Canary, GuardSettings
 
@@ -39,7 +40,7 @@ async def _judge(guard: Guard, canary: Canary, vocabulary: int) -> str:
     ids = [token % vocabulary for token in canary.ids]
     stream, (risk,) = await guard.open(ids, read=[canary.read], owner="canary")
     try:
-        await stream.classify(len(ids), ids[:1])
+        await classify(stream, len(ids), ids[:1])
     finally:
         await stream.close()
     if canary.level not in (None, risk.level):

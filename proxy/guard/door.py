@@ -9,11 +9,11 @@ that it keeps: those with a question at once, the others when they have one.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from proxy.guard.answer import Answer
 from proxy.guard.canary import examine
 from proxy.guard.commands import Cancel, Command, Feed, Open, Outcome
 from proxy.guard.metrics import SECONDS, Metrics, Recorder
@@ -199,8 +199,6 @@ class GuardDoor:
         return kept
 
     def add(self, stream: KeptStream) -> None:
-        if self._failure is not None:
-            raise anew(self._failure)
         self._streams[stream.id] = stream
 
     def remove(self, stream: KeptStream) -> None:
@@ -236,12 +234,9 @@ class GuardDoor:
             self.submit(Cancel(question.stream.id, ticket))
 
     async def _ask(self, stream: KeptStream, command: Open | Feed) -> bytes:
-        answer: asyncio.Future[bytes] = self._loop.create_future()
-        self.put(stream, command, partial(_settle, answer))
-        try:
-            return await answer
-        finally:
-            self.drop(command.ticket)
+        answer = Answer[bytes](lambda: self.drop(command.ticket))
+        self.put(stream, command, answer.hear)
+        return await answer
 
     def _tell(self, question: Question, found: bytes | GuardError) -> None:
         """Unless it was dropped meanwhile: who is told may drop others."""
@@ -270,12 +265,3 @@ class GuardDoor:
                 question.told(GuardTimeout("no verdict within the deadline"))
         is_needed = bool(self._questions) and self._failure is None
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None
-
-
-def _settle(answer: asyncio.Future[bytes], found: bytes | GuardError) -> None:
-    if answer.done():
-        return
-    if isinstance(found, bytes):
-        answer.set_result(found)
-    else:
-        answer.set_exception(found)

@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
+from proxy.guard.answer import Later, classify
 from proxy.guard.client import EngineClient
 from proxy.guard.door import GuardDoor
 from proxy.guard.metrics import Metrics, summed
 from proxy.guard.places import Place, Places
-from proxy.guard.protocol import GuardFault, GuardInfo, GuardUnavailable, Health
+from proxy.guard.protocol import GuardFault, GuardInfo, GuardUnavailable, Health, Heard
 from proxy.guard.settings import GuardSettings
 from proxy.guard.streams import KeptStream
 from proxy.guard.wire import PULSE_SECONDS
@@ -76,7 +77,7 @@ class FleetStream:
 
     def __init__(self, fleet: "FleetGuard", member: Member, stream: KeptStream) -> None:
         self._fleet, self._member, self._stream = fleet, member, stream
-        self._is_closed = False
+        self._moving: Later[list[Risk]] | None = None  # with a question
 
     @property
     def position(self) -> int:
@@ -91,37 +92,42 @@ class FleetStream:
         """The name of the engine that has it, or had it last."""
         return self._member.place.name
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
         """See `protocol.GuardStream`."""
-        for _ in range(MAX_MOVES + 1):
-            async with self._fleet.surviving(self._member):
-                return await self._stream.classify(position, ids)
-            await self._move()
+        self._stream.ask(position, ids, partial(self._heard, position, ids, heard))
+
+    def _heard(self, position: int, ids: Sequence[int], heard: Heard, found: list[Risk] | Exception) -> None:
+        if isinstance(found, GuardUnavailable) and self._fleet.has_lost(self._member):
+            self._moving = Later(self._ask_elsewhere(position, ids), heard)
+        else:
+            heard(found)
+
+    def give_up(self) -> None:
+        """See `protocol.GuardStream`."""
+        self._stream.give_up()
+        if self._moving is not None:
+            self._moving.give_up()
+
+    async def _ask_elsewhere(self, position: int, ids: Sequence[int]) -> list[Risk]:
+        """Of another member, which then has the stream; what it has to read before comes with the question."""
+        for _ in range(MAX_MOVES):
+            member = await self._fleet.choose()
+            self._member, self._stream = member, self._stream.copy(member.door)
+            self._fleet.moves += 1
+            try:
+                return await classify(self._stream, position, ids)
+            except GuardUnavailable:
+                if not self._fleet.has_lost(member):
+                    raise
         raise GuardFault(f"{MAX_MOVES + 1} engines of the guard went while they judged this input")
 
-    async def fork(self) -> "FleetStream":
+    def fork(self) -> "FleetStream":
         """See `protocol.GuardStream`."""
-        for _ in range(MAX_MOVES + 1):
-            async with self._fleet.surviving(self._member):
-                return FleetStream(self._fleet, self._member, await self._stream.fork())
-            await self._move()
-        raise GuardUnavailable("the engines of the guard go one after another")
+        return FleetStream(self._fleet, self._member, self._stream.fork())
 
     async def close(self) -> None:
         """See `protocol.GuardStream`."""
-        self._is_closed = True
         await self._stream.close()
-
-    async def _move(self) -> None:
-        """To another member; what it has to read comes with the next question."""
-        if self._is_closed:
-            raise GuardUnavailable("the stream is closed")
-        while True:
-            member = await self._fleet.choose()
-            with contextlib.suppress(GuardUnavailable):  # gone as well, in this very moment
-                self._member, self._stream = member, self._stream.copy(member.door)
-                self._fleet.moves += 1
-                return
 
 
 class Loaded(Protocol):
@@ -168,9 +174,12 @@ class FleetGuard:
         """See `protocol.Guard` and `door.GuardDoor`."""
         for _ in range(MAX_MOVES + 1):
             member = await self.choose()
-            async with self.surviving(member):
+            try:
                 stream, risks = await member.door.open(ids, read=read, role=role, owner=owner)
                 return FleetStream(self, member, stream), risks
+            except GuardUnavailable:
+                if not self.has_lost(member):
+                    raise
         raise GuardFault(f"{MAX_MOVES + 1} engines of the guard went while they judged this input")
 
     async def health(self) -> Health:
@@ -245,15 +254,11 @@ class FleetGuard:
             raise GuardUnavailable(f"no engine of the fleet is there: {self.places.detail}") from exc
         return fewer_of_two([member for member in found if not member.place.is_draining] or found)
 
-    @asynccontextmanager
-    async def surviving(self, member: Member) -> AsyncIterator[None]:
-        """Whoever comes out of this without a result has to ask elsewhere: the member is gone."""
-        try:
-            yield
-        except GuardUnavailable:
-            if not member.is_lost or self._is_closed:
-                raise
+    def has_lost(self, member: Member) -> bool:
+        """Whether what it was asked has to be asked elsewhere."""
+        if member.is_lost:
             self.places.look()
+        return member.is_lost and not self._is_closed
 
     # Who is there.
 

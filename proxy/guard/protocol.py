@@ -1,11 +1,11 @@
 """What the proxy asks of a guard, whatever runs behind it: a thread, a process, many machines.
 
 The proxy opens one guard stream on a request's prompt, forks it once for each moderated channel,
-and feeds each fork the tokens of that channel. Every call either returns one verified risk a
-token or raises a `GuardError`; there is no third outcome, so the caller can fail closed.
+and feeds each fork the tokens of that channel. Every call comes to one verified risk a token
+or to a `GuardError`; there is no third outcome, so the caller can fail closed.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +67,10 @@ class Health:
     seconds: float  # how long the verdict took
 
 
+# The risks of what was asked, or why there are none.
+Heard = Callable[[list[Risk] | Exception], None]
+
+
 class GuardStream(Protocol):
     """The guard's memory of one text. It outlives an engine restart: the ids are kept and replayed."""
 
@@ -78,17 +82,22 @@ class GuardStream(Protocol):
     def slides(self) -> int:
         """How often the text outgrew the guard's window, so that the guard went on with less of the past."""
 
-    def classify(self, position: int, ids: Sequence[int]) -> Awaitable[list[Risk]]:
-        """Feed `ids` as tokens `position`, `position + 1`, ...; return one assistant risk for each.
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
+        """Feed `ids` as tokens `position`, `position + 1`, ...; tell one assistant risk for each. Raises nothing.
 
         `position` is at most `self.position`; a smaller one takes back the tokens from there on
         (the end of a channel was judged before more of its text came after all).
 
-        Raises GuardError, and ValueError for a position past the end.
+        `heard` is called once, at once or later, unless `give_up` is before. It gets the risks, a GuardError, or
+        a ValueError for a position past the end. After an error the stream is as it was, cut at `position`.
+        Whoever waits for it has `answer.classify`.
         """
 
-    def fork(self) -> "Awaitable[GuardStream]":
-        """A second stream with the same past; the two then go separate ways."""
+    def give_up(self) -> None:
+        """On what is asked, if it is under way: nobody hears of it any more. It takes back the tokens, too."""
+
+    def fork(self) -> "GuardStream":
+        """A second stream with the same past; the two then go separate ways. Only a closed stream has none."""
 
     def close(self) -> Awaitable[None]:
         """Free the stream's state. Safe to call twice, and after a failure."""

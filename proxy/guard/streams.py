@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from proxy.guard.answer import Answer
 from proxy.guard.commands import Close, Command, Feed, Fork, Open
-from proxy.guard.protocol import GuardError, GuardUnavailable
+from proxy.guard.protocol import GuardError, GuardUnavailable, Heard
 from proxy.guard.rows import read_rows
 from proxy.risk import Risk, Role
 
@@ -47,10 +46,6 @@ class Door(Protocol):
     def drop(self, ticket: int) -> None: ...
 
 
-# The risks of what was asked, or why there are none.
-Heard = Callable[[list[Risk] | Exception], None]
-
-
 class Asked:
     """Tokens that are asked of, whose risks come piece by piece."""
 
@@ -81,36 +76,28 @@ class KeptStream:
     def position(self) -> int:
         return len(self._ids)
 
-    def classify(self, position: int, ids: Sequence[int]) -> Answer:
-        """See `protocol.GuardStream`. After an error the stream is as it was, cut at `position`."""
-        answer = Answer(self.give_up)
-        try:
-            self.ask(position, ids, answer.hear)
-        except (GuardError, ValueError, RuntimeError) as exc:
-            answer.hear(exc.with_traceback(None))
-        return answer
-
     def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
-        """`classify` without a future: `heard` is called once, later, unless `give_up` is before.
-
-        It raises nothing, or others of the same step would not hear theirs.
-        Raises GuardError, ValueError, RuntimeError.
-        """
-        self._check_open()
-        if self._asked is not None:
-            raise RuntimeError("the stream is still classifying")
-        if not 0 <= position <= len(self._ids):
-            raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
-        kept = self._door.check(ids)
-        del self._ids[position:]
-        if not kept:
-            heard([])
+        """See `protocol.GuardStream`. `heard` raises nothing, or others of the same step would not hear theirs."""
+        try:
+            self._check_open()
+            if self._asked is not None:
+                raise RuntimeError("the stream is still classifying")
+            if not 0 <= position <= len(self._ids):
+                raise ValueError(f"position {position} of a stream of {len(self._ids)} tokens")
+            kept = self._door.check(ids)
+            del self._ids[position:]
+            if kept:
+                self._feed(kept)
+        except (GuardError, ValueError, RuntimeError) as exc:
+            heard(exc.with_traceback(None))
             return
-        self._feed(kept)
-        self._asked = Asked(position, kept, heard)
+        if kept:
+            self._asked = Asked(position, kept, heard)
+        else:
+            heard([])
 
     def give_up(self) -> None:
-        """On what is asked, if it is under way."""
+        """See `protocol.GuardStream`."""
         asked, self._asked = self._asked, None
         ticket, self.ticket = self.ticket, None
         if asked is not None:
@@ -118,14 +105,8 @@ class KeptStream:
         if ticket is not None:
             self._door.drop(ticket)
 
-    def fork(self) -> "asyncio.Future[KeptStream]":
+    def fork(self) -> "KeptStream":
         """See `protocol.GuardStream`. Raises GuardUnavailable on a closed stream."""
-        forked: asyncio.Future[KeptStream] = asyncio.get_running_loop().create_future()
-        forked.set_result(self._forked())
-        return forked
-
-    def _forked(self) -> "KeptStream":
-        self._check_open()
         child = self.copy(self._door)
         if self.epoch == self._door.epoch:
             self._door.submit(Fork(self.id, child.id, self._place(len(self._ids))))
@@ -133,7 +114,8 @@ class KeptStream:
         return child
 
     def copy(self, door: Door) -> "KeptStream":
-        """The same text at a door whose engine does not have it yet. Raises GuardUnavailable where it has failed."""
+        """The same text at a door whose engine does not have it yet. Raises GuardUnavailable on a closed stream."""
+        self._check_open()
         child = KeptStream(door, self._ids.copy(), self.owner, self._prompt_tokens)
         child._head, child._tail, child.slides = self._head, self._tail, self.slides
         return child

@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.benchmark.guards import engine_settings, load, open_guard
+from proxy.guard.answer import classify
 from proxy.guard.loader import CheckpointError
 from proxy.guard.process import Config
 from tests.guard.checkpoints import random_ids
@@ -26,7 +27,7 @@ async def test_a_thread_and_a_process_answer_alike(in_process: bool) -> None:
         try:
             assert guard.info.model == "random-tiny"
             stream, _ = await guard.open(ids)
-            answers.append([risk.levels for risk in await stream.classify(20, [1, 2, 3])])
+            answers.append([risk.levels for risk in await classify(stream, 20, [1, 2, 3])])
         finally:
             await guard.close()
     assert answers[0] == answers[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.client import Address, EngineClient
 from proxy.guard.commands import Command, Feed, Open, Outcome
 from proxy.guard.door import GuardDoor
@@ -110,7 +111,7 @@ async def test_the_first_words_name_version_door_and_token(tmp_path: Path) -> No
         assert (hello.version, hello.token) == (VERSION, "secret")
         stream, risks = await door.open([1, 2, 3], read=[2])
         assert len(risks) == 1
-        assert len(await stream.classify(3, [4, 5])) == 2
+        assert len(await classify(stream, 3, [4, 5])) == 2
         assert door.metrics().steps == 1
     assert len(engine.commands) >= 2
 
@@ -120,7 +121,7 @@ async def test_a_broken_connection_is_made_again_under_the_same_name_and_nothing
     async with connected(engine, tmp_path / "s") as door:
         stream, _ = await door.open([1, 2, 3])
         engine.is_silent = True
-        asking = stream.classify(3, [4, 5])
+        asking = classify(stream, 3, [4, 5])
         while not any(isinstance(command, Feed) for command in engine.commands):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         engine.is_silent = False
@@ -204,19 +205,19 @@ async def test_an_engine_that_is_gone_for_longer_than_the_patience_fails_its_doo
         await client.greeted(30)
     streams = [(await door.open([1]))[0] for door in doors]
     engine.cut()
-    await asyncio.gather(*(stream.classify(1, [2]) for stream in streams))
+    await asyncio.gather(*(classify(stream, 1, [2]) for stream in streams))
     assert [client.refusal for client in clients] == [None, None]
     # It listens, and greets nobody.
     engine.greeting = None
     engine.cut()
     with pytest.raises(GuardUnavailable, match="is gone"):
-        await streams[0].classify(2, [3])
+        await classify(streams[0], 2, [3])
     assert clients[1].refusal is None
     server.close()
     path.unlink()
     engine.cut()
     with pytest.raises(GuardUnavailable, match="is gone"):
-        await streams[1].classify(2, [3])
+        await classify(streams[1], 2, [3])
     for client in clients:
         await client.close()
 
@@ -228,7 +229,7 @@ async def test_questions_without_an_engine_end_at_their_deadline(tmp_path: Path)
         engine.is_silent = True
         engine.cut()
         with pytest.raises(GuardTimeout):
-            await stream.classify(3, [4])
+            await classify(stream, 3, [4])
 
 
 def test_addresses_are_shown_as_they_are_written() -> None:

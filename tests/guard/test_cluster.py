@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.fleet import FleetGuard, FleetStream
 from proxy.guard.places import Place, PlacesProcess, Question
 from proxy.guard.protocol import GuardUnavailable
@@ -83,11 +84,11 @@ class Talkers:
         expected = self.text.reference.rows(ids)[20:]
         while not self.is_over:
             stream, _ = await self.guard.open(ids[:20], owner=str(seed % 3))
-            fork = await stream.fork()
+            fork = stream.fork()
             rows: list[list[float]] = []
             while fork.position < len(ids):
                 begun = time.monotonic()
-                rows += rows_of(await fork.classify(fork.position, ids[fork.position :][: dice.choice([1, 2, 8])]))
+                rows += rows_of(await classify(fork, fork.position, ids[fork.position :][: dice.choice([1, 2, 8])]))
                 self.longest = max(self.longest, time.monotonic() - begun)
                 await asyncio.sleep(dice.random() * 0.05)
             assert distance(rows, expected) < TIGHT

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.protocol import GuardStream, GuardTimeout, GuardUnavailable, SequenceTooLong
 from proxy.guard.settings import Canary
 from proxy.risk import Risk, RiskLevel, Role
@@ -35,7 +36,7 @@ async def running(backend: Backend, text: Text, **settings: Any) -> AsyncIterato
 async def feed(stream: GuardStream, ids: list[int], step: int = 3) -> list[Risk]:
     risks: list[Risk] = []
     for at in range(0, len(ids), step):
-        risks += await stream.classify(stream.position, ids[at : at + step])
+        risks += await classify(stream, stream.position, ids[at : at + step])
     return risks
 
 
@@ -56,14 +57,14 @@ async def test_prompt_answer_forks_and_what_is_taken_back(backend: Backend, text
         stream, risks = await guard.open(ids[:24], read=[20, 7], owner="key")
         assert backend.agrees(risks, [prompt[20], prompt[7]], Role.USER)
         assert stream.position == 24
-        one, two = await stream.fork(), await stream.fork()
+        one, two = stream.fork(), stream.fork()
         assert backend.agrees(await feed(one, ids[24:]), expected[24:])
         assert backend.agrees(await feed(two, other), text.reference.rows(ids[:24] + other)[24:])
         assert backend.agrees(await feed(stream, ids[24:30]), expected[24:30])
         # The end of a channel, taken back for more of its text.
         changed = ids[:30] + other
-        assert backend.agrees(await two.classify(24, ids[24:30]), expected[24:30])
-        assert backend.agrees(await one.classify(30, other), text.reference.rows(changed)[30:])
+        assert backend.agrees(await classify(two, 24, ids[24:30]), expected[24:30])
+        assert backend.agrees(await classify(one, 30, other), text.reference.rows(changed)[30:])
         assert (one.position, two.position) == (42, 30)
         for each in (stream, one, two, one):
             await each.close()
@@ -102,16 +103,16 @@ async def test_what_cannot_be_asked_is_refused_and_feeds_nothing(backend: Backen
         stream, _ = await guard.open([1, 2, 3])
         for position, ids in ((4, [1]), (-1, [1]), (3, [400]), (3, [-1])):
             with pytest.raises(ValueError, match=r"position|ids"):
-                await stream.classify(position, ids)
+                await classify(stream, position, ids)
         with pytest.raises(ValueError, match="read positions"):
             await guard.open([1, 2], read=[2])
         with pytest.raises(SequenceTooLong):
             await guard.open([1] * (WINDOW + 1))
         assert stream.position == 3
-        assert backend.agrees(await stream.classify(3, [4]), text.reference.rows([1, 2, 3, 4])[3:])
+        assert backend.agrees(await classify(stream, 3, [4]), text.reference.rows([1, 2, 3, 4])[3:])
         await stream.close()
         with pytest.raises(GuardUnavailable, match="closed"):
-            await stream.classify(4, [5])
+            await classify(stream, 4, [5])
         assert await is_empty(guard)
 
 
@@ -130,12 +131,12 @@ async def test_memory_that_is_lost_is_replayed(backend: Backend, text: Text) -> 
     ids = words(30)
     async with running(backend, text) as guard:
         stream, _ = await guard.open(ids[:10])
-        child = await stream.fork()
+        child = stream.fork()
         risks = await feed(child, ids[10:16])
         await backend.lose(guard)
         risks += await feed(child, ids[16:])
         assert backend.agrees(risks, text.reference.rows(ids)[10:])
-        assert backend.agrees(await stream.classify(10, ids[10:12]), text.reference.rows(ids)[10:12])
+        assert backend.agrees(await classify(stream, 10, ids[10:12]), text.reference.rows(ids)[10:12])
         for each in (stream, child):
             await each.close()
         assert await is_empty(guard)
@@ -149,17 +150,37 @@ async def test_a_deadline_ends_the_wait_and_the_stream_goes_on_after_it(backend:
         stream, _ = await guard.open(ids[:8])
         async with backend.stall(guard):
             with pytest.raises(GuardTimeout):
-                await stream.classify(8, ids[8:])
+                await classify(stream, 8, ids[8:])
         assert stream.position == 8
         # The machine may be slower than the deadline.
         for _ in range(100):
             try:
-                risks = await stream.classify(8, ids[8:])
+                risks = await classify(stream, 8, ids[8:])
                 break
             except GuardTimeout:
                 continue
         assert backend.agrees(risks, text.reference.rows(ids)[8:])
         await stream.close()
+
+
+async def test_who_gives_up_hears_nothing_and_may_ask_again(backend: Backend, text: Text) -> None:
+    ids = words(12)
+    heard: asyncio.Queue[list[Risk] | Exception] = asyncio.Queue()
+    async with running(backend, text) as guard:
+        stream, _ = await guard.open(ids[:8])
+        stream.give_up()  # there is nothing yet
+        stream.ask(8, words(4, seed=1), heard.put_nowait)
+        stream.give_up()
+        assert stream.position == 8
+        stream.ask(8, ids[8:], heard.put_nowait)
+        found = await heard.get()
+        assert not isinstance(found, Exception)
+        assert backend.agrees(found, text.reference.rows(ids)[8:])
+        stream.give_up()  # too late
+        assert stream.position == 12
+        await stream.close()
+        assert await is_empty(guard)
+        assert heard.empty()
 
 
 async def test_health_is_a_verdict(backend: Backend, text: Text) -> None:
@@ -187,7 +208,7 @@ async def test_a_closed_guard_fails_streams_and_new_ones(backend: Backend, text:
         stream, _ = await guard.open([1, 2, 3])
         await guard.close()
         with pytest.raises(GuardUnavailable):
-            await stream.classify(3, [4])
+            await classify(stream, 3, [4])
         with pytest.raises(GuardUnavailable):
             await guard.open([1])
         await stream.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.client import Address
 from proxy.guard.fleet import FleetGuard, FleetStream, fewer_of_two
 from proxy.guard.model import GuardModel
@@ -80,7 +81,7 @@ async def judge(stream: FleetStream, ids: list[int], dice: random.Random) -> lis
     risks: list[Risk] = []
     while stream.position < len(ids):
         chunk = ids[stream.position :][: dice.choice([1, 2, 5])]
-        risks += await stream.classify(stream.position, chunk)
+        risks += await classify(stream, stream.position, chunk)
         await asyncio.sleep(dice.random() * 0.01)
     return risks
 
@@ -149,7 +150,7 @@ async def test_the_streams_of_an_engine_that_goes_move_and_lose_nothing(small: S
 
     async def talk(guard: FleetGuard, text: list[int]) -> None:
         stream, _ = await guard.open(text[:20])
-        fork = await stream.fork()
+        fork = stream.fork()
         risks = await judge(fork, text, dice)
         assert distance(rows_of(risks), small.reference.rows(text)[20:]) < 1e-4
         await fork.close()
@@ -178,9 +179,9 @@ async def test_an_engine_that_dies_in_its_place_keeps_its_streams(small: Small, 
     text = words(60)
     async with fleet_of(small, tmp_path, 2) as world:
         stream, _ = await world.guard.open(text[:20])
-        risks = await stream.classify(20, text[20:30])
+        risks = await classify(stream, 20, text[20:30])
         await asyncio.to_thread(world.engine_of(stream).die)
-        risks += await stream.classify(30, text[30:])
+        risks += await classify(stream, 30, text[30:])
         assert distance(rows_of(risks), small.reference.rows(text)[20:]) < 1e-4
         assert world.guard.moves == 0
 
@@ -194,7 +195,7 @@ async def test_a_machine_that_falls_silent_loses_its_streams(
         stream, _ = await world.guard.open(text[:20])
         first = world.engine_of(stream)
         first.fall_silent()
-        risks = await stream.classify(20, text[20:])
+        risks = await classify(stream, 20, text[20:])
         assert distance(rows_of(risks), small.reference.rows(text)[20:]) < 1e-4
         assert world.engine_of(stream) is not first
         first.wake()
@@ -209,7 +210,7 @@ async def test_a_drained_engine_keeps_its_streams_and_gets_no_more(small: Small,
         await world.until(lambda: world.listed.looks > looks + 1)
         others = [(await world.guard.open(words(5)))[0] for _ in range(4)]
         assert drained.name not in {one.engine for one in others}
-        assert len(await stream.classify(20, [1])) == 1
+        assert len(await classify(stream, 20, [1])) == 1
         assert stream.engine == drained.name
         drained.is_draining = False
         looks = world.listed.looks
@@ -237,13 +238,12 @@ async def test_the_fleet_may_be_empty_for_a_while_and_says_so_after_it(small: Sm
     async with fleet_of(small, tmp_path, 1) as world:
         stream, _ = await world.guard.open(text[:20])
         await asyncio.to_thread(world.engines[0].go)
-        async with asyncio.TaskGroup() as group:
-            asking = group.create_task(stream.classify(20, text[20:]))
-            await world.until(lambda: not world.guard.loads)
-            assert not (await world.guard.health()).is_ready
-            world.engines[0].start()
-            await world.until(lambda: bool(world.guard.loads))
-        assert distance(rows_of(asking.result()), small.reference.rows(text)[20:]) < 1e-4
+        asking = classify(stream, 20, text[20:])
+        await world.until(lambda: not world.guard.loads)
+        assert not (await world.guard.health()).is_ready
+        world.engines[0].start()
+        await world.until(lambda: bool(world.guard.loads))
+        assert distance(rows_of(await asking), small.reference.rows(text)[20:]) < 1e-4
     listed = Listed([])
     guard = FleetGuard(listed, settings_of())
     with pytest.raises(GuardUnavailable, match="no engine of the fleet is there: a list of tests"):
@@ -270,7 +270,7 @@ async def test_a_question_that_outlives_three_engines_is_given_up(small: Small, 
 
 async def failure_of(stream: FleetStream, position: int) -> BaseException | None:
     try:
-        await stream.classify(position, [1])
+        await classify(stream, position, [1])
     except GuardError as exc:
         return exc
     return None
@@ -282,11 +282,12 @@ async def test_what_is_refused_is_refused_as_by_one_engine(small: Small, tmp_pat
             await world.guard.open([1] * 257)
         stream, _ = await world.guard.open([1])
         with pytest.raises(ValueError, match="position"):
-            await stream.classify(2, [1])
+            await classify(stream, 2, [1])
         await stream.close()
-        for work in (stream.classify(1, [1]), stream.fork()):
-            with pytest.raises(GuardUnavailable, match="closed"):
-                await work
+        with pytest.raises(GuardUnavailable, match="closed"):
+            await classify(stream, 1, [1])
+        with pytest.raises(GuardUnavailable, match="closed"):
+            stream.fork()
         await world.guard.close()
         with pytest.raises(GuardUnavailable):
             await world.guard.open([1])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.client import Address
 from proxy.guard.loader import load_guard
 from proxy.guard.process import Config, ProcessGuard, attach_guard, start_process_guard
@@ -68,7 +69,7 @@ async def expected_rows(folder: str, texts: list[list[int]], prompt: int) -> lis
     found = []
     for text in texts:
         stream, _ = await guard.open(text[:prompt])
-        found.append(rows_of(await stream.classify(prompt, text[prompt:])))
+        found.append(rows_of(await classify(stream, prompt, text[prompt:])))
     await guard.close()
     return found
 
@@ -79,10 +80,10 @@ async def test_a_process_judges_like_a_thread_and_ends_with_its_guard(folder: st
         assert guard.info.model == "small"
         stream, risks = await guard.open(text[:40], read=[39], owner="key")
         assert len(risks) == 1
-        child = await stream.fork()
+        child = stream.fork()
         rows = []
         for start in range(40, 120, 8):
-            rows += rows_of(await child.classify(start, text[start : start + 8]))
+            rows += rows_of(await classify(child, start, text[start : start + 8]))
         assert distance(rows, (await expected_rows(folder, [text], 40))[0]) < 1e-5
         assert (await guard.health()).is_ready
         engine, process, socket = await engine_of(guard), guard.pid, guard.path
@@ -111,7 +112,7 @@ class Talkers:
         rows: list[list[float]] = []
         while stream.position < len(text):
             chunk = text[stream.position :][: self.dice.choice([1, 2, 3, 8, 40])]
-            rows += rows_of(await stream.classify(stream.position, chunk))
+            rows += rows_of(await classify(stream, stream.position, chunk))
             await asyncio.sleep(self.dice.random() * 0.01)
         assert distance(rows, self.expected[number]) < 1e-4
         await stream.close()
@@ -147,19 +148,19 @@ async def test_a_poison_ends_as_its_streams_error_and_the_others_go_on(folder: s
     async with running(folder, DeadlyGuard) as guard:
         streams = [(await guard.open([1, 2, 3], owner=str(number)))[0] for number in range(32)]
         answers = await asyncio.gather(
-            *(stream.classify(3, [KILLS] if number == 13 else [4, 5]) for number, stream in enumerate(streams)),
+            *(classify(stream, 3, [KILLS] if number == 13 else [4, 5]) for number, stream in enumerate(streams)),
             return_exceptions=True,
         )
         for number, answer in enumerate(answers):
             assert isinstance(answer, GuardFault) == (number == 13), (number, answer)
         assert guard.epoch == 3, "the first engine and two that died of it"
-        assert len(await streams[13].classify(3, [4, 5])) == 2
+        assert len(await classify(streams[13], 3, [4, 5])) == 2
 
 
 async def test_an_engine_that_hangs_is_killed_and_replaced(folder: str) -> None:
     async with running(folder, DeadlyGuard, hang_seconds=1.2) as guard:
         good, bad = (await guard.open([1, 2, 3]))[0], (await guard.open([1, 2, 3]))[0]
-        answers = await asyncio.gather(good.classify(3, [4]), bad.classify(3, [HANGS]), return_exceptions=True)
+        answers = await asyncio.gather(classify(good, 3, [4]), classify(bad, 3, [HANGS]), return_exceptions=True)
         assert isinstance(answers[0], list)
         assert isinstance(answers[1], GuardFault)
 
@@ -171,7 +172,7 @@ async def test_an_engine_that_is_stopped_is_replaced_and_health_is_red_meanwhile
         os.kill(await engine_of(guard), signal.SIGSTOP)
         assert not (await guard.health()).is_ready
         guard.settings = usual
-        assert len(await stream.classify(3, [4])) == 1
+        assert len(await classify(stream, 3, [4])) == 1
         assert (await guard.health()).is_ready
 
 
@@ -179,7 +180,7 @@ async def test_a_deadline_ends_the_wait_for_an_engine_that_hangs(folder: str) ->
     async with running(folder, DeadlyGuard, verdict_seconds=0.3) as guard:
         stream, _ = await guard.open([1, 2, 3])
         with pytest.raises(GuardTimeout):
-            await stream.classify(3, [HANGS])
+            await classify(stream, 3, [HANGS])
 
 
 async def test_the_process_itself_is_started_again(folder: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -187,11 +188,11 @@ async def test_the_process_itself_is_started_again(folder: str, capfd: pytest.Ca
         stream, _ = await guard.open([1, 2, 3])
         engine = await engine_of(guard)
         os.kill(guard.pid, signal.SIGKILL)
-        assert len(await stream.classify(3, [4])) == 1
+        assert len(await classify(stream, 3, [4])) == 1
         async with asyncio.timeout(3 * PATIENCE_SECONDS):
             while guard.epoch == 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        assert len(await stream.classify(4, [5])) == 1
+        assert len(await classify(stream, 4, [5])) == 1
         await until_dead([engine])  # an orphan ends by itself, in its own time
     assert "started again" in capfd.readouterr().err
 
@@ -208,12 +209,12 @@ async def test_several_proxies_share_one_engine(folder: str) -> None:
     async with running(folder) as guard:
         others = [await attach_guard(Address(path=str(guard.path)), "", settings_of()) for _ in range(2)]
         streams = [(await one.open([1, 2, 3], owner="key"))[0] for one in (guard, *others)]
-        found = await asyncio.gather(*(stream.classify(3, [4, 5]) for stream in streams))
+        found = await asyncio.gather(*(classify(stream, 3, [4, 5]) for stream in streams))
         assert distance(rows_of(found[0]), rows_of(found[1])) < 1e-5
         await others[0].close()
         os.kill(await engine_of(guard), signal.SIGKILL)
-        assert len(await streams[2].classify(5, [6])) == 1
-        assert len(await streams[0].classify(5, [6])) == 1
+        assert len(await classify(streams[2], 5, [6])) == 1
+        assert len(await classify(streams[0], 5, [6])) == 1
         with pytest.raises(GuardUnavailable):
-            await streams[1].classify(5, [6])
+            await classify(streams[1], 5, [6])
         await others[1].close()

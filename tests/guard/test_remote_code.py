@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.files import CheckpointError, Files, find_files
 from proxy.guard.pins import sha256_of
 from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout
@@ -49,12 +50,12 @@ async def test_what_the_code_cannot_judge_fails_its_stream_and_no_other(
     async with running(text) as guard:
         bad, good = (await guard.open(ids[:10]))[0], (await guard.open(ids[:10]))[0]
         with pytest.raises(error, match=said) as caught:
-            await bad.classify(10, [5, token])
+            await classify(bad, 10, [5, token])
         assert "secret" not in str(caught.value)
-        assert len(await good.classify(10, ids[10:])) == 10
+        assert len(await classify(good, 10, ids[10:])) == 10
         # It is as it was before.
-        assert [risk.level for risk in await bad.classify(10, ids[10:])] == [
-            risk.level for risk in await good.classify(10, ids[10:])
+        assert [risk.level for risk in await classify(bad, 10, ids[10:])] == [
+            risk.level for risk in await classify(good, 10, ids[10:])
         ]
 
 
@@ -64,8 +65,8 @@ async def test_states_are_closed_with_their_streams(text: Text) -> None:
     guard = RemoteCodeGuard(model, info, vocabulary, settings_of())
     streams = [(await guard.open(words(8, seed), read=[3]))[0] for seed in range(4)]
     assert model.open_states == 4
-    forks = [await stream.fork() for stream in streams]
-    await asyncio.gather(*(fork.classify(8, [1, 2]) for fork in forks))
+    forks = [stream.fork() for stream in streams]
+    await asyncio.gather(*(classify(fork, 8, [1, 2]) for fork in forks))
     assert model.open_states == 4, "a fork takes its prompt's state over"
     for stream in streams + forks:
         await stream.close()
@@ -88,7 +89,7 @@ async def test_code_that_hangs_costs_its_deadline_and_does_not_keep_the_guard_fr
     free, loop = asyncio.Event(), asyncio.get_running_loop()
     hanging = loop.create_task(guard.lane.run(lambda: asyncio.run_coroutine_threadsafe(free.wait(), loop).result()))
     with pytest.raises(GuardTimeout):
-        await stream.classify(8, [1])
+        await classify(stream, 8, [1])
     await guard.close()
     free.set()
     await hanging

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.limits import Limits
 from proxy.guard.loader import CheckpointError, LoadedGuard
 from proxy.guard.model import GuardModel
@@ -51,14 +52,14 @@ async def test_a_stream_judges_prompt_answer_and_fork_like_one_forward(small: Sm
     async with guard_of(small) as guard:
         stream, risks = await guard.open(ids[:50], read=[49, 10])
         assert distance(rows_of(risks), [prompt[49], prompt[10]]) < TIGHT
-        child = await stream.fork()
+        child = stream.fork()
         assert child.position == stream.position == 50
         for tail in (stream, child):
             found = []
             for at in range(50, 120, 7):
-                found += await tail.classify(tail.position, ids[at : at + 7])
+                found += await classify(tail, tail.position, ids[at : at + 7])
             assert distance(rows_of(found), expected[50:]) < TIGHT
-        found = await child.classify(60, ids[60:70])
+        found = await classify(child, 60, ids[60:70])
         assert distance(rows_of(found), expected[60:70]) < TIGHT
         assert child.position == 70
         await stream.close()
@@ -81,7 +82,7 @@ async def test_many_streams_at_once_are_batched_and_stay_apart(small: Small) -> 
         stream, _ = await guard.open(text[:20])
         found = []
         while stream.position < len(text):
-            found += rows_of(await stream.classify(stream.position, text[stream.position :][:4]))
+            found += rows_of(await classify(stream, stream.position, text[stream.position :][:4]))
         await stream.close()
         return found
 
@@ -97,7 +98,7 @@ async def test_tokens_are_taken_back_by_asking_for_no_more(small: Small) -> None
     """What is refused before anything is fed: see test_conformance.py."""
     async with guard_of(small) as guard:
         stream, _ = await guard.open([1, 2, 3])
-        assert await stream.classify(1, []) == []
+        assert await classify(stream, 1, []) == []
         assert stream.position == 1
         await stream.close()
         assert await is_empty(guard)
@@ -110,10 +111,10 @@ async def test_a_deadline_ends_the_wait_and_the_stream_goes_on_after_it(small: S
         stream, _ = await guard.open(ids[:30])
         usual, guard.settings = guard.settings, replace(guard.settings, verdict_seconds=0.1)
         with model.held(), pytest.raises(GuardTimeout):
-            await stream.classify(30, ids[:10])
+            await classify(stream, 30, ids[:10])
         guard.settings = usual
         assert stream.position == 30
-        found = await stream.classify(30, ids[30:])
+        found = await classify(stream, 30, ids[30:])
         assert distance(rows_of(found), small.reference.rows(ids)[30:]) < TIGHT
 
 
@@ -124,11 +125,11 @@ async def test_a_cancelled_question_leaves_nothing(small: Small) -> None:
         stream, _ = await guard.open(ids[:30])
         for _ in range(3):
             with model.held(), pytest.raises(TimeoutError):
-                await asyncio.wait_for(stream.classify(30, random_ids(150, seed=9)), 0.02)
+                await asyncio.wait_for(classify(stream, 30, random_ids(150, seed=9)), 0.02)
             with model.held(), pytest.raises(TimeoutError):
                 await asyncio.wait_for(guard.open(random_ids(300)), 0.02)
         assert guard.streams == 1
-        found = await stream.classify(30, ids[30:])
+        found = await classify(stream, 30, ids[30:])
         assert distance(rows_of(found), small.reference.rows(ids)[30:]) < TIGHT
         await stream.close()
         assert await is_empty(guard)
@@ -143,20 +144,20 @@ async def test_closing_frees_at_once_and_ends_the_question_under_way(small: Smal
                 question = group.create_task(failure_of(stream, [4]))
                 await asyncio.sleep(0.02)
                 with pytest.raises(RuntimeError, match="still classifying"):
-                    await stream.classify(3, [5])
+                    await classify(stream, 3, [5])
                 await stream.close()
         assert isinstance(question.result(), GuardUnavailable)
         await stream.close()
         with pytest.raises(GuardUnavailable, match="closed"):
-            await stream.classify(3, [4])
+            await classify(stream, 3, [4])
         with pytest.raises(GuardUnavailable):
-            await stream.fork()
+            stream.fork()
         assert await is_empty(guard)
 
 
 async def failure_of(stream: KeptStream, ids: list[int]) -> BaseException | None:
     try:
-        await stream.classify(stream.position, ids)
+        await classify(stream, stream.position, ids)
     except Exception as exc:
         return exc
     return None
@@ -169,13 +170,13 @@ async def test_not_finite_and_poison_fail_their_stream_and_no_other(small: Small
         streams = [(await guard.open(clean[:30]))[0] for _ in range(16)]
         bad = {3: [7], 9: [8]}
         answers = await asyncio.gather(
-            *(stream.classify(30, bad.get(n, clean[30:])) for n, stream in enumerate(streams)), return_exceptions=True
+            *(classify(stream, 30, bad.get(n, clean[30:])) for n, stream in enumerate(streams)), return_exceptions=True
         )
         for n, (stream, answer) in enumerate(zip(streams, answers, strict=True)):
             if n in bad:
                 assert isinstance(answer, GuardFault)
                 assert stream.position == 30
-                answer = await stream.classify(30, clean[30:])
+                answer = await classify(stream, 30, clean[30:])
             assert not isinstance(answer, BaseException)
             assert distance(rows_of(answer), small.reference.rows(clean)[30:]) < TIGHT
 
@@ -186,7 +187,7 @@ async def test_a_crash_restarts_the_engine_and_replays_the_streams(small: Small)
     async with guard_of(small, model) as guard:
         streams = [(await guard.open(ids[:100]))[0] for _ in range(4)]
         model.crashes = 1
-        answers = await asyncio.gather(*(stream.classify(100, ids[100:]) for stream in streams))
+        answers = await asyncio.gather(*(classify(stream, 100, ids[100:]) for stream in streams))
         for answer in answers:
             assert distance(rows_of(answer), small.reference.rows(ids)[100:]) < TIGHT
         assert guard.metrics().restarts == 1
@@ -215,7 +216,7 @@ async def test_no_room_is_refused_in_time_and_the_admitted_finish(small: Small) 
         assert len(admitted) == 4
         assert all(isinstance(error, GuardOverloaded) for error in refused)
         assert guard.streams == 4
-        answers = await asyncio.gather(*(stream.classify(200, ids[200:]) for stream in admitted))
+        answers = await asyncio.gather(*(classify(stream, 200, ids[200:]) for stream in admitted))
         for answer in answers:
             assert distance(rows_of(answer), small.reference.rows(ids)[200:]) < TIGHT
         for stream in admitted:
@@ -270,7 +271,7 @@ async def test_ten_times_as_many_streams_leave_nothing_more(small: Small) -> Non
         for count in (20, 200):
             for seed in range(count):
                 stream, _ = await guard.open(random_ids(30, seed))
-                await stream.classify(30, [seed])
+                await classify(stream, 30, [seed])
                 await stream.close()
             assert await is_empty(guard)
         assert guard.metrics().kv_slab_bytes <= 32 << 20

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.door import GuardDoor
 from proxy.guard.protocol import GuardFault, GuardInfo, GuardOverloaded, GuardTimeout, GuardUnavailable
 from proxy.guard.rows import winner_row, write_rows
@@ -72,7 +73,7 @@ async def test_a_stream_is_one_session_that_is_fed_what_is_new() -> None:
     async with opened() as (door, made, link):
         stream, risks = await door.open([1, 2, 3], read=[2, 0])
         assert places(risks) == [2, 0]
-        assert places(await stream.classify(3, [4, 5])) == [0, 1]
+        assert places(await classify(stream, 3, [4, 5])) == [0, 1]
         assert [session.ids for session in made] == [[1, 2, 3, 4, 5]]
         assert (link.metrics().streams, link.metrics().tokens) == (1, 5)
         await stream.close()
@@ -83,18 +84,18 @@ async def test_a_stream_is_one_session_that_is_fed_what_is_new() -> None:
 async def test_the_first_fork_takes_the_session_over_and_others_read_all_again() -> None:
     async with opened() as (door, made, _):
         stream, _ = await door.open([1, 2, 3])
-        one, two = await stream.fork(), await stream.fork()
-        await one.classify(3, [4])
-        await two.classify(3, [5])
-        await stream.classify(3, [6])
+        one, two = stream.fork(), stream.fork()
+        await classify(one, 3, [4])
+        await classify(two, 3, [5])
+        await classify(stream, 3, [6])
         assert [session.ids for session in made] == [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 6]]
 
 
 async def test_what_is_taken_back_needs_a_session_of_its_own() -> None:
     async with opened() as (door, made, _):
         stream, _ = await door.open([1, 2, 3])
-        await stream.classify(3, [4, 5])
-        assert places(await stream.classify(4, [6])) == [1]
+        await classify(stream, 3, [4, 5])
+        assert places(await classify(stream, 4, [6])) == [1]
         assert [session.ids for session in made] == [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6]]
         assert made[0].is_closed
 
@@ -103,9 +104,9 @@ async def test_a_session_that_was_lost_is_made_again_once() -> None:
     async with opened() as (door, made, _):
         stream, _ = await door.open([1])
         with pytest.raises(GuardUnavailable):
-            await stream.classify(1, [LOST])
+            await classify(stream, 1, [LOST])
         assert len(made) == 2
-        assert places(await stream.classify(1, [LOST])) == [1], "the third session takes it"
+        assert places(await classify(stream, 1, [LOST])) == [1], "the third session takes it"
 
 
 @pytest.mark.parametrize(("token", "error"), [(FULL, GuardOverloaded), (RAISES, GuardFault)])
@@ -113,10 +114,10 @@ async def test_an_error_ends_its_session_and_its_text_is_not_told(token: int, er
     async with opened() as (door, made, link):
         stream, _ = await door.open([1])
         with pytest.raises(error) as caught:
-            await stream.classify(1, [token])
+            await classify(stream, 1, [token])
         assert "the text" not in str(caught.value)
         assert made[0].is_closed
-        assert places(await stream.classify(1, [2])) == [1]
+        assert places(await classify(stream, 1, [2])) == [1]
         assert link.metrics().faults == (error is GuardFault)
 
 
@@ -124,20 +125,20 @@ async def test_a_deadline_ends_the_call_under_way() -> None:
     async with opened(verdict_seconds=0.1) as (door, made, _):
         stream, _ = await door.open([1])
         with pytest.raises(GuardTimeout):
-            await stream.classify(1, [HANGS])
+            await classify(stream, 1, [HANGS])
         door.settings = replace(door.settings, verdict_seconds=60.0)
         async with asyncio.timeout(60):
             while not made[0].is_closed:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         assert made[0].is_cancelled
-        assert places(await stream.classify(1, [2])) == [1]
+        assert places(await classify(stream, 1, [2])) == [1]
 
 
 async def test_closing_a_stream_ends_its_question() -> None:
     async with opened() as (door, made, _):
         stream, _ = await door.open([1])
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(failure_of(stream.classify(1, [HANGS])))
+            asking = group.create_task(failure_of(classify(stream, 1, [HANGS])))
             while made[0].calls < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await stream.close()

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from aiohttp import web
 
+from proxy.guard.answer import classify
 from proxy.guard.protocol import GuardError, GuardFault, GuardOverloaded, GuardUnavailable
 from proxy.guard.sglang import WIDTH, Api, start_sglang_guard
 from tests.fakes import ScriptedUpstream
@@ -50,9 +51,9 @@ async def test_a_server_is_sent_what_is_new_alone(text: Text, api: Api) -> None:
     async with running(text, api) as guard:
         assert (guard.info.model, guard.info.revision) == ("small", "sglang")
         stream, _ = await guard.open(ids[:10])
-        fork = await stream.fork()
+        fork = stream.fork()
         for at in (10, 15):
-            found = await fork.classify(at, ids[at : at + 5])
+            found = await classify(fork, at, ids[at : at + 5])
             assert distance(rows_of(found), text.reference.rows(ids)[at : at + 5]) < 1e-5
         assert calls(guard) == [ids[:10], ids[10:15], ids[15:]]
         assert [guard.script.texts[name] for name in guard.script.texts] == [ids]
@@ -121,9 +122,9 @@ async def test_an_answer_that_cannot_be_trusted_fails_its_stream_alone(
         bad, good = (await guard.open(ids[:10]))[0], (await guard.open(ids[:10]))[0]
         guard.script.faults.append(fault)
         with pytest.raises(error):
-            await bad.classify(10, ids[10:])
+            await classify(bad, 10, ids[10:])
         for stream in (good, bad):
-            found = await stream.classify(10, ids[10:])
+            found = await classify(stream, 10, ids[10:])
             assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
             await stream.close()
 
@@ -153,7 +154,7 @@ async def test_states_of_other_tokens_are_not_taken_for_those_of_the_call(text: 
         guard.script.faults += [end_alone, more]
         stream, found = await guard.open(ids[:10], read=[9])
         assert distance(rows_of(found), text.reference.rows(ids[:10], "query_")[9:]) < 1e-5
-        found = await stream.classify(10, ids[10:])
+        found = await classify(stream, 10, ids[10:])
         assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
         await stream.close()
 
@@ -164,7 +165,7 @@ async def test_a_stream_whose_past_is_in_doubt_is_read_again(text: Text, api: Ap
     async with running(text, api) as guard:
         stream, _ = await guard.open(ids[:10])
         guard.script.faults.append(fault)
-        found = await stream.classify(10, ids[10:])
+        found = await classify(stream, 10, ids[10:])
         assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
         assert calls(guard) == [ids[:10], ids[10:], ids]
         await stream.close()
@@ -184,7 +185,7 @@ async def test_a_request_id_that_a_new_server_takes_for_a_new_text_is_noticed(te
     async with running(text, "rid") as guard:
         stream, _ = await guard.open(ids[:10])
         guard.script.texts.clear()
-        found = await stream.classify(10, ids[10:])
+        found = await classify(stream, 10, ids[10:])
         assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
         await stream.close()
 
@@ -194,7 +195,7 @@ async def test_questions_wait_for_a_server_that_is_away(text: Text, api: Api) ->
     async with running(text, api) as guard:
         streams = [(await guard.open(ids[:10]))[0] for _ in range(8)]
         await guard.script.stop()
-        asking = [stream.classify(10, ids[10:]) for stream in streams]
+        asking = [classify(stream, 10, ids[10:]) for stream in streams]
         while guard.epoch == 1 and guard.metrics().streams:  # noqa: ASYNC110 (until it has noticed)
             await asyncio.sleep(0.01)
         await guard.script.start()

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.commands import Outcome
 from proxy.guard.limits import Limits
 from proxy.guard.loader import LoadedGuard
@@ -77,10 +78,10 @@ async def check_empty(guard: LocalGuard) -> None:
 async def converse(guard: LocalGuard, number: int) -> None:
     """What a request does: a prompt, two channels, a few tokens of each."""
     stream, _ = await guard.open([*PROMPT, number % 400], read=[40], owner=f"key {number % 7}")
-    forks = [await stream.fork() for _ in range(2)]
+    forks = [stream.fork() for _ in range(2)]
     for fork in forks:
-        await fork.classify(41, [1, 2, 3])
-        await fork.classify(44, [number % 400])
+        await classify(fork, 41, [1, 2, 3])
+        await classify(fork, 44, [number % 400])
     for closing in (*forks, stream):
         await closing.close()
 
@@ -119,7 +120,7 @@ async def test_a_token_costs_the_same_the_thousandth_time(small: Small) -> None:
         seconds = []
         for number in range(STREAMS):
             started = time.process_time()
-            await stream.classify(1000, [number % 400])
+            await classify(stream, 1000, [number % 400])
             seconds.append(time.process_time() - started)
         assert told(f"CPU seconds of a token, {STREAMS} times", drift(seconds[10:])).low < MOST_DRIFT
         await stream.close()
@@ -138,14 +139,14 @@ async def test_a_long_stream_costs_what_its_past_costs_and_no_more(small: Small)
         step, marks = 4, range(LONG_TOKENS // 6, LONG_TOKENS + 1, LONG_TOKENS // 6)
         for position in range(8, LONG_TOKENS + 8, step):
             started = time.process_time()
-            await stream.classify(position, [1, 2, 3, 4])
+            await classify(stream, position, [1, 2, 3, 4])
             grown[position] = time.process_time() - started
         for mark in marks:
             fresh, _ = await guard.open(random_ids(mark))
             times = []
             for _ in range(40):
                 started = time.process_time()
-                await fresh.classify(mark, [1, 2, 3, 4])
+                await classify(fresh, mark, [1, 2, 3, 4])
                 times.append(time.process_time() - started)
             near = [seconds for position, seconds in grown.items() if mark - 200 < position <= mark]
             ratio = sorted(near)[len(near) // 2] / sorted(times)[len(times) // 2]
@@ -172,9 +173,9 @@ async def finished(guard: LocalGuard, dice: random.Random) -> None:
 
 async def closed_in_any_order(guard: LocalGuard, dice: random.Random) -> None:
     stream, _ = await guard.open(PROMPT, owner="key")
-    streams = [stream, *[await stream.fork() for _ in range(3)]]
+    streams = [stream, *[stream.fork() for _ in range(3)]]
     for member in dice.sample(streams, 2):
-        await member.classify(40, [1, 2])
+        await classify(member, 40, [1, 2])
     dice.shuffle(streams)
     for member in (*streams, stream):  # one of them twice
         await member.close()
@@ -183,7 +184,9 @@ async def closed_in_any_order(guard: LocalGuard, dice: random.Random) -> None:
 async def closed_in_mid_question(guard: LocalGuard, dice: random.Random) -> None:
     stream, _ = await guard.open(PROMPT, owner="key")
     async with asyncio.TaskGroup() as group:
-        question = group.create_task(asyncio.wait_for(_failing(stream.classify(40, random_ids(100))), PATIENCE_SECONDS))
+        question = group.create_task(
+            asyncio.wait_for(_failing(classify(stream, 40, random_ids(100))), PATIENCE_SECONDS)
+        )
         await asyncio.sleep(dice.random() * 0.003)
         await stream.close()
     assert question.result() in (None, GuardUnavailable)
@@ -197,9 +200,9 @@ async def cancelled_open(guard: LocalGuard, dice: random.Random) -> None:
 
 async def cancelled_feed(guard: LocalGuard, dice: random.Random) -> None:
     stream, _ = await guard.open(PROMPT, owner="key")
-    fork = await stream.fork()
+    fork = stream.fork()
     with suppress(TimeoutError):
-        await asyncio.wait_for(fork.classify(40, random_ids(200)), dice.random() * 0.003)
+        await asyncio.wait_for(classify(fork, 40, random_ids(200)), dice.random() * 0.003)
     await fork.close()
     await stream.close()
 
@@ -223,8 +226,8 @@ async def _opened_or_refused(guard: LocalGuard, size: int) -> type | None:
 
 async def not_finite(guard: LocalGuard, dice: random.Random) -> None:
     stream, _ = await guard.open([1, 2, 3] * 12, owner="key")
-    fork = await stream.fork()
-    assert await _failing(fork.classify(36, [7])) is GuardFault
+    fork = stream.fork()
+    assert await _failing(classify(fork, 36, [7])) is GuardFault
     assert await _failing(guard.open([1, 7])) is GuardFault
     await stream.close()
     await fork.close()
@@ -277,7 +280,7 @@ async def test_nothing_is_left_after_poison_and_timeouts(small: Small) -> None:
     guard = door(small, Poisoned(small.loaded.model, 8, lambda: RuntimeError("kernel died")))
     try:
         stream, _ = await guard.open(PROMPT)
-        assert await _failing(stream.classify(40, [8])) is GuardFault
+        assert await _failing(classify(stream, 40, [8])) is GuardFault
         await stream.close()
         del stream
         await check_empty(guard)
@@ -289,7 +292,7 @@ async def test_nothing_is_left_after_poison_and_timeouts(small: Small) -> None:
         stream, _ = await guard.open([1, 2, 3])
         guard.settings = replace(guard.settings, verdict_seconds=0.02, open_seconds=0.02)
         with slow.held():
-            assert await _failing(stream.classify(3, [4])) is GuardTimeout
+            assert await _failing(classify(stream, 3, [4])) is GuardTimeout
             assert await _failing(guard.open(PROMPT)) is GuardTimeout
         await stream.close()
         del stream
@@ -304,7 +307,7 @@ async def test_nothing_is_left_after_crashes_and_a_closed_door(small: Small) -> 
     try:
         stream, _ = await guard.open(PROMPT)
         model.crashes = 1
-        await stream.classify(40, random_ids(100))  # it outgrows its slot
+        await classify(stream, 40, random_ids(100))  # it outgrows its slot
         model.crashes = 2  # once more when it is asked again: it is given up
         assert await _failing(guard.open(random_ids(600))) is GuardUnavailable
         await stream.close()
@@ -315,7 +318,7 @@ async def test_nothing_is_left_after_crashes_and_a_closed_door(small: Small) -> 
     finally:
         await guard.close()
     assert guard.streams == 0
-    assert await _failing(held.classify(40, [1])) is GuardUnavailable
+    assert await _failing(classify(held, 40, [1])) is GuardUnavailable
     await held.close()
     del held
     for _ in range(20):

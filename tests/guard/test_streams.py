@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.guard.answer import classify
 from proxy.guard.commands import Close, Command, Feed, Fork, Open
 from proxy.guard.protocol import GuardError, GuardUnavailable
 from proxy.guard.rows import write_rows
@@ -112,12 +113,12 @@ async def test_every_token_is_judged_at_its_place_whatever_happens(actions: list
         if action == "restart":
             door.restart()
         elif action == "fork":
-            parent, stream = stream, await stream.fork()
+            parent, stream = stream, stream.fork()
             await parent.close()
         else:
             new = list(range(1000 + size, 1000 + 2 * size))
             door.judged.clear()
-            risks = await stream.classify(position, new)
+            risks = await classify(stream, position, new)
             text = text[:position] + new
             assert door.judged == new, "each token once, none left out"
             assert [risk.levels[1] * 2**20 for risk in risks] == new
@@ -130,10 +131,10 @@ async def test_a_window_slides_over_a_long_text_and_says_so() -> None:
     door = ScriptedDoor(window=800)
     prompt = list(range(700))
     stream = await opened(door, prompt)
-    await stream.classify(700, [5000 + n for n in range(90)])
+    await classify(stream, 700, [5000 + n for n in range(90)])
     assert stream.slides == 0
     answer = [5000 + n for n in range(90, 2000)]
-    await stream.classify(790, answer)
+    await classify(stream, 790, answer)
     assert stream.slides > 0
     newest = door.seen[-1]
     kept_prompt = [token for token in newest if token < 5000]
@@ -150,13 +151,13 @@ async def test_a_window_slides_over_a_long_text_and_says_so() -> None:
 async def test_after_an_error_the_stream_is_as_it_was() -> None:
     door = ScriptedDoor()
     stream = await opened(door, [1, 2, 3])
-    await stream.classify(3, [4, 5])
+    await classify(stream, 3, [4, 5])
     door.error = GuardUnavailable("gone")
     with pytest.raises(GuardUnavailable, match="gone"):
-        await stream.classify(4, [6])
+        await classify(stream, 4, [6])
     door.error = None
     assert stream.position == 4
-    await stream.classify(4, [7])
+    await classify(stream, 4, [7])
     assert door.seen[-1] == [1, 2, 3, 4, 7]
 
 
@@ -164,7 +165,7 @@ async def test_who_gives_up_takes_the_question_back_and_may_ask_again() -> None:
     door = ScriptedDoor(window=800)
     stream = await opened(door, [1, 2, 3])
     for first, pieces in (([4, 5], 1), (list(range(1000, 3000)), 3)):
-        answer = stream.classify(3, first)
+        answer = classify(stream, 3, first)
         for _ in range(pieces - 1):
             await asyncio.sleep(0)
         assert not answer.done()
@@ -172,7 +173,7 @@ async def test_who_gives_up_takes_the_question_back_and_may_ask_again() -> None:
         assert door.told == {}, "the door has forgotten it"
         assert stream.position == 3
         assert not answer.cancel()
-    assert len(await stream.classify(3, [6])) == 1
+    assert len(await classify(stream, 3, [6])) == 1
     assert door.seen[-1][-1] == 6
 
 
@@ -181,7 +182,7 @@ async def test_a_task_that_waits_and_is_cancelled_takes_it_back_too() -> None:
     stream = await opened(door, [1, 2, 3])
 
     async def ask() -> None:
-        await stream.classify(3, [4])
+        await classify(stream, 3, [4])
 
     task = asyncio.ensure_future(ask())
     while not door.told:  # noqa: ASYNC110
@@ -190,19 +191,19 @@ async def test_a_task_that_waits_and_is_cancelled_takes_it_back_too() -> None:
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
     assert door.told == {}
-    assert len(await stream.classify(3, [5])) == 1
+    assert len(await classify(stream, 3, [5])) == 1
 
 
 async def test_one_question_at_a_time_at_a_place_that_there_is() -> None:
     door = ScriptedDoor()
     stream = await opened(door, [1, 2, 3])
-    asking = stream.classify(3, [4])
+    asking = classify(stream, 3, [4])
     with pytest.raises(RuntimeError, match="still classifying"):
-        await stream.classify(3, [5])
+        await classify(stream, 3, [5])
     assert len(await asking) == 1
     with pytest.raises(ValueError, match="position 9 of a stream of 4"):
-        await stream.classify(9, [5])
-    assert await stream.classify(4, []) == []
+        await classify(stream, 9, [5])
+    assert await classify(stream, 4, []) == []
     assert stream.position == 4
 
 
@@ -212,7 +213,7 @@ async def test_a_failure_leaves_nothing_for_the_garbage_collector() -> None:
     door.error = GuardUnavailable("gone")
     gc.disable()
     try:
-        answer = stream.classify(3, [4])
+        answer = classify(stream, 3, [4])
         await asyncio.wait([answer])
         assert isinstance(answer.exception(), GuardUnavailable)
         kept = weakref.ref(answer)
@@ -229,16 +230,16 @@ async def test_a_closed_stream_takes_no_questions() -> None:
     await stream.close()
     assert door.texts == {}
     with pytest.raises(GuardUnavailable, match="closed"):
-        await stream.classify(3, [4])
+        await classify(stream, 3, [4])
     with pytest.raises(GuardUnavailable, match="closed"):
-        await stream.fork()
+        stream.fork()
 
 
 async def test_a_stream_of_an_engine_that_is_gone_is_not_closed_there() -> None:
     door = ScriptedDoor()
     stream = await opened(door, [1, 2, 3])
     door.restart()
-    child = await stream.fork()
-    await child.classify(3, [4])
+    child = stream.fork()
+    await classify(child, 3, [4])
     await stream.close()
     assert door.texts == {child.id: [1, 2, 3, 4]}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from proxy.export import export
+from proxy.guard.answer import classify
 from proxy.guard.files import find_files
 from proxy.guard.loader import load_guard
 from proxy.guard.process import Config, ProcessGuard, VllmGuard, start_process_guard
@@ -65,7 +66,7 @@ async def judged(guard: Any, ids: list[int], prompt: int) -> list[Risk]:
     """A prompt's end, and an answer by four tokens."""
     stream, risks = await guard.open(ids[:prompt], read=[prompt - 2])
     for at in range(prompt, len(ids), 4):
-        risks += await stream.classify(at, ids[at : at + 4])
+        risks += await classify(stream, at, ids[at : at + 4])
     await stream.close()
     return list(risks)
 
@@ -95,7 +96,7 @@ async def what_is_new_is_what_it_costs(guard: ProcessGuard) -> None:
     seconds = []
     for at in range(WINDOW - 400, WINDOW, 4):
         started = time.perf_counter()
-        await stream.classify(at, ids[at : at + 4])
+        await classify(stream, at, ids[at : at + 4])
         seconds.append(time.perf_counter() - started)
     increment = sorted(seconds)[len(seconds) // 2]
     print(f"{WINDOW - 400} tokens: {whole * 1e3:.1f} ms; 4 more: {increment * 1e3:.1f} ms, {whole / increment:.0f}:1")
@@ -114,7 +115,7 @@ async def its_processes_may_die(guard: ProcessGuard, ids: list[int], expected: l
     for at, kill in ((100, _kill_core), (104, _kill_worker)):
         group = _group(guard.pid)
         kill(guard.pid)
-        found = await stream.classify(at, ids[at : at + 4])
+        found = await classify(stream, at, ids[at : at + 4])
         assert distance(rows_of(found), rows_of(expected[1 + at - 100 : 5 + at - 100])) < TIGHT
         await until_dead(group)
     await stream.close()
@@ -158,12 +159,12 @@ async def test_many_streams_on_two_ranks_are_judged_as_by_one_forward(
 
     async def judge(guard: ProcessGuard, ids: list[int]) -> float:
         stream, risks = await guard.open(ids[:200], read=[10, 199])
-        fork = await stream.fork()
+        fork = stream.fork()
         prompt = text.reference.rows(ids[:200], "query_")
         worst = distance(rows_of(risks), [prompt[10], prompt[199]])
         found: list[Risk] = []
         for at in range(200, 300, 5):
-            found += await fork.classify(at, ids[at : at + 5])
+            found += await classify(fork, at, ids[at : at + 5])
         for each in (stream, fork):
             await each.close()
         return max(worst, distance(rows_of(found), text.reference.rows(ids)[200:]))
@@ -197,7 +198,7 @@ async def test_a_worker_that_is_served_is_a_replica(folder: Path, tmp_path: Path
         wanted = GuardSettings(replicas=(address,), verdict_seconds=60.0)
         guard = await open_guard(Settings(guard=wanted))
         stream, _ = await guard.open(GREETING, read=[4])
-        assert len(await stream.classify(len(GREETING), [198, 9707])) == 2
+        assert len(await classify(stream, len(GREETING), [198, 9707])) == 2
         await stream.close()
         await guard.close()
         (worker,) = children(process.pid)

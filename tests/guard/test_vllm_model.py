@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from proxy.guard.answer import classify
 from proxy.guard.loader import load_guard
 from proxy.guard.process import Config, VllmGuard, start_process_guard
 from proxy.guard.protocol import GuardUnavailable
@@ -39,7 +40,7 @@ async def test_a_checkpoint_is_read_by_its_config_as_our_engine_reads_it(
     for guard in guards:
         stream, risks = await guard.open(ids[:40], read=[10, 39])
         _, others = await guard.open(ids[:40], read=[39], role=Role.ASSISTANT)
-        risks += [*others, *await stream.classify(40, ids[40:])]
+        risks += [*others, *await classify(stream, 40, ids[40:])]
         found.append(rows_of(risks))
         await guard.close()
     for mine, its in zip(found[0], found[1], strict=True):

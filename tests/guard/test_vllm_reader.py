@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.architecture import read_architecture
 from proxy.guard.client import Address
 from proxy.guard.fleet import FleetGuard
@@ -51,9 +52,9 @@ async def test_the_past_of_a_stream_is_computed_once_but_for_its_last_block(text
     async with running(text) as guard:
         before = guard.worker.texts.metrics().replayed_tokens
         stream, _ = await guard.open(ids[:40])
-        fork = await stream.fork()
+        fork = stream.fork()
         for at in range(40, 80, 5):
-            found = await fork.classify(at, ids[at : at + 5])
+            found = await classify(fork, at, ids[at : at + 5])
             assert distance(rows_of(found), text.reference.rows(ids)[at : at + 5]) < 1e-5
         calls = guard.worker.llm.calls
         assert [call.ids for call in calls] == [ids[:40], *(ids[: at + 5] for at in range(40, 80, 5))]
@@ -79,8 +80,8 @@ async def test_rows_that_a_sibling_has_in_the_cache_are_asked_for_without_it(tex
     ids = words(40)
     async with running(text) as guard:
         stream, _ = await guard.open(ids[:20])
-        for child in (await stream.fork(), await stream.fork()):
-            found = await child.classify(20, ids[20:])
+        for child in (stream.fork(), stream.fork()):
+            found = await classify(child, 20, ids[20:])
             assert distance(rows_of(found), text.reference.rows(ids)[20:]) < 1e-5
         assert [(call.is_fresh, call.computed) for call in guard.worker.llm.calls] == [
             (False, 20), (False, 20 + 20 % BLOCK_TOKENS), (False, BLOCK_TOKENS), (True, 40),
@@ -94,12 +95,12 @@ async def test_rows_whose_number_is_not_what_the_cache_says_are_asked_for_again(
     async with running(text) as guard:
         stream, _ = await guard.open(ids[:21])
         guard.worker.llm.faults.append(fault)
-        found = await stream.classify(21, ids[21:])
+        found = await classify(stream, 21, ids[21:])
         assert distance(rows_of(found), text.reference.rows(ids)[21:]) < 1e-5
         assert guard.worker.llm.calls[-1].is_fresh
         guard.worker.llm.faults += [fault, fault]
         with pytest.raises(GuardFault, match="verdicts for 31 tokens"):
-            await stream.classify(30, [1])
+            await classify(stream, 30, [1])
 
 
 def fill(value: float) -> Fault:
@@ -128,10 +129,10 @@ async def test_an_answer_that_cannot_be_read_fails_its_stream_alone(text: Text, 
         bad, good = (await guard.open(ids[:10]))[0], (await guard.open(ids[:10]))[0]
         guard.worker.llm.faults.append(fault)
         with pytest.raises(GuardFault, match=said) as caught:
-            await bad.classify(10, ids[10:])
+            await classify(bad, 10, ids[10:])
         assert "the text" not in str(caught.value)
         for stream in (good, bad):
-            found = await stream.classify(10, ids[10:])
+            found = await classify(stream, 10, ids[10:])
             assert distance(rows_of(found), text.reference.rows(ids)[10:]) < 1e-5
         assert guard.worker.texts.metrics().faults == 1
 
@@ -142,13 +143,13 @@ async def test_a_question_that_nobody_waits_for_is_ended_there_and_costs_the_nex
         stream, _ = await guard.open(ids[:8])
         guard.worker.llm.is_answering.clear()
         with pytest.raises(GuardTimeout):
-            await stream.classify(8, ids[8:])
+            await classify(stream, 8, ids[8:])
         async with asyncio.timeout(20):
             while not guard.worker.llm.calls[-1].is_aborted:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         guard.worker.llm.is_answering.set()
         guard.settings = settings_of()
-        found = await stream.classify(8, ids[8:])
+        found = await classify(stream, 8, ids[8:])
         assert distance(rows_of(found), text.reference.rows(ids)[8:]) < 1e-5
         assert [call.is_fresh for call in guard.worker.llm.calls[-2:]] == [False, True]
 
@@ -160,7 +161,7 @@ async def test_a_guard_that_is_gone_answers_nobody_and_says_so(text: Text) -> No
         llm = guard.worker.llm
         llm.errored = True
         llm.faults.append(lambda answer: RuntimeError("EngineDeadError"))
-        asking = asyncio.ensure_future(stream.classify(10, ids[10:]))
+        asking = asyncio.ensure_future(classify(stream, 10, ids[10:]))
         async with asyncio.timeout(20):
             while not guard.worker.deaths:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -179,9 +180,9 @@ async def test_a_stream_goes_on_at_any_other_worker(text: Text, tmp_path: Path) 
     try:
         await fleet.start(60)
         stream, _ = await fleet.open(ids[:20])
-        fork = await stream.fork()
+        fork = stream.fork()
         for at in (20, 30):
-            found = await fork.classify(at, ids[at : at + 10])
+            found = await classify(fork, at, ids[at : at + 10])
             assert distance(rows_of(found), text.reference.rows(ids)[at : at + 10]) < 1e-5
             for worker in workers:
                 if fork.engine == f"unix:{worker.path}":

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxy.guard.answer import classify
 from proxy.guard.process import Child, Config, Report, VllmGuard, serve_child, start_process_guard
 from proxy.guard.protocol import GuardFault, GuardTimeout, GuardUnavailable
 from proxy.guard.rows import read_rows, rows_of_logits
@@ -49,7 +50,7 @@ async def test_a_worker_ends_with_its_guard_and_with_all_that_it_has_started(tmp
     ids = words(20)
     async with running(tmp_path) as guard:
         stream, _ = await guard.open(ids[:10])
-        found = await stream.classify(10, ids[10:])
+        found = await classify(stream, 10, ids[10:])
         assert distance(rows_of(found), expected(ids)[10:]) < 1e-4
         pids = [guard.pid, engine_core(tmp_path)]
     await until_dead(pids)
@@ -63,7 +64,7 @@ async def test_a_worker_that_was_killed_is_started_again_after_what_it_left(
         stream, _ = await guard.open(ids[:10])
         left, pid = engine_core(tmp_path), guard.pid
         os.kill(pid, signal.SIGKILL)
-        found = await stream.classify(10, ids[10:])
+        found = await classify(stream, 10, ids[10:])
         assert distance(rows_of(found), expected(ids)[10:]) < 1e-4
         assert guard.pid != pid
         assert engine_core(tmp_path) != left
@@ -77,10 +78,10 @@ async def test_a_text_that_kills_vllm_fails_within_its_deadline_and_others_go_on
     async with running(tmp_path, verdict_seconds=3.0) as guard:
         bad, good = (await guard.open([1, 2]))[0], (await guard.open([1, 2]))[0]
         with pytest.raises((GuardTimeout, GuardFault)):
-            await bad.classify(2, [DEADLY])
+            await classify(bad, 2, [DEADLY])
         await bad.close()
         guard.settings = settings_of()
-        found = await good.classify(2, [3])
+        found = await classify(good, 2, [3])
         assert distance(rows_of(found), expected([1, 2, 3])[2:]) < 1e-4
     assert "vLLM died" in capfd.readouterr().err
 

@@ -137,12 +137,12 @@ class _ForgetfulStream(ScriptedStream):
     def position(self) -> int:
         return self._count
 
-    async def classify(self, position: int, ids: Sequence[int]) -> list[Risk]:
+    async def judge(self, position: int, ids: Sequence[int]) -> list[Risk]:
         self._count = position + len(ids)
         await asyncio.sleep(self._guard.delay)
         return [harmless(Role.ASSISTANT)] * len(ids)
 
-    async def fork(self) -> ScriptedStream:
+    def fork(self) -> ScriptedStream:
         return _ForgetfulStream(self._guard, self._count)
 
     async def close(self) -> None: ...
