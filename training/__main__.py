@@ -26,6 +26,7 @@ from training.model import Embedding, Guard, guard_config
 from training.rounds import Plan, train
 from training.teacher import opinions_of
 from training.thresholds import ANSWER_ALARMS, PROMPT_ALARMS, calibrate
+from training.verdicts import fit_answers, fresh_answers
 from training.vocabulary import RANKS, TOKENS, encode
 
 log = logging.getLogger("training")
@@ -69,7 +70,7 @@ def main() -> None:
     opinions = None if args.no_encoder else opinions_of(sets.kept, work, args.seed)
     plan = Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes)
     passes = train(guard, sets.kept, plan, work, opinions, linear.answer_opinions(sets.kept, args.seed))
-    _finish(guard.eval(), config, sets, args.out)
+    _finish(guard.eval(), config, sets, args.out, args.seed)
     rows = evaluate(args.out, args.data, baseline)
     minutes = (time.monotonic() - started) / 60
     how = f"one run of {passes:.1f} passes, seed {args.seed}, {args.threads} threads, {minutes:.0f} minutes in all"
@@ -125,10 +126,11 @@ def _frequent(examples: list[Example]) -> NDArray[np.int64]:
     return np.flatnonzero(counts >= OWN_ROW_FROM)
 
 
-def _finish(guard: Guard, config: dict[str, object], sets: Sets, out: Path) -> None:
-    """Export, set the thresholds on the exported weights, export again."""
+def _finish(guard: Guard, config: dict[str, object], sets: Sets, out: Path, seed: int) -> None:
+    """Export, fit verdicts and set the thresholds on the exported weights, export again."""
     export(guard, config, out)
     shipped, _ = reload(out)
+    fit_answers(shipped, fresh_answers(sets.held), seed)
     calibrate(shipped, sets.benign_prompts, sets.benign_answers)
     with torch.no_grad():
         guard.query_risk_level_head.weight.copy_(shipped.query_risk_level_head.weight)

@@ -20,9 +20,9 @@ from training.topics import HELD_SOURCE
 
 log = logging.getLogger("training")
 
-# The share of held-out benign texts that may be flagged, of those of known sources and of those of unknown ones:
-# three quarters of the 2 % and 1 % that are the aim.
-PROMPT_ALARMS = {UNSAFE: 0.015, CONTROVERSIAL: 0.03}
+# The share of held-out benign texts that may be flagged, of those of known sources and of those of unknown ones: of
+# prompts the 2 % that are the aim, of answers, some of which verdicts are fitted to, three quarters of 1 %.
+PROMPT_ALARMS = {UNSAFE: 0.02, CONTROVERSIAL: 0.03}
 ANSWER_ALARMS = {UNSAFE: 0.0075, CONTROVERSIAL: 0.02}
 # Controversial is only ever made rarer: its share is a limit, not an aim.
 SHIFTS = {UNSAFE: (-6.0, 6.0), CONTROVERSIAL: (-6.0, 0.0)}
@@ -34,13 +34,13 @@ Judge = Callable[[Reading, Tensor], Verdict]
 def calibrate(guard: Guard, benign_prompts: list[Example], benign_answers: list[Example]) -> None:
     """Shift both risk heads of `guard` in place, until neither kind of source raises more alarms than allowed."""
     prompts, answers = _by_origin(guard, benign_prompts), _by_origin(guard, benign_answers)
-    constant = _constant_direction(torch.cat([reading.query for group in prompts for reading in group]))
+    constant = _constant_direction(torch.cat([reading.query for group in prompts.values() for reading in group]))
     _shift(guard.query_risk_level_head.weight, constant, prompts, prompt_verdict, PROMPT_ALARMS, "prompts")
-    constant = _constant_direction(torch.cat([reading.reply for group in answers for reading in group]))
+    constant = _constant_direction(torch.cat([reading.reply for group in answers.values() for reading in group]))
     _shift(guard.risk_level_head.weight, constant, answers, answer_verdict, ANSWER_ALARMS, "answers")
 
 
-def _by_origin(guard: Guard, examples: list[Example]) -> list[list[Reading]]:
+def _by_origin(guard: Guard, examples: list[Example]) -> dict[str, list[Reading]]:
     """The readings of the sources that were partly trained on, of those that were not at all, and of our own topics
     that were held out, each language by itself.
     """
@@ -49,7 +49,7 @@ def _by_origin(guard: Guard, examples: list[Example]) -> list[list[Reading]]:
         is_own = example.source.startswith(HELD_SOURCE)
         origin = example.source if is_own else "unknown" if example.source.startswith(ALL_HELD_OUT) else "known"
         groups.setdefault(origin, []).append(example)
-    return [read(guard, group) for group in groups.values()]
+    return {origin: read(guard, group) for origin, group in groups.items()}
 
 
 def _constant_direction(features: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _constant_direction(features: Tensor) -> Tensor:
 
 
 def _shift(
-    head: Tensor, constant: Tensor, groups: list[list[Reading]], judge: Judge, allowed: dict[int, float], name: str
+    head: Tensor, constant: Tensor, groups: dict[str, list[Reading]], judge: Judge, allowed: dict[int, float], name: str
 ) -> None:
     """Unsafe first; then Controversial, counted together with what is already Unsafe."""
     with torch.no_grad():
@@ -71,10 +71,11 @@ def _shift(
             for _ in range(BISECTIONS):
                 middle = (low + high) / 2
                 moved = _shifted(head, constant, level, middle)
-                alarms = max(_alarms(moved, group, judge, level) for group in groups)
+                alarms = max(_alarms(moved, group, judge, level) for group in groups.values())
                 low, high = (middle, high) if alarms <= share else (low, middle)
             head.copy_(_shifted(head, constant, level, low))
-            log.info("%s: class %d shifted by %.2f for %.2f %% alarms", name, level, low, 100 * share)
+            found = {origin: round(100 * _alarms(head, group, judge, level), 2) for origin, group in groups.items()}
+            log.info("%s: class %d shifted by %.2f for %.2f %% alarms: %s", name, level, low, 100 * share, found)
 
 
 def _shifted(head: Tensor, constant: Tensor, level: int, amount: float) -> Tensor:

@@ -24,6 +24,8 @@ from training.passages import everyday_tasks, passage
 from training.rounds import Plan, train, verdict_loss
 from training.teacher import is_short_english, opinions_on
 from training.thresholds import calibrate
+from training.topics import HELD_SOURCE
+from training.verdicts import fit_answers, fresh_answers
 from training.vocabulary import IM_END, RANKS, TOKENS, encode, turn
 
 ROW = {"prompt": "Hi", "response": None, "prompt_risk": "Safe", "response_risk": None, "source": "test"}
@@ -238,6 +240,31 @@ def test_training_learns_resumes_and_calibrates(tmp_path: Path) -> None:
     scores = [verdict.score for verdict in verdicts]
     assert all(verdict.level == SAFE for verdict in verdicts[: len(safe)])
     assert max(scores[: len(safe)]) < min(scores[len(safe) :])
+
+
+def test_verdicts_are_fitted_to_answers_that_were_not_trained_on() -> None:
+    """The features tell two kinds of answers apart: the one row that is fitted then does, and all else stays."""
+    guard = tiny_guard()[0].eval()
+    safe = [chat(f"What a lovely day {word}.") for word in ("today", "it is", "we have", "again")]
+    unsafe = [chat(f"You ugly fool {word}!", RiskLevel.UNSAFE) for word in ("today", "you are", "it is", "again")]
+    before = {name: weights.clone() for name, weights in guard.state_dict().items()}
+    fit_answers(guard, safe + unsafe, seed=3)
+    first = guard.risk_level_head.weight.detach().clone()
+    with torch.inference_mode():
+        levels = [answer_verdict(reading, first).level for reading in read(guard, safe + unsafe)]
+    assert [level == UNSAFE for level in levels] == [False] * 4 + [True] * 4
+    changed = {name for name, weights in guard.state_dict().items() if not torch.equal(weights, before[name])}
+    assert changed == {"risk_level_head.weight"}
+    assert torch.equal(first[[SAFE, CONTROVERSIAL]], before["risk_level_head.weight"][[SAFE, CONTROVERSIAL]])
+    guard.load_state_dict(before)
+    fit_answers(guard, safe + unsafe, seed=3)
+    assert torch.equal(guard.risk_level_head.weight, first)
+
+
+def test_verdicts_are_not_fitted_to_sources_that_stand_for_the_unknown() -> None:
+    sources = ("self-instruct seeds", f"{HELD_SOURCE} english", "DiaSafety")
+    held = [Example(source, "Tell me.", answer=(Stretch("No.", RiskLevel.SAFE),)) for source in sources]
+    assert [example.source for example in fresh_answers([*held, Example("GPTFuzz", "no answer")])] == ["DiaSafety"]
 
 
 def test_turns_are_framed_by_control_ids() -> None:
