@@ -32,7 +32,7 @@ was trained on is short: how far into an answer it still sees a turn is measured
   each token. Beside the labels of prompts stands what a classifier on that encoder thinks of them. Beside every token,
   an answer's highest pair of tokens is trained: it is what the verdict rests on; beside an answer's label stands what
   the linear baseline thinks of it, fitted on other answers. This file: {how}.
-- Thresholds are set on held-out everyday text: at most 2 % of its prompts and 0.75 % of its answers are flagged
+- Thresholds are set on held-out everyday text: at most 1.5 % of its prompts and 0.75 % of its answers are flagged
   Unsafe, among sources that were partly trained on, in one that was not at all (self-instruct), and in English and
   Chinese topics of our own that were not. Before that the Unsafe row of the answers' head was fitted to verdicts on
   whole answers that were not trained on. On benign text of other origin more may be flagged: see benign-alpaca below.

@@ -20,9 +20,9 @@ from training.topics import HELD_SOURCE
 
 log = logging.getLogger("training")
 
-# The share of held-out benign texts that may be flagged, of those of known sources and of those of unknown ones: of
-# prompts the 2 % that are the aim, of answers, some of which verdicts are fitted to, three quarters of 1 %.
-PROMPT_ALARMS = {UNSAFE: 0.02, CONTROVERSIAL: 0.03}
+# The share of held-out benign texts that may be flagged, of those of known sources and of those of unknown ones:
+# three quarters of the 2 % and 1 % that are the aim.
+PROMPT_ALARMS = {UNSAFE: 0.015, CONTROVERSIAL: 0.03}
 ANSWER_ALARMS = {UNSAFE: 0.0075, CONTROVERSIAL: 0.02}
 # Controversial is only ever made rarer: its share is a limit, not an aim.
 SHIFTS = {UNSAFE: (-6.0, 6.0), CONTROVERSIAL: (-6.0, 0.0)}
