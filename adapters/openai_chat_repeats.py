@@ -11,12 +11,14 @@ import msgspec
 
 from adapters.openai_chat_plain import decode_plain
 
-_STRING = r'[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")'
+_STRING = r'[ \t]*:[ \t]*("[^"\\]*+(?:\\.[^"\\]*+)*+")'
 _TEXT, _NOISE = re.compile('"content"' + _STRING), re.compile('"obfuscation"' + _STRING)
 _PROBE = "\x00 \x00"
 _WRITTEN_PROBE = r'"\u0000 \u0000"'
 # Each takes as long as two events, and some servers may put something new into each.
 MAX_LESSONS = 8
+# Nor is there much to save where nearly all of an event is its text.
+MAX_CHARACTERS = 4_096
 
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -31,7 +33,7 @@ class Repeats:
 
     def learn(self, data: str) -> bool:
         """From an event that `decode_plain` has read. False where what repeats it could not be read by its text."""
-        if self._lessons >= MAX_LESSONS:
+        if self._lessons >= MAX_LESSONS or len(data) > MAX_CHARACTERS:
             return False
         self._lessons += 1
         self._before = ""
