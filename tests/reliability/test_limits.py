@@ -257,13 +257,16 @@ HANDLERS = ("handlers", "verdict_handlers", "token_handlers", "passthrough_handl
 
 
 def test_nothing_on_a_requests_way_waits_that_is_not_on_the_page() -> None:
-    """Who imports asyncio or aiohttp and awaits may wait for others than ourselves; all else awaits those."""
+    """Who imports asyncio, aiohttp or our own future and awaits may wait for others than ourselves; all else awaits
+    those."""
     seen: set[str] = set()
     ahead = [f"proxy.{name}" for name in HANDLERS]
     while ahead:
         seen.add(name := ahead.pop())
         ahead += imported(name) & MODULES.keys() - seen
-    ways = [name for name in seen if name.count(".") == 1 and {"asyncio", "aiohttp"} & imported(name)]
+    ways = [
+        name for name in seen if name.count(".") == 1 and {"asyncio", "aiohttp", "proxy.guard.answer"} & imported(name)
+    ]
     waiting = {name for name in ways if any(type(node).__name__ == "Await" for node in walk(name))}
     listed = re.findall(r"`(proxy/[\w*]+\.py)`", PAGE.partition("## Where requests wait")[2])
     paths = [f"{name.replace('.', '/')}.py" for name in waiting]
