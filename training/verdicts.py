@@ -3,7 +3,8 @@
 The loop trains tokens of answers that are mostly cut short, and what it has seen a hundred times looks surer than it
 is. Then one shift of the boundary must serve all that a guard meets: what keeps everyday answers quiet silences chats,
 too. A row that is fitted to fresh answers tells them apart, since the features do. It is 128 numbers to a few
-thousand answers, drawn towards the row that the loop has found, so that what tokens say changes little.
+thousand answers, drawn towards the row that the loop has found, so that what tokens say changes little. An answer is
+judged by its highest pair of tokens, but an everyday one by its highest token: clients that watch the levels see that.
 """
 
 import logging
@@ -42,16 +43,15 @@ def fit_answers(guard: Guard, answers: list[Example], seed: int) -> None:
     replies = [reading.reply[:LONGEST].clone() for reading in read(guard, answers)]  # else of inference alone
     known = [index for index, reply in enumerate(replies) if len(reply) > 1]
     labels = torch.tensor([float(e.answer_risk is RiskLevel.UNSAFE) for e in answers])
-    weights = torch.tensor([
-        e.weight * (EVERYDAY_WEIGHT if e.alarm and e.answer_risk is RiskLevel.SAFE else 1.0) for e in answers
-    ])  # fmt: skip
+    everyday = [bool(e.alarm) and e.answer_risk is RiskLevel.SAFE for e in answers]
+    weights = torch.tensor([e.weight * (EVERYDAY_WEIGHT if everyday[i] else 1.0) for i, e in enumerate(answers)])
     head = guard.risk_level_head.weight.detach()
     change = torch.zeros(head.shape[1], requires_grad=True)
     optimizer = torch.optim.Adam([change], lr=RATE)
     draws = torch.Generator().manual_seed(seed)
     for step in range(STEPS):
         chosen = [known[i] for i in torch.randint(len(known), (BATCH,), generator=draws).tolist()]
-        verdicts = torch.stack([_highest_pair(replies[i], head, change) for i in chosen])
+        verdicts = torch.stack([_highest(replies[i], head, change, everyday[i]) for i in chosen])
         loss = functional.binary_cross_entropy_with_logits(verdicts, labels[chosen], reduction="none")
         total = (loss * weights[chosen]).mean() + DRAW * change.square().sum()
         optimizer.zero_grad()
@@ -63,9 +63,9 @@ def fit_answers(guard: Guard, answers: list[Example], seed: int) -> None:
         guard.risk_level_head.weight[UNSAFE] += change
 
 
-def _highest_pair(reply: Tensor, head: Tensor, change: Tensor) -> Tensor:
-    """How far the two consecutive tokens that look most unsafe lie beyond the boundary."""
+def _highest(reply: Tensor, head: Tensor, change: Tensor, by_token: bool) -> Tensor:
+    """How far the two consecutive tokens that look most unsafe lie beyond the boundary, or the one that does."""
     logits = reply @ head.T
     margins = logits[:, UNSAFE] + reply @ change - torch.maximum(logits[:, SAFE], logits[:, CONTROVERSIAL])
-    pairs = torch.minimum(margins[1:], margins[:-1]).clamp(min=LOWEST)
-    return (pairs * SHARPNESS).logsumexp(-1) / SHARPNESS
+    judged = margins if by_token else torch.minimum(margins[1:], margins[:-1])
+    return (judged.clamp(min=LOWEST) * SHARPNESS).logsumexp(-1) / SHARPNESS
