@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    ranks = vocabulary.load().ranks
+    ranks = vocabulary.load().ranks()
     encoding = tiktoken.Encoding("bench", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
     feed(["warm up"])
     speed = Table(title=f"Deltas of 3-5 characters, microseconds a delta (a token); {platform.machine()}, one core")

@@ -19,6 +19,7 @@ from proxy import vocabulary
 from proxy.normalizer import A_LETTER, A_SIGN
 from proxy.pretoken import Token, measure
 from proxy.splitter import BLANK, LETTER, SIGN, Growth, growth
+from proxy.vocabulary.beginnings import Beginnings
 from proxy.vocabulary.classes import LETTERS
 
 LONGEST_ENTRY_BYTES = 128
@@ -74,17 +75,16 @@ _MAY_FOLLOW = {
 
 class _Words(NamedTuple):
     entries: tuple[bytes, ...]
-    ranks: dict[bytes, int]
     encode: Callable[[bytes], Sequence[int]]
     ordered: list[bytes]
-    beginnings: frozenset[bytes]  # every proper prefix of an entry
+    beginnings: Beginnings
 
 
 @functools.cache
 def _words() -> _Words:
     words = vocabulary.load()
-    beginnings = frozenset(entry[:end] for entry in words.entries for end in range(1, len(entry)))
-    return _Words(words.entries, words.ranks, words.encode_piece, sorted(words.entries), beginnings)
+    ordered = sorted(words.entries)
+    return _Words(words.entries, words.encode_piece, ordered, Beginnings(ordered))
 
 
 class _Extensions(NamedTuple):
@@ -112,7 +112,8 @@ def _extensions(start: bytes, growing: Growth, most: int) -> _Extensions:
 def _stay_apart(first: int, second: bytes) -> bool:
     """Whether two entries, side by side, are encoded as themselves."""
     words = _words()
-    return words.encode(words.entries[first] + second) == [first, words.ranks[second]]
+    ids = words.encode(words.entries[first] + second)
+    return len(ids) == 2 and ids[0] == first and words.entries[ids[1]] == second
 
 
 # Long entries are runs of one character: few, and slow to encode.

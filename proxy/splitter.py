@@ -1,7 +1,7 @@
 """Qwen3's split of a text into pre-tokens, and what a pre-token at the end of a text may become."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from enum import StrEnum
 
 from proxy.normalizer import A_LETTER, A_SIGN
@@ -10,7 +10,7 @@ from proxy.vocabulary.classes import LETTERS, NUMBERS, SPACES
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
-def _members(characters: frozenset[str]) -> str:
+def _members(characters: Set[str]) -> str:
     """Inside a character class, as ranges. Only the basic plane: `re` turns that into a bitmap."""
     runs: list[list[int]] = []
     for one in sorted(ord(c) for c in characters if c <= "\uffff"):

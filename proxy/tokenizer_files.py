@@ -43,7 +43,8 @@ CHAT_TEMPLATE = """\
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
     """The contents of tokenizer.json, as HF `tokenizers` reads it."""
     letters = byte_letters()
-    words = {entry: "".join(letters[byte] for byte in entry) for entry in vocabulary.ranks}
+    ranks = vocabulary.ranks()
+    words = {entry: "".join(letters[byte] for byte in entry) for entry in ranks}
     split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
@@ -63,8 +64,8 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {words[entry]: rank for entry, rank in vocabulary.ranks.items()},
-            "merges": [[words[left], words[right]] for left, right in merges(vocabulary.ranks)],
+            "vocab": {words[entry]: rank for entry, rank in ranks.items()},
+            "merges": [[words[left], words[right]] for left, right in merges(ranks)],
         },
     }
 

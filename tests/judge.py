@@ -40,7 +40,7 @@ def parents(entry: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 
 @functools.cache
 def judge() -> Tokenizer:
-    ranks = vocabulary.load().ranks
+    ranks = vocabulary.load().ranks()
     letters = byte_letters()
     word = {entry: "".join(letters[byte] for byte in entry) for entry in ranks}
     merges = [parents(entry, ranks) for entry in ranks if len(entry) > 1]

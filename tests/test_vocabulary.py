@@ -1,5 +1,6 @@
 """The vocabulary file is the right one, and its ids are where they should be."""
 
+import binascii
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from proxy.vocabulary import VocabularyError
 
 def test_the_shipped_file_loads_with_every_rank_in_its_place() -> None:
     words = vocabulary.load()
-    assert len(words.ranks) == len(words.entries) == vocabulary.FIRST_CONTROL_ID
-    assert all(words.ranks[entry] == rank for rank, entry in enumerate(words.entries))
+    assert len(words.ranks()) == len(words.entries) == vocabulary.FIRST_CONTROL_ID
+    lines = vocabulary.VOCABULARY_FILE.read_bytes().splitlines()
+    assert lines == [binascii.b2a_base64(one, newline=False) + b" %d" % rank for rank, one in enumerate(words.entries)]
     assert words is vocabulary.load()
 
 
@@ -74,6 +76,6 @@ def test_one_piece_is_encoded_by_merging_and_not_by_looking_for_control_ids() ->
 
 
 def test_decoding_shows_broken_characters_instead_of_failing() -> None:
-    first_byte = vocabulary.load().ranks[b"\xf0"]
+    first_byte = vocabulary.load().entries.index(b"\xf0")
     assert vocabulary.decode_bytes([first_byte]) == b"\xf0"
     assert vocabulary.decode([first_byte, vocabulary.IM_END]) == "\ufffd<|im_end|>"

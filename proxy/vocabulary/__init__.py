@@ -6,6 +6,7 @@ Nothing here ever turns text into a control id: those are placed by code, by nam
 import binascii
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,12 @@ class VocabularyError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    ranks: dict[bytes, int]
     entries: tuple[bytes, ...]  # by id
     encode_piece: Callable[[bytes], list[int]]  # the byte-pair encoding of one pre-token
+
+    def ranks(self) -> dict[bytes, int]:
+        """The id of each entry: 10 MB, made anew."""
+        return {entry: rank for rank, entry in enumerate(self.entries)}
 
 
 def _read(path: Path) -> bytes:
@@ -82,13 +86,14 @@ def _read(path: Path) -> bytes:
 
 
 def load_from(path: Path) -> Vocabulary:
-    decode = binascii.a2b_base64
-    ranks = {decode(entry): int(rank) for entry, _, rank in (line.partition(b" ") for line in _read(path).splitlines())}
+    # The file is known by its hash: a line is an entry and its rank, and the ranks count from 0.
+    entries = tuple(binascii.a2b_base64(line.partition(b" ")[0]) for line in io.BytesIO(_read(path)))
+    ranks = {entry: rank for rank, entry in enumerate(entries)}
     # The pattern never runs: the text is split by our own tables, because tiktoken's regex engine
     # panics on a million blanks and knows other Unicode tables than the reference.
     encoding = tiktoken.Encoding("qwen3", pat_str=".", mergeable_ranks=ranks, special_tokens={})
     # Private, but the one call that encodes a piece without splitting it; tests pin what it does.
-    return Vocabulary(ranks, tuple(ranks), encoding._core_bpe.encode_single_piece)
+    return Vocabulary(entries, encoding._core_bpe.encode_single_piece)
 
 
 @functools.cache

@@ -50,3 +50,13 @@ def test_composing_keeps_the_class_of_the_first_character() -> None:
 def test_marks_that_reorder_are_signs_and_no_space_or_number_composes() -> None:
     assert not classes.COMPOSABLE & (classes.NUMBERS | classes.SPACES)
     assert not classes.COMPOSABLE & classes.COMPOSING & classes.LETTERS
+
+
+def test_runs_hold_what_a_set_of_them_holds() -> None:
+    every = {chr(point) for point in range(0x110000)}
+    letters = frozenset(classes.LETTERS)
+    assert len(letters) == len(classes.LETTERS)
+    assert {character for character in every if character in classes.LETTERS} == letters
+    assert "" not in classes.LETTERS
+    assert "ab" not in classes.LETTERS
+    assert 97 not in classes.LETTERS
