@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from adapters.base import Assessment, Block, Note, Report
 from adapters.strict_json import write_checked
 
 # Probabilities are told to four digits.
-_STEPS = 10_000
-_written: dict[int, str] = {}  # each of them that was told: to write a number takes longer than to find it
+_STEPS: Final = 10_000
+_written: Final[dict[int, str]] = {}  # each of them that was told: to write a number takes longer than to find it
 
 
 def rounded(probability: float) -> float:

@@ -1,7 +1,7 @@
 """/v1/chat/completions as a stream: `chat.completion.chunk` events."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from adapters.azure_notation import azure_block, azure_finish, azure_note, azure_prompt
 from adapters.base import Block, Delta, Event, Failure, Finish, Key, Note, Opaque, Options, Piece, Report, Usage
@@ -11,7 +11,7 @@ from adapters.openai_chat_calls import TOOL_TEXTS, TOOL_TYPES
 from adapters.openai_chat_reader import CHUNK, ChatReader
 from adapters.strict_json import write, write_checked
 
-DONE = "[DONE]"
+DONE: Final = "[DONE]"
 
 
 class ChatStream:

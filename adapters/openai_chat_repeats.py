@@ -6,6 +6,7 @@ nothing, where an upstream sends one to hide how long its texts are.
 """
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -16,11 +17,11 @@ _TEXT, _NOISE = re.compile('"content"' + _STRING), re.compile('"obfuscation"' + 
 _PROBE = "\x00 \x00"
 _WRITTEN_PROBE = r'"\u0000 \u0000"'
 # Each takes as long as two events, and some servers may put something new into each.
-MAX_LESSONS = 8
+MAX_LESSONS: Final = 8
 # Nor is there much to save where nearly all of an event is its text.
-MAX_CHARACTERS = 4_096
+MAX_CHARACTERS: Final = 4_096
 
-_decode_text = msgspec.json.Decoder(str).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class Repeats:

@@ -5,7 +5,7 @@ JSON) is read again by `json`, whose word is the last; what both read, they read
 """
 
 import json
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -17,8 +17,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # Made once: `json.loads` and `json.dumps` with arguments make one at every call.
-_decode_fast = msgspec.json.Decoder().decode
-_encode_fast = msgspec.json.Encoder().encode
+_decode_fast: Final = msgspec.json.Decoder().decode
+_encode_fast: Final = msgspec.json.Encoder().encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 

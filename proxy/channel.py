@@ -15,19 +15,20 @@ from proxy.folding import Folder
 from proxy.policy import Policy, Verdict
 from proxy.risk import RESPONSE_CATEGORIES, SEVERITY, Risk, RiskLevel
 from proxy.structs import Batch, Span
+from proxy.surrogates import DeltaJoiner
 from proxy.trace import Trace
 from proxy.view import View
 
 # What a JSON text begins with: who asked for one (JSON mode, structured outputs) reads what its escapes spell.
 _JSON_BEGINS = tuple('{["')
 # Below this probability of any harm, a token's share in the category scores is not worth its time.
-_SCORED_HARM = 0.01
+_SCORED_HARM: Final = 0.01
 
 
 # Of a text that comes at once, what is read in one step: a tokenizer's 5 ms at the worst. Text beyond ASCII takes
 # about three times as long.
-STEP = 2048
-WIDE = 3
+STEP: Final = 2048
+WIDE: Final = 3
 
 
 def cost_of(text: str) -> int:
@@ -59,6 +60,7 @@ class Channel:
         self, key: Key, kind: Kind, policy: Policy, *, folds: bool = False, trace: Trace | None = None
     ) -> None:
         self.key = key
+        self.joiner = DeltaJoiner()  # what its deltas go through first
         self._trace = trace  # for the record
         self.kind = kind
         self._policy = policy

@@ -3,9 +3,11 @@
 No coroutines, so that it can be compiled: it is called for each chunk.
 """
 
+from typing import Final
+
 from aiohttp.base_protocol import BaseProtocol
 
-END = b"0\r\n\r\n"
+END: Final = b"0\r\n\r\n"
 
 
 class ChunkWriter:

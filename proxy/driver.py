@@ -16,7 +16,7 @@ from proxy.stream import ModeratedStream
 from proxy.structs import Batch, Patience
 
 # What one turn takes from an upstream that has more: then other streams have theirs.
-MAX_TURN_BYTES = 16 << 10
+MAX_TURN_BYTES: Final = 16 << 10
 
 
 # Asked for with each chunk; a look into the enum takes 0.15 us in Python 3.11.

@@ -4,7 +4,7 @@ Both take the same path through the machine; a body is one event in and one even
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from adapters.base import Event
 from adapters.errors import AdapterError
@@ -12,7 +12,7 @@ from proxy.limits import Limit
 from proxy.sse import EventDecoder, EventTooLarge, encode_event
 
 # An event or a body of more takes a millisecond or more to read, and to write.
-LARGE_BYTES = 128 << 10
+LARGE_BYTES: Final = 128 << 10
 
 
 class Framing(Protocol):

@@ -8,6 +8,7 @@ are to stay whole, waits for its own end: agents mend a call that was cut, and r
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from adapters.base import WHOLE_KINDS, Delta, End, Finish, Key, Opaque, Piece, call_of
 from proxy.hold_times import Timing
@@ -19,9 +20,9 @@ MAX_HELD_CHARACTERS = 4 << 20
 # A piece takes a kilobyte however short its text: this many are a tool call of as many tokens, which no model writes.
 MAX_HELD_PIECES = 1 << 17
 # They are counted whenever so many have come.
-COUNTED_PIECES = 1 << 14
+COUNTED_PIECES: Final = 1 << 14
 # A longer text leaves as several, since a text is copied whenever more of it is cleared.
-MAX_PART_CHARACTERS = 8192
+MAX_PART_CHARACTERS: Final = 8192
 
 
 class HeldTooMuch(Exception):
@@ -61,6 +62,8 @@ class Gate:
         self._queues: dict[int | None, deque[Held]] = {None: deque()}
         self._serial = 0
         self._texts: dict[Key, _Text] = {}
+        # Which was looked up last, since nearly always the next is the same.
+        self._newest: tuple[Key, _Text] | None = None
         self.held = 0  # characters received and not yet released
 
     def hold(self, piece: Piece) -> None:
@@ -91,7 +94,7 @@ class Gate:
             raise HeldTooMuch(f"more than {MAX_HELD_PIECES} pieces wait for verdicts")
 
     def _receive(self, delta: Delta) -> None:
-        text = self._texts.get(delta.key) or self._begin(delta.key)
+        text = self._text(delta.key)
         text.received += len(delta.text)
         choice = delta.key.choice
         if self._open_calls.get(choice) is not text.call:
@@ -99,6 +102,12 @@ class Gate:
         if text.call is not None:
             text.call.is_open = True
             self._open_calls[choice] = text.call
+
+    def _text(self, key: Key) -> _Text:
+        newest = self._newest
+        if newest is None or newest[0] is not key:
+            newest = self._newest = (key, self._texts.get(key) or self._begin(key))
+        return newest[1]
 
     def _begin(self, key: Key) -> _Text:
         text = self._texts[key] = _Text()
@@ -120,7 +129,7 @@ class Gate:
 
         What was allowed stays allowed.
         """
-        text = self._texts.get(key) or self._begin(key)
+        text = self._text(key)
         if judged > text.judged:
             text.judged = judged
         if judged + ahead > text.cleared:
@@ -180,8 +189,8 @@ class Gate:
 
     def _take(self, queue: deque[Held], first: Held, delta: Delta) -> Held | None:
         """As much of the first delta as is cleared."""
-        text = self._texts.get(delta.key)
-        if text is None or (text.call is not None and not text.call.is_cleared):
+        text = self._text(delta.key)
+        if text.call is not None and not text.call.is_cleared:
             return None
         start = text.released
         allowed = text.cleared - start

@@ -4,10 +4,11 @@ No coroutines, so that it can be compiled like the pump and the stream (see `hat
 """
 
 import time
-from collections import deque
+from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from typing import Final
 
 from adapters.base import Key
 from proxy.guard.protocol import GuardFault, GuardStream, GuardTimeout, GuardUnavailable
@@ -20,14 +21,15 @@ Verdicts = list[list[Risk]] | Exception
 Opened = tuple[GuardStream, Sequence[int], int]
 
 # Lags that a median is taken of: the newest of a long answer.
-MAX_LAGS = 1024
+MAX_LAGS: Final = 256
 
 
 class Lags:
     """Seconds from handing tokens over to their verdicts."""
 
     def __init__(self) -> None:
-        self._newest: deque[float] = deque(maxlen=MAX_LAGS)
+        self._newest = array("d")  # a ring, since floats in a list take four times the memory
+        self._oldest = 0
         self.max: float | None = None
         self.count = 0  # of what was handed over
         self.first = 0.0  # when that began, by the monotonic clock
@@ -41,7 +43,11 @@ class Lags:
 
     def add(self, begin: float, end: float) -> None:
         seconds = end - begin
-        self._newest.append(seconds)
+        if len(self._newest) < MAX_LAGS:
+            self._newest.append(seconds)
+        else:
+            self._newest[self._oldest] = seconds
+            self._oldest = (self._oldest + 1) % MAX_LAGS
         if self.max is None or seconds > self.max:
             self.max = seconds
         self.last = end
@@ -63,6 +69,9 @@ class Inquiry:
         self._risks: list[list[Risk]] = []  # of each batch
         self._left = 0  # batches without theirs
         self.streams: dict[tuple[Key, int], Opened] = {}
+        # Who was asked last, since nearly always the next batch is for the same.
+        self._last: Batch | None = None
+        self._last_opened: Opened | None = None
         self.lags = Lags()
 
     def put(self, batches: Sequence[Batch], tell: Callable[[Verdicts], None]) -> None:
@@ -75,7 +84,7 @@ class Inquiry:
         self._batches, self._tell = batches, tell
         self._risks, self._left = [[]] * len(batches), len(batches)
         for number, batch in enumerate(batches):
-            stream, frame, start = self.streams.get((batch.key, batch.view)) or self._open(batch)
+            stream, frame, start = self._opened(batch)
             position, ids, skipped = start + batch.position, batch.ids, 0
             if stream.position < start:  # frames flag falsely at fixed positions, and are not the model's text
                 skipped = len(frame)
@@ -83,6 +92,13 @@ class Inquiry:
             stream.ask(position, ids, partial(self._heard, number, skipped))
             if self._batches is not batches:
                 return  # all have heard, or one has failed at once; and who was told may have put others
+
+    def _opened(self, batch: Batch) -> Opened:
+        last, opened = self._last, self._last_opened
+        if last is None or opened is None or last.key is not batch.key or last.view != batch.view:
+            opened = self.streams.get((batch.key, batch.view)) or self._open(batch)
+            self._last, self._last_opened = batch, opened
+        return opened
 
     def give_up(self) -> None:
         """On what was put, if it is not answered yet."""

@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from proxy import vocabulary
 
 # Longer pre-tokens do not repeat; keeping them would only fill the memory.
-MAX_CACHED_CHARACTERS = 48
+MAX_CACHED_CHARACTERS: Final = 48
 CACHED_PRETOKENS = 32768
 
 
@@ -19,7 +20,7 @@ class Token:
     length: int  # source characters that this token completes
 
 
-token = functools.lru_cache(maxsize=65536)(Token)  # making a frozen object costs more than finding it
+token: Final = functools.lru_cache(maxsize=65536)(Token)  # making a frozen object costs more than finding it
 
 
 @functools.lru_cache(maxsize=65536)
@@ -53,7 +54,7 @@ def _tokens_of(pretoken: str) -> tuple[Token, ...]:
     return tuple(measure(raw, 0, vocabulary.load().encode_piece(raw)))
 
 
-tokens_of_cached = functools.lru_cache(maxsize=CACHED_PRETOKENS)(_tokens_of)
+tokens_of_cached: Final = functools.lru_cache(maxsize=CACHED_PRETOKENS)(_tokens_of)
 
 
 def tokens_of(pretoken: str) -> tuple[Token, ...]:

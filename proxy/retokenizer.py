@@ -17,7 +17,7 @@ from proxy.vocabulary import load
 __all__ = ["Retokenizer", "Token", "encode"]
 
 # A longer delta is read in slices of this many characters, so that no step is long.
-MAX_SLICE_CHARACTERS = 4096
+MAX_SLICE_CHARACTERS: Final = 4096
 # A longer pre-token is encoded in steps.
 MAX_PIECE_CHARACTERS = 2048
 _NO_TAIL: Final = Tail("", "")

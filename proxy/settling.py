@@ -28,7 +28,7 @@ TRIALS = (12, 256)
 # Below this, encoding is faster than a look into a cache; above it, texts are mostly runs of one character.
 SHORT_BYTES = 40
 # A longer tail is settled in steps, so that a step costs the same however long the text is.
-STEP_CHARACTERS = 256
+STEP_CHARACTERS: Final = 256
 # If the rule ever leaves more than this, all tokens but the last few count as final (see `Retokenizer.forced`).
 MAX_UNSETTLED_BYTES = 1024
 UNSETTLED_TOKENS = 32

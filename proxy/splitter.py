@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Set
 from enum import StrEnum
+from typing import Final
 
 from proxy.normalizer import A_LETTER, A_SIGN
 from proxy.vocabulary.classes import LETTERS, NUMBERS, SPACES
 
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
 
 
 def _members(characters: Set[str]) -> str:
@@ -26,11 +27,11 @@ LETTER, NUMBER, BLANK = _members(LETTERS), _members(NUMBERS), _members(SPACES)
 SIGN = f"^{LETTER}{NUMBER}{BLANK}"
 _CONTRACTION = "'(?:[sS\u017ftTmMdD]|[rRvV][eE]|[lL][lL])"  # (?i:'s) also takes the long s
 # The pattern of Qwen3's tokenizer.json with its classes spelled out.
-_PRE_TOKEN = re.compile(
+_PRE_TOKEN: Final = re.compile(
     f"{_CONTRACTION}|[^\r\n{LETTER}{NUMBER}]?[{LETTER}]+|[{NUMBER}]| ?[{SIGN}]+[\r\n]*"
     f"|[{BLANK}]*[\r\n]+|[{BLANK}]+(?![^{BLANK}])|[{BLANK}]+"
 )
-_find_all = _PRE_TOKEN.findall
+_find_all: Final = _PRE_TOKEN.findall
 _is_contraction = re.compile(_CONTRACTION).fullmatch
 _BLANKS = "".join(sorted(SPACES))
 

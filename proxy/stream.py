@@ -75,14 +75,12 @@ class ModeratedStream:
         self._gate = Gate(MAX_HELD_CHARACTERS, whole_calls=policy.keeps_calls_whole, timing=expected.timing)
         self._choices = Choices(expected.choices)
         self._channels = Channels(policy, folds=expected.folded_view, traces=expected.traces)
-        self._has_usage = False
-        self._is_open = False
-        self._has_ended = False
+        self._has_usage = self._is_open = self._has_ended = False
         # Whether something may have become free to leave: in hold mode more text of the same channel never is.
         self.has_news = True
         self.has_more_tokens = False  # than `tokens_to_classify` has just returned
         # Would the next step keep an event loop from others? Then it belongs into a thread.
-        self.is_large = False
+        self.is_large = self._is_event_large = False
         self._has_block = False  # whether a channel must end
         self._always_has_news = policy.may_run_ahead
         self.failure: Failure | None = None
@@ -125,7 +123,7 @@ class ModeratedStream:
         for batch, batch_risks in zip(batches, risks):  # noqa: B905 (a strict one takes keywords, which is slower)
             if len(batch_risks) != len(batch.ids):
                 raise ValueError(f"{len(batch_risks)} risks for {len(batch.ids)} tokens")
-            channel = self._channels.by_key[batch.key]
+            channel = self._channels.at(batch.key)
             channel.receive(batch, batch_risks)
             self._has_block = self._has_block or channel.block_start is not None
         self.has_news = True
@@ -196,10 +194,11 @@ class ModeratedStream:
         except HeldTooMuch as exc:
             self.fail(TOO_MUCH_HELD, str(exc))
         self.has_news = self.has_news or self._always_has_news
+        self._is_event_large = self._framing.held > LARGE_BYTES
         self._weigh()
 
     def _weigh(self) -> None:
-        self.is_large = self._framing.held > LARGE_BYTES or self._gate.held > LARGE_BYTES
+        self.is_large = self._is_event_large or self._gate.held > LARGE_BYTES
 
     def _receive_piece(self, piece: Piece) -> None:
         if not self._is_reading:
@@ -251,7 +250,7 @@ class ModeratedStream:
         for released in self._gate.release():
             piece = released.piece
             if isinstance(piece, Delta):
-                channel = self._channels.by_key[piece.key]
+                channel = self._channels.at(piece.key)
                 note = channel.note(released.start, released.start + len(piece.text))
                 # Of a watched text only the record tells.
                 self._emit(self._adapter.encode(piece, note if channel.holds else None))

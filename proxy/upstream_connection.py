@@ -8,16 +8,16 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from proxy.answer_parser import AnswerParser, Head
 from proxy.errors import BrokenAnswer
 from proxy.in_parts import PARSED_BYTES
 
 # What one read returns at the most: the event loop reads, tokenizes and encodes it in a few milliseconds.
-MAX_READ_BYTES = 16 << 10
+MAX_READ_BYTES: Final = 16 << 10
 # Where more waits to be taken, the upstream has to wait.
-BUFFER_BYTES = 32 << 10
+BUFFER_BYTES: Final = 32 << 10
 
 
 class UpstreamConnection:

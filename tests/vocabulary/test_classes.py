@@ -59,4 +59,3 @@ def test_runs_hold_what_a_set_of_them_holds() -> None:
     assert {character for character in every if character in classes.LETTERS} == letters
     assert "" not in classes.LETTERS
     assert "ab" not in classes.LETTERS
-    assert 97 not in classes.LETTERS
