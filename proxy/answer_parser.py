@@ -4,8 +4,6 @@ llhttp parses, through httptools, which calls back with bytes and no more: aioht
 stream object, ten calls a chunk. What cannot be read for certain is refused. No coroutines, so that it can be compiled.
 """
 
-from collections import deque
-
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict
 
@@ -40,7 +38,7 @@ class AnswerParser:
         self._has_body = has_body
         self._head_bytes = 0
         self._fields: list[tuple[str, str]] = []
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []  # few: an empty deque would take ten times the memory
         self._unpacker: Unpacker | None = None
         self._ends_with_connection = False
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -83,17 +81,17 @@ class AnswerParser:
         pieces = self._pieces
         if not pieces:
             return b""
-        piece = pieces.popleft()
-        self.size -= len(piece)
-        if not pieces:
-            return piece  # as nearly always
-        found, size = [piece], len(piece)
-        while pieces and size + len(pieces[0]) <= limit:
-            piece = pieces.popleft()
-            found.append(piece)
-            size += len(piece)
-            self.size -= len(piece)
-        return b"".join(found)
+        if len(pieces) == 1:  # as nearly always
+            self.size = 0
+            return pieces.pop()
+        count, size = 1, len(pieces[0])
+        while count < len(pieces) and size + len(pieces[count]) <= limit:
+            size += len(pieces[count])
+            count += 1
+        found = b"".join(pieces[:count])
+        del pieces[:count]
+        self.size -= size
+        return found
 
     @property
     def has_more(self) -> bool:
@@ -107,7 +105,7 @@ class AnswerParser:
     def _unpack(self, unpacker: Unpacker, limit: int) -> bytes:
         try:
             while self.has_more:
-                piece = b"" if unpacker.has_more else self._pieces.popleft()
+                piece = b"" if unpacker.has_more else self._pieces.pop(0)
                 self.size -= len(piece)
                 if found := unpacker.unpack(piece, limit):
                     return found

@@ -72,7 +72,7 @@ class Channel:
         self._raw: list[str] = []  # the text so far, while a view of it may have to be opened
         self._spans: deque[Span] = deque()
         # Text that is still to be read: by all views, or by one that was opened late.
-        self._backlog: deque[tuple[View | None, str]] = deque()
+        self._backlog: list[tuple[View | None, str]] = []
         self._then: _Pause | None = None
         self.length = 0  # characters received
         self.worst: Span | None = None
@@ -122,7 +122,7 @@ class Channel:
         if cost_of(text) <= STEP:
             view.feed(text)
         else:  # before what is still to be read by all
-            self._backlog.extendleft((view, part) for part in reversed(steps_of(text)))
+            self._backlog[:0] = [(view, part) for part in steps_of(text)]
         self._views.append(view)
         if not self._awaits_escape and self._folder is None:
             self._raw.clear()
@@ -160,7 +160,7 @@ class Channel:
 
     def read(self) -> int:
         """Read on, a step at the most; returns what it has cost."""
-        view, text = self._backlog.popleft()
+        view, text = self._backlog.pop(0)
         if view is None:
             self._read(text)
         else:

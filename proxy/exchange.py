@@ -7,7 +7,7 @@ async with Exchange(service, record, ask) as exchange:
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapters.base import Adapter, Assessment, Block, Failure, Options, Report, Usage
 from proxy.annotations import notations_of
@@ -147,6 +147,7 @@ class Exchange:
             raise refusal_without_verdict(exc) from exc
         finally:
             self._record.note_prompt(begin)
+        self._prompts = []
         self._assessment = assess_prompt(risk, self._prompt_policy)
         self._record.prompt = self._assessment.worst
         self._record.prompt_flagged = self._assessment.is_flagged
@@ -171,6 +172,7 @@ class Exchange:
         except Fault as fault:
             self._record.error = str(fault)
             raise fault.api_error() from fault
+        self._ask = replace(self._ask, body=None)  # which may be long, as the answer may
         self._record.note_head(self._response.status)
 
     # The answer.

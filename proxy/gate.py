@@ -59,7 +59,7 @@ class Gate:
         self._whole_calls = whole_calls
         self._calls: dict[tuple[int, str], _Call] = {}
         self._open_calls: dict[int, _Call] = {}  # the newest of a choice
-        self._queues: dict[int | None, deque[Held]] = {None: deque()}
+        self._queues: dict[int | None, deque[Held]] = {}
         self._serial = 0
         self._texts: dict[Key, _Text] = {}
         # Which was looked up last, since nearly always the next is the same.
@@ -157,7 +157,7 @@ class Gate:
         for choice, queue in self._queues.items():
             if queue and choice is not None:
                 self._release_choice(choice, queue, released)
-        shared = self._queues[None]
+        shared = self._queues.get(None)
         while shared and self._is_next(shared[0]):
             released.append(shared.popleft())
         return released

@@ -119,8 +119,10 @@ async def _answer(request: web.Request, service: Service, record: Record, reply:
         return asked, chosen, upstream, call, dump(call.body or {})
 
     query = request.rel_url.raw_query_string
-    found = await read_request(request, service.settings.server, read, service.aside.run)
-    return await _exchange(request, service, record, reply, *found)
+    # No name for what is found: its body, which may be long, is not needed to the end of the answer.
+    return await _exchange(
+        request, service, record, reply, *await read_request(request, service.settings.server, read, service.aside.run)
+    )
 
 
 async def _read_back(request: web.Request, service: Service, record: Record, reply: Reply) -> web.StreamResponse:
@@ -162,7 +164,9 @@ async def _exchange(
     wishes = request.headers.getall(ANNOTATIONS_HEADER, [])
     notations = asked_notations(wishes, wants_moderation=asked.moderation is not None)
     ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations, body)
-    async with Exchange(service, record, ask) as exchange:
+    exchange = Exchange(service, record, ask)
+    del ask, body
+    async with exchange:
         try:
             await exchange.begin()
         except PromptBlocked as blocked:

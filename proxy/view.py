@@ -36,13 +36,15 @@ class View:
         self._prefix_bytes = len(prefix.encode())  # of the frame's own text, still to come as tokens
         self._judge = judge_of(policy)
         self._decoder = decoder
-        self._widths: deque[int] = deque()  # source characters of each decoded one, not yet in a token
+        # Lists, though they are read from the left: an empty deque takes ten times the memory, and these are short.
+        self._widths: list[int] = []  # source characters of each decoded one, not yet in a token
         self._leading = True  # the chat template strips leading newlines, so they have no tokens
         self._skipped = 0  # their number, added to the first token
         self._pending: deque[Token] = deque()
-        self._starts: deque[int] = deque(maxlen=policy.longest_run)  # of the newest judged tokens
+        self._starts: list[int] = []  # of the newest judged tokens, as many as a run may have
+        self._longest_run = policy.longest_run
         self._tail: int | None = None  # tokens before the provisional end of a paused text
-        self._before_tail: tuple[Judge | JointJudge, int, deque[int], deque[int], int] | None = None
+        self._before_tail: tuple[Judge | JointJudge, int, list[int], list[int], int] | None = None
         self._peeked = 0  # of the widths, the tail's own
         self._was_resumed = False
         self._is_complete = False
@@ -109,6 +111,7 @@ class View:
             end += pop().length
             begun(start)
             spans.append(Span(start, end, risk))
+        self._forget_starts()
         self._end = end
         self.judged += len(risks)
         if self._judge.run or self._judge.undecided:
@@ -132,6 +135,7 @@ class View:
             self._end = span.end
             self.judged += 1
             self._starts.append(span.start)
+            self._forget_starts()
             verdict = self._judge.judge(risk)
             undecided = self._judge.undecided
             self.cleared = max(self.cleared, self._starts[-undecided] if undecided else self._end)
@@ -140,6 +144,10 @@ class View:
             if verdict is Verdict.BLOCK:
                 return
         self._settle()
+
+    def _forget_starts(self) -> None:
+        if len(self._starts) > self._longest_run:
+            del self._starts[: -self._longest_run]
 
     def _settle(self) -> None:
         # At the end of a text a run that never reached its length is decided: it was not flagged.
@@ -174,7 +182,7 @@ class View:
     def _strip_leading(self, text: str) -> str:
         stripped = text.lstrip("\n")
         for _ in range(len(text) - len(stripped)):
-            self._skipped += self._widths.popleft() if self._decoder is not None else 1
+            self._skipped += self._widths.pop(0) if self._decoder is not None else 1
         self._leading = not stripped
         return stripped
 
@@ -182,4 +190,6 @@ class View:
         skipped, self._skipped = self._skipped, 0
         if self._decoder is None:
             return token.length + skipped
-        return skipped + sum(self._widths.popleft() for _ in range(token.length))
+        length = skipped + sum(self._widths[: token.length])
+        del self._widths[: token.length]
+        return length

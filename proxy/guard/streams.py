@@ -5,6 +5,7 @@ and the newest tokens. Every token is still judged; what the guard remembers of 
 """
 
 import asyncio
+from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -57,14 +58,15 @@ class Asked:
 class KeptStream:
     """A `protocol.GuardStream`."""
 
-    def __init__(self, door: Door, ids: list[int], owner: str, prompt_tokens: int) -> None:
+    def __init__(self, door: Door, ids: Sequence[int], owner: str, prompt_tokens: int) -> None:
         self.id = door.number()
         self.owner = owner
         self.epoch = -1  # of the engine that has this stream; -1: none has
         self.slides = 0  # see `protocol.GuardStream`
         self.ticket: int | None = None  # of the question under way
         self._asked: Asked | None = None  # that it is a part of
-        self._door, self._ids = door, ids
+        self._door = door
+        self._ids = array("I", ids)  # of a long prompt: as a list of numbers they take nine times the memory
         self._prompt_tokens = prompt_tokens
         self._is_closed = False
         # The engine's stream is ids[head] + ids[tail:].
@@ -116,7 +118,7 @@ class KeptStream:
     def copy(self, door: Door) -> "KeptStream":
         """The same text at a door whose engine does not have it yet. Raises GuardUnavailable on a closed stream."""
         self._check_open()
-        child = KeptStream(door, self._ids.copy(), self.owner, self._prompt_tokens)
+        child = KeptStream(door, self._ids, self.owner, self._prompt_tokens)
         child._head, child._tail, child.slides = self._head, self._tail, self.slides
         return child
 
@@ -133,7 +135,7 @@ class KeptStream:
 
     def begin(self, ticket: int, reads: list[int], role: Role) -> Open:
         """The command that opens the engine's stream for the first time."""
-        return Open(ticket, self.id, self._ids, reads, role, self.owner)
+        return Open(ticket, self.id, self._ids.tolist(), reads, role, self.owner)
 
     def replay(self, question: Open | Feed, *, is_alone: bool) -> Open:
         """The same question for an engine that does not have this stream."""
@@ -162,7 +164,7 @@ class KeptStream:
             if not isinstance(found, bytes):
                 raise found
             asked.risks += read_rows(found, len(ids), Role.ASSISTANT)
-            self._ids += ids
+            self._ids.extend(ids)
             if len(asked.risks) < len(asked.ids):
                 self._feed(asked.ids[len(asked.risks) :])
                 return
@@ -180,7 +182,7 @@ class KeptStream:
 
     def _seen(self, place: int) -> list[int]:
         """The first tokens of the engine's stream."""
-        return (self._ids[self._head] + self._ids[self._tail :])[:place]
+        return (self._ids[self._head] + self._ids[self._tail :])[:place].tolist()
 
     def _slide(self, end: int) -> None:
         """Begin the engine's stream anew with the prompt's end and the newest tokens before `end`."""

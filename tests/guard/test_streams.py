@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import tracemalloc
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -243,3 +244,16 @@ async def test_a_stream_of_an_engine_that_is_gone_is_not_closed_there() -> None:
     await classify(child, 3, [4])
     await stream.close()
     assert door.texts == {child.id: [1, 2, 3, 4]}
+
+
+async def test_a_long_text_takes_some_bytes_a_token_and_a_fork_no_more() -> None:
+    count = 50_000
+    stream = await opened(ScriptedDoor(2 * count), list(range(1_000, 1_000 + count)))
+    tracemalloc.start()
+    try:
+        fork = stream.fork()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fork.position == count
+    assert size < 5 * count + 8 * count  # its own, and the list that the scripted engine makes
