@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parent
 # What runs for every chunk, but for two sorts of modules: those with coroutines, since an exception of one came out of
 # another (mypyc 2.4, an `await` in a `finally`), and those with subclasses of msgspec's or aiohttp's. What subclasses a
-# compiled class is compiled, too. A constant that is asked for with each chunk is Final: the compiler writes it into the
-# code, where any other is looked up in its module.
+# compiled class is compiled, too. A constant that is asked for with each chunk is Final: the compiler writes it into
+# the code, where any other is looked up in its module.
 MODULES = (
     "adapters/anthropic_chat.py",
     "adapters/base.py",

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 
 from proxy.conversation import answer_frame
 from proxy.deadline import Deadline
@@ -23,7 +22,6 @@ class Classifier:
         self._choices_each = sys.maxsize
         self.verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
         self._deadline = Deadline()
-        self._stack = AsyncExitStack()
         self.inquiry = Inquiry(self._open)
         self._streams = self.inquiry.streams
 
@@ -37,12 +35,18 @@ class Classifier:
         return sum(stream.slides for stream, *_ in self._streams.values())
 
     async def __aenter__(self) -> "Classifier":
-        self._stack.push_async_callback(self._prompt.close)
-        self._stack.callback(self._deadline.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        self._deadline.close()
+        failure: BaseException | None = None
+        for stream in (*(opened[0] for opened in self._streams.values()), self._prompt):
+            try:
+                await stream.close()
+            except BaseException as exc:  # all are closed, whatever one of them raises, a cancellation with it
+                failure = exc
+        if failure is not None:
+            raise failure
 
     def share(self, others: Sequence["Classifier"], choices: int) -> None:
         """Take the prompts of others as well: `choices` are shared out among all, evenly and in order.
@@ -66,6 +70,5 @@ class Classifier:
     def _open(self, batch: Batch) -> Opened:
         frame = answer_frame(batch.kind).ids
         fork = self._prompts[batch.key.choice // self._choices_each].fork()
-        self._stack.push_async_callback(fork.close)
         opened = self._streams[batch.key, batch.view] = fork, frame, fork.position + len(frame)
         return opened

@@ -1,13 +1,14 @@
 """Guard streams of one response: forks of the prompt, each token fed once, freed on every way out."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from adapters.base import Key, Kind
 from proxy.classifier import Classifier
 from proxy.conversation import answer_frame
-from proxy.guard.protocol import GuardError, GuardFault, GuardTimeout
+from proxy.guard.protocol import GuardError, GuardFault, GuardStream, GuardTimeout, Heard
 from proxy.retokenizer import encode
 from proxy.structs import Batch
 from tests.fakes import UNSAFE, ScriptedGuard, words
@@ -80,3 +81,40 @@ async def test_choices_are_shared_out_among_prompts() -> None:
     tail = list(answer_frame(Kind.CONTENT).ids) + encode("one")
     assert guard.fed.count(PROMPT + tail) == guard.fed.count([7, 8, *tail]) == 2
     assert guard.slots == 0
+
+
+async def test_a_stream_that_cannot_be_closed_keeps_no_other_open() -> None:
+    guard = ScriptedGuard()
+    stream, _ = await guard.open(PROMPT, read=[2])
+    classifier = Classifier(Odd(stream), 5.0)
+    await classifier.classify([batch("one"), batch("two", "refusal")])
+    assert guard.slots == 3
+    with pytest.raises(OSError, match="gone"):
+        await classifier.__aexit__()
+    assert guard.slots == 0
+
+
+class Odd:
+    """A guard stream that is freed and says that it is not."""
+
+    slides = 0
+
+    def __init__(self, stream: GuardStream) -> None:
+        self._stream = stream
+
+    @property
+    def position(self) -> int:
+        return self._stream.position
+
+    def ask(self, position: int, ids: Sequence[int], heard: Heard) -> None:
+        self._stream.ask(position, ids, heard)
+
+    def give_up(self) -> None:
+        self._stream.give_up()
+
+    def fork(self) -> GuardStream:
+        return Odd(self._stream.fork())
+
+    async def close(self) -> None:
+        await self._stream.close()
+        raise OSError("gone")
