@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from proxy.guard.embedded import CONFIG, WEIGHTS
 from proxy.risk import RiskLevel
 from training import linear
 from training.card import write_card
 from training.data import authored_examples, everyday, held_authored, split, train_examples
 from training.examples import Example
-from training.export import export, reload
+from training.export import export, export_risk_heads, reload
 from training.features import Features, token_features
 from training.figures import DUMMIES, Judge, Row, figures
 from training.judge import Verdict, answer_verdict, prompt_verdict, read
@@ -64,18 +66,29 @@ def main() -> None:
     sets = Sets(kept + authored_examples(args.seed, args.data, kept), held)
     log.info("%d examples to train on, %d held out", len(sets.kept), len(sets.held))
     baseline = _baseline(sets, args.seed)
+    how = _copied(args) if args.refit else _trained(args, sets, baseline, work)
+    _refit(args.out, sets, args.seed)
+    rows = evaluate(args.out, args.data, baseline)
+    minutes = (time.monotonic() - started) / 60
+    write_card(args.out, rows, f"{how}, {minutes:.0f} minutes in all")
+    log.info("done in %.1f minutes", minutes)
+
+
+def _copied(args: argparse.Namespace) -> str:
+    for name in (CONFIG, WEIGHTS):
+        shutil.copy(args.refit / name, args.out / name)
+    return f"an earlier one whose verdicts were fitted and whose thresholds were set again, seed {args.seed}"
+
+
+def _trained(args: argparse.Namespace, sets: Sets, baseline: dict[str, linear.Linear], work: Path) -> str:
     config = guard_config(layers=args.layers)
     features = _features(baseline, work, not args.no_encoder)
     guard = Guard(config, _embedding(sets.kept, features, work, config["hidden_size"]))
     opinions = None if args.no_encoder else opinions_of(sets.kept, work, args.seed)
     plan = Plan(args.passes, seed=args.seed, limit=args.limit, minutes=args.minutes)
     passes = train(guard, sets.kept, plan, work, opinions, linear.answer_opinions(sets.kept, args.seed))
-    _finish(guard.eval(), config, sets, args.out, args.seed)
-    rows = evaluate(args.out, args.data, baseline)
-    minutes = (time.monotonic() - started) / 60
-    how = f"one run of {passes:.1f} passes, seed {args.seed}, {args.threads} threads, {minutes:.0f} minutes in all"
-    write_card(args.out, rows, how)
-    log.info("done in %.1f minutes", minutes)
+    export(guard.eval(), config, args.out)
+    return f"one run of {passes:.1f} passes, seed {args.seed}, {args.threads} threads"
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,6 +101,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, help="examples a pass, for a quick try")
     parser.add_argument("--minutes", type=float, help="end the training by then, whatever passes remain")
+    parser.add_argument(
+        "--refit", type=Path, metavar="FOLDER", help="train nothing: fit verdicts and set thresholds of the guard there"
+    )
     parser.add_argument("--no-encoder", action="store_true", help="train without the sentence encoder")
     return parser.parse_args()
 
@@ -126,16 +142,12 @@ def _frequent(examples: list[Example]) -> NDArray[np.int64]:
     return np.flatnonzero(counts >= OWN_ROW_FROM)
 
 
-def _finish(guard: Guard, config: dict[str, object], sets: Sets, out: Path, seed: int) -> None:
-    """Export, fit verdicts and set the thresholds on the exported weights, export again."""
-    export(guard, config, out)
-    shipped, _ = reload(out)
-    fit_answers(shipped, fresh_answers(sets.held), seed)
-    calibrate(shipped, sets.benign_prompts, sets.benign_answers)
-    with torch.no_grad():
-        guard.query_risk_level_head.weight.copy_(shipped.query_risk_level_head.weight)
-        guard.risk_level_head.weight.copy_(shipped.risk_level_head.weight)
-    export(guard, config, out)
+def _refit(out: Path, sets: Sets, seed: int) -> None:
+    """Fit verdicts and set the thresholds, on the weights as they are exported."""
+    guard, _ = reload(out)
+    fit_answers(guard, fresh_answers(sets.held), seed)
+    calibrate(guard, sets.benign_prompts, sets.benign_answers)
+    export_risk_heads(guard, out)
 
 
 def evaluate(out: Path, data: Path, baseline: dict[str, linear.Linear]) -> list[Row]:

@@ -19,7 +19,7 @@ from training.answers import (
     TURNING_LINES,
 )
 from training.combinations import combinations
-from training.examples import EVERYDAY_ALARM, TWIN_ALARM, Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.requests import BENIGN_PHRASES, BENIGN_SENTENCES, UNSAFE_PHRASES, UNSAFE_SENTENCES
 
 SOURCE = "authored"
@@ -111,7 +111,7 @@ def _requests(rng: random.Random) -> Iterator[Example]:
     for text, category in unsafe_requests(rng):
         yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.UNSAFE, prompt_category=category)
     for text in benign_requests(rng):
-        yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.SAFE, alarm=TWIN_ALARM)
+        yield Example(SOURCE + " requests", prompt=text, prompt_risk=RiskLevel.SAFE, alarm=EVERYDAY_ALARM)
 
 
 def refusal(rng: random.Random) -> str:

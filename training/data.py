@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.risk import Category, RiskLevel
 from training.authored import authored
-from training.examples import EVERYDAY_ALARM, TWIN_ALARM, Example, Stretch
+from training.examples import EVERYDAY_ALARM, Example, Stretch
 from training.overlap import Known
 from training.passages import everyday_tasks
 from training.probes import ALL_PROBES
@@ -47,8 +47,8 @@ EVERYDAY_SOURCES = (
     "AISafetyLab",
     HELD_SOURCE,
 )
-# Prompts that only look unsafe.
-TWIN_SOURCES = ("CyberSecEval", "authored")
+# Prompts that only look unsafe: a false alarm on them counts as much.
+HARMLESS_SOURCES = ("CyberSecEval", "authored")
 # How often one pass sees a row of a source: templates and weak labels less, other languages a little.
 SHARES = {
     "FastChat": 4.0,
@@ -109,14 +109,8 @@ def example_of(row: dict[str, Any]) -> Example:
         prompt_category=CATEGORIES.get(row["prompt_category"]),
         answer=_stretches(answer, row) if answer and row["response_risk"] else (),
         weight=_of(WEIGHTS, row["source"]),
-        alarm=_alarm_of(row["source"]),
+        alarm=EVERYDAY_ALARM if row["source"].startswith((*EVERYDAY_SOURCES, *HARMLESS_SOURCES)) else 0.0,
     )
-
-
-def _alarm_of(source: str) -> float:
-    if source.startswith(EVERYDAY_SOURCES):
-        return EVERYDAY_ALARM
-    return TWIN_ALARM if source.startswith(TWIN_SOURCES) else 0.0
 
 
 def _stretches(answer: str, row: dict[str, Any]) -> tuple[Stretch, ...]:

@@ -6,8 +6,6 @@ from proxy.risk import Category, RiskLevel
 
 # How much more a false alarm costs where people ask for nothing unusual.
 EVERYDAY_ALARM = 4.0
-# And where they ask for what only sounds like harm: of such prompts ten times as many may be flagged.
-TWIN_ALARM = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load as load_parts
 from safetensors.numpy import save
 
 from proxy.guard.embedded import CONFIG, DIGEST_KEY, WEIGHTS, load
@@ -28,11 +29,25 @@ def export(guard: Guard, config: dict[str, Any], folder: Path) -> None:
     for name, parameter in guard.named_parameters():
         if "embed_tokens" not in name:
             parts[name] = parameter.detach().numpy().astype(np.float16)
+    _write(parts, {**config, **_label_maps()}, folder)
+
+
+def export_risk_heads(guard: Guard, folder: Path) -> None:
+    """Put both risk heads of `guard` into a compressed guard, and change nothing else of it."""
+    parts = load_parts((folder / WEIGHTS).read_bytes())
+    for name, head in (
+        ("risk_level_head", guard.risk_level_head),
+        ("query_risk_level_head", guard.query_risk_level_head),
+    ):
+        parts[f"{name}.weight"] = head.weight.detach().numpy().astype(np.float16)
+    _write(parts, json.loads((folder / CONFIG).read_text()), folder)
+
+
+def _write(parts: dict[str, Array], config: dict[str, Any], folder: Path) -> None:
     data = save({name: np.ascontiguousarray(part) for name, part in sorted(parts.items())})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(data)
-    words = {DIGEST_KEY: hashlib.sha256(data).hexdigest(), **_label_maps()}
-    (folder / CONFIG).write_text(json.dumps({**config, **words}, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps({**config, DIGEST_KEY: hashlib.sha256(data).hexdigest()}, indent=2) + "\n")
 
 
 def reload(folder: Path) -> tuple[Guard, dict[str, Any]]:

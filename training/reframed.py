@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from proxy.risk import RiskLevel
 from training.authored import FRAMES
-from training.examples import TWIN_ALARM, Example
+from training.examples import EVERYDAY_ALARM, Example
 
 SOURCE = "authored reframed"
 DRAWN = 2_500  # of each kind
@@ -40,5 +40,5 @@ def reframed(rng: random.Random, examples: list[Example]) -> Iterator[Example]:
                 prompt=rng.choice(FRAMES).format(deed),
                 prompt_risk=risk,
                 prompt_category=categories[deed],
-                alarm=TWIN_ALARM if risk is RiskLevel.SAFE else 0.0,
+                alarm=EVERYDAY_ALARM if risk is RiskLevel.SAFE else 0.0,
             )

@@ -33,11 +33,17 @@ Judge = Callable[[Reading, Tensor], Verdict]
 
 def calibrate(guard: Guard, benign_prompts: list[Example], benign_answers: list[Example]) -> None:
     """Shift both risk heads of `guard` in place, until neither kind of source raises more alarms than allowed."""
-    prompts, answers = _by_origin(guard, benign_prompts), _by_origin(guard, benign_answers)
+    prompts = _by_origin(guard, _distinct(benign_prompts, lambda e: e.prompt))
+    answers = _by_origin(guard, _distinct(benign_answers, lambda e: e.answer_text))
     constant = _constant_direction(torch.cat([reading.query for group in prompts.values() for reading in group]))
     _shift(guard.query_risk_level_head.weight, constant, prompts, prompt_verdict, PROMPT_ALARMS, "prompts")
     constant = _constant_direction(torch.cat([reading.reply for group in answers.values() for reading in group]))
     _shift(guard.risk_level_head.weight, constant, answers, answer_verdict, ANSWER_ALARMS, "answers")
+
+
+def _distinct(examples: list[Example], text: Callable[[Example], str]) -> list[Example]:
+    """Each text once: one that is there five times of 300 would move the boundary alone."""
+    return list({(e.source, text(e)): e for e in examples}.values())
 
 
 def _by_origin(guard: Guard, examples: list[Example]) -> dict[str, list[Reading]]:
