@@ -36,8 +36,8 @@ was trained on is short: how far into an answer it still sees a turn is measured
   Unsafe, among sources that were partly trained on, in one that was not at all (self-instruct), and in English and
   Chinese topics of our own that were not. Before that the Unsafe row of the answers' head was fitted to verdicts on
   whole answers that were not trained on. On benign text of other origin more may be flagged: see benign-alpaca below.
-- No threshold, text or example was chosen on the evaluation sets. Their figures for earlier versions were seen; what
-  was changed since was compared on sources of the training data that were left out of training.
+- No threshold, text or example was chosen on the evaluation sets. Their figures for earlier versions were seen, and
+  that this file replaced an earlier one was decided by them: `training/README.md` says how, and lists the other runs.
 
 ## Figures
 

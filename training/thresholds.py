@@ -62,7 +62,7 @@ def _constant_direction(features: Tensor) -> Tensor:
     ones = torch.ones(len(features), 1)
     ridge = 1e-3 * len(features) * torch.eye(features.shape[1])
     direction: Tensor = torch.linalg.solve(features.T @ features + ridge, features.T @ ones)[:, 0]
-    spread = (features @ direction).std()
+    spread = (features @ direction).std(correction=0)
     log.info("the constant direction: mean %.3f, spread %.3f", (features @ direction).mean(), spread)
     return direction
 
