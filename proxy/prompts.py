@@ -146,8 +146,8 @@ async def both(judge: Coroutine[Any, Any, None], call: Coroutine[Any, Any, None]
     """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(call)
-            await judge
+            group.create_task(judge)
+            await call  # here, since a task begins a turn later: the upstream has the longer way
     except BaseExceptionGroup as exc:
         blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
         raise (blocked or exc.exceptions)[0] from exc

@@ -211,6 +211,8 @@ async def listening(app: web.Application) -> AsyncIterator[str]:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
+        for _ in range(5):  # turns in which what was just given up is accepted, and closed: later, nobody would
+            await asyncio.sleep(0)
         await runner.cleanup()
 
 
