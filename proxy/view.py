@@ -181,15 +181,18 @@ class View:
 
     def _strip_leading(self, text: str) -> str:
         stripped = text.lstrip("\n")
-        for _ in range(len(text) - len(stripped)):
-            self._skipped += self._widths.pop(0) if self._decoder is not None else 1
+        self._skipped += self._source_characters(len(text) - len(stripped))
         self._leading = not stripped
         return stripped
 
     def _source_length(self, token: Token) -> int:
         skipped, self._skipped = self._skipped, 0
+        return skipped + self._source_characters(token.length)
+
+    def _source_characters(self, count: int) -> int:
+        """Of the next `count` decoded ones, which have their place now."""
         if self._decoder is None:
-            return token.length + skipped
-        length = skipped + sum(self._widths[: token.length])
-        del self._widths[: token.length]
+            return count
+        length = sum(self._widths[:count])
+        del self._widths[:count]
         return length

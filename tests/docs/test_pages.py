@@ -23,6 +23,12 @@ def test_settings_of_a_page_can_be_loaded(page: Path, block: Block, tmp_path: Pa
     load_settings(file, {}, {})
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "training" / "README.md"], ids=lambda page: page.name)
+def test_a_page_that_names_the_embedded_guard_says_that_it_is_demo_grade(page: Path) -> None:
+    text = page.read_text().lower()
+    assert "demo grade" in text or "embedded guard" not in text
+
+
 def anchors(page: Path) -> set[str]:
     """Of its headings, as GitHub makes them."""
     text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
