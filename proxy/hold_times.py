@@ -11,7 +11,7 @@ from typing import Final, final
 from proxy.guard.metrics import Histogram
 
 # Around what is aimed at: half of all text within 30 ms, all but a hundredth within 80 ms.
-HOLD_SECONDS: Final = (
+HOLD_SECONDS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 
