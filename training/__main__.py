@@ -105,7 +105,12 @@ def _arguments() -> argparse.Namespace:
         "--refit", type=Path, metavar="FOLDER", help="train nothing: fit verdicts and set thresholds of the guard there"
     )
     parser.add_argument("--no-encoder", action="store_true", help="train without the sentence encoder")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.refit and not all((args.refit / name).is_file() for name in (CONFIG, WEIGHTS)):
+        parser.error(f"no guard in {args.refit}: it needs {CONFIG} and {WEIGHTS}")
+    if args.refit and args.refit.resolve() == args.out.resolve():
+        parser.error("--refit and --out are the same folder")
+    return args
 
 
 def _baseline(sets: Sets, seed: int) -> dict[str, linear.Linear]:

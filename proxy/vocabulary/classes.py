@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Set
 
 
 class Characters(Set[str]):
-    """Characters as runs: the letters take 6 kB so, and 19 MB as a frozenset. Asking is five times as slow."""
+    """Characters as runs: the letters take 11 kB so, and 19 MB as a frozenset. Asking takes 0.4 us, and there 0.05."""
 
     __slots__ = ("_ends", "_starts")
 

@@ -119,7 +119,7 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
         assert "good morning to all of you" in said
         assert "Fireworks were invented in China" in said
         assert "as many people" not in said
-        assert "plant the bomb" not in said
+        assert "explosives" not in done.stdout
         assert re.search(r'"finish_reason": ?"content_filter"', done.stdout)
         assert re.search(r'"code": ?"content_filter"', done.stdout)
     if page.name == "deployment.md":

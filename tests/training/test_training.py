@@ -11,11 +11,12 @@ import torch
 
 from proxy.guard.embedded import load
 from proxy.risk import Category, RiskLevel
+from training.__main__ import _arguments
 from training.authored import authored
 from training.batches import BASELINE_SHARE, Mixer, batches, collate
 from training.data import authored_examples, example_of, split
 from training.examples import EVERYDAY_ALARM, Example, Stretch
-from training.export import export, reload
+from training.export import export, export_risk_heads, reload
 from training.figures import area_under_curve, not_a_refusal, score
 from training.judge import CONTROVERSIAL, SAFE, UNSAFE, Reading, Verdict, answer_verdict, first_flag, read
 from training.linear import Opinions, answer_opinions, fit, token_opinions
@@ -23,7 +24,7 @@ from training.model import Embedding, Guard, guard_config
 from training.passages import everyday_tasks, passage
 from training.rounds import Plan, train, verdict_loss
 from training.teacher import is_short_english, opinions_on
-from training.thresholds import calibrate
+from training.thresholds import _distinct, calibrate
 from training.topics import HELD_SOURCE
 from training.verdicts import fit_answers, fresh_answers
 from training.vocabulary import IM_END, RANKS, TOKENS, encode, turn
@@ -223,6 +224,39 @@ def test_an_exported_guard_reads_as_it_was_trained(tmp_path: Path) -> None:
         torch.nn.functional.cosine_similarity(before, after).min() > 0.8
     )  # random vectors are the worst there is to quantise
     assert load(tmp_path)[1]["model.embed_tokens.weight"].dtype == np.float32
+
+
+def test_new_risk_heads_change_nothing_else_of_a_file(tmp_path: Path) -> None:
+    guard, config = tiny_guard()
+    export(guard.eval(), config, tmp_path)
+    _, before = load(tmp_path)
+    shipped, _ = reload(tmp_path)
+    with torch.no_grad():
+        shipped.risk_level_head.weight += 1
+        shipped.query_risk_level_head.weight -= 1
+        shipped.category_head.weight += 1  # which is none of the two
+    export_risk_heads(shipped, tmp_path)
+    _, after = load(tmp_path)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"risk_level_head.weight", "query_risk_level_head.weight"}
+    assert np.allclose(after["risk_level_head.weight"], before["risk_level_head.weight"] + 1, atol=2e-3)
+
+
+def test_a_text_counts_once_where_a_boundary_is_set(tmp_path: Path) -> None:
+    often = [chat("What a lovely day.")] * 12
+    assert _distinct([*often, chat("Good morning.")], lambda e: e.answer_text) == [often[0], chat("Good morning.")]
+
+
+@pytest.mark.parametrize(("folder", "said"), [("nowhere", "no guard in"), ("guard", "are the same folder")])
+def test_a_folder_that_cannot_be_fitted_again_is_named(
+    folder: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(*tiny_guard(), tmp_path / "guard")
+    out = str(tmp_path / "guard")
+    monkeypatch.setattr("sys.argv", ["training", "data", "--out", out, "--refit", str(tmp_path / folder)])
+    with pytest.raises(SystemExit):
+        _arguments()
+    assert said in capsys.readouterr().err
 
 
 def test_training_learns_resumes_and_calibrates(tmp_path: Path) -> None:
