@@ -13,16 +13,36 @@ from proxy.risk import Risk
 from proxy.structs import Batch
 
 
+class Forks:
+    """Of the guard streams of prompts: one for each view of each channel.
+
+    The inquiry asks for them. It does not ask the classifier, which holds it: a circle would stay until garbage
+    is looked for among all streams, and meanwhile none of them moves.
+    """
+
+    def __init__(self, prompt: GuardStream) -> None:
+        self._prompts = [prompt]
+        self._choices_each = sys.maxsize
+
+    def share(self, others: Sequence[GuardStream], choices: int) -> None:
+        self._prompts += others
+        self._choices_each = choices // len(self._prompts)
+
+    def open(self, batch: Batch) -> Opened:
+        frame = answer_frame(batch.kind).ids
+        fork = self._prompts[batch.key.choice // self._choices_each].fork()
+        return fork, frame, fork.position + len(frame)
+
+
 class Classifier:
     """Feeds batches to their guard streams. Use as an async context manager: leaving frees them all."""
 
     def __init__(self, prompt: GuardStream, verdict_seconds: float | None = None) -> None:
         self._prompt = prompt
-        self._prompts = [prompt]
-        self._choices_each = sys.maxsize
+        self._forks = Forks(prompt)
         self.verdict_seconds = math.inf if verdict_seconds is None else verdict_seconds
         self._deadline = Deadline()
-        self.inquiry = Inquiry(self._open)
+        self.inquiry = Inquiry(self._forks.open)
         self._streams = self.inquiry.streams
 
     @property
@@ -53,8 +73,7 @@ class Classifier:
 
         The others keep their own prompts open, and must outlive this one.
         """
-        self._prompts += [other._prompt for other in others]
-        self._choices_each = choices // len(self._prompts)
+        self._forks.share([other._prompt for other in others], choices)
 
     async def classify(self, batches: Sequence[Batch]) -> list[list[Risk]]:
         """One risk for each token of each batch. Raises GuardError."""
@@ -66,9 +85,3 @@ class Classifier:
                 return await told
         except TimeoutError as exc:
             raise late() from exc
-
-    def _open(self, batch: Batch) -> Opened:
-        frame = answer_frame(batch.kind).ids
-        fork = self._prompts[batch.key.choice // self._choices_each].fork()
-        opened = self._streams[batch.key, batch.view] = fork, frame, fork.position + len(frame)
-        return opened

@@ -33,7 +33,6 @@ class HeldTooMuch(Exception):
 class _Text:
     """Characters of a channel, counted from its first."""
 
-    call: "_Call | None" = None  # the call of which it is a part, which must leave whole
     received: int = 0
     judged: int = 0
     cleared: int = 0
@@ -58,6 +57,7 @@ class Gate:
         self._timing = timing
         self._whole_calls = whole_calls
         self._calls: dict[tuple[int, str], _Call] = {}
+        self._call_of: dict[Key, _Call] = {}  # of a text that is a part of one
         self._open_calls: dict[int, _Call] = {}  # the newest of a choice
         self._queues: dict[int | None, deque[Held]] = {}
         self._serial = 0
@@ -97,11 +97,14 @@ class Gate:
         text = self._text(delta.key)
         text.received += len(delta.text)
         choice = delta.key.choice
-        if self._open_calls.get(choice) is not text.call:
+        if not self._call_of:
+            return
+        call = self._call_of.get(delta.key)
+        if self._open_calls.get(choice) is not call:
             self._close_calls(choice)
-        if text.call is not None:
-            text.call.is_open = True
-            self._open_calls[choice] = text.call
+        if call is not None:
+            call.is_open = True
+            self._open_calls[choice] = call
 
     def _text(self, key: Key) -> _Text:
         newest = self._newest
@@ -113,8 +116,8 @@ class Gate:
         text = self._texts[key] = _Text()
         name = call_of(key) if self._whole_calls else None
         if name is not None:
-            text.call = self._calls.setdefault((key.choice, name), _Call())
-            text.call.texts.append(text)
+            call = self._call_of[key] = self._calls.setdefault((key.choice, name), _Call())
+            call.texts.append(text)
         return text
 
     def _close_calls(self, choice: int | None) -> None:
@@ -190,7 +193,8 @@ class Gate:
     def _take(self, queue: deque[Held], first: Held, delta: Delta) -> Held | None:
         """As much of the first delta as is cleared."""
         text = self._text(delta.key)
-        if text.call is not None and not text.call.is_cleared:
+        call = self._call_of.get(delta.key) if self._call_of else None
+        if call is not None and not call.is_cleared:
             return None
         start = text.released
         allowed = text.cleared - start

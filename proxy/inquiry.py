@@ -61,7 +61,7 @@ class Inquiry:
     """One call at a time."""
 
     def __init__(self, open_stream: Callable[[Batch], Opened]) -> None:
-        """`open_stream`: the one that a batch is the first for; it is put into `streams`."""
+        """`open_stream`: the one that a batch is the first for."""
         self._open = open_stream
         self._tell: Callable[[Verdicts], None] | None = None  # who waits
         self._batches: Sequence[Batch] = ()  # that are under way
@@ -96,7 +96,9 @@ class Inquiry:
     def _opened(self, batch: Batch) -> Opened:
         last, opened = self._last, self._last_opened
         if last is None or opened is None or last.key is not batch.key or last.view != batch.view:
-            opened = self.streams.get((batch.key, batch.view)) or self._open(batch)
+            opened = self.streams.get((batch.key, batch.view))
+            if opened is None:
+                opened = self.streams[batch.key, batch.view] = self._open(batch)
             self._last, self._last_opened = batch, opened
         return opened
 

@@ -18,6 +18,7 @@ from proxy.policy import Policy, Verdict
 from proxy.request_fields import ModeratedRequest
 from proxy.risk import PROMPT_CATEGORIES, Risk, Role
 from proxy.settings import GuardSettings
+from proxy.together import together
 
 # A prompt of more characters than this is tokenized in a thread: up to 10 ms on the event loop.
 OFF_LOOP_CHARACTERS = 4096
@@ -144,10 +145,6 @@ def is_blocked(risk: Risk, policy: Policy) -> bool:
 
 async def both(judge: Coroutine[Any, Any, None], call: Coroutine[Any, Any, None]) -> None:
     """Await both at once; if one fails the other is cancelled. A blocked prompt counts before the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(judge)
-            await call  # here, since a task begins a turn later: the upstream has the longer way
-    except BaseExceptionGroup as exc:
-        blocked = [one for one in exc.exceptions if isinstance(one, PromptBlocked)]
-        raise (blocked or exc.exceptions)[0] from exc
+    async with together(PromptBlocked) as group:
+        group.create_task(judge)
+        await call  # here, since a task begins a turn later: the upstream has the longer way

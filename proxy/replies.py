@@ -151,11 +151,16 @@ def check(stream: ModeratedStream) -> None:
     """Raises ApiError for a failed answer."""
     if stream.failure is None or stream.outcome is not Outcome.FAILED:
         return
-    error = Fault(stream.failure, status_of(stream.failure)).api_error()
-    if stream.failure.code == GUARD_FAILED.code:
+    raise refusal(stream.failure)
+
+
+def refusal(failure: Failure) -> ApiError:
+    """What a client gets whose answer failed before its first byte."""
+    error = Fault(failure, status_of(failure)).api_error()
+    if failure.code == GUARD_FAILED.code:
         # The upstream has answered. SDKs that ask again unseen would have it answer, and bill, up to three times.
         error.headers = {**error.headers, "x-should-retry": "false"}
-    raise error
+    return error
 
 
 def error_response(error: ApiError, headers: dict[str, str], path: str = "") -> web.Response:

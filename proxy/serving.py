@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import gc
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from proxy.config import ConfigError, require_upstream
 from proxy.connections import allow_all_files
 from proxy.current import Current
 from proxy.exposure import is_loopback, require_identity
+from proxy.guard.garbage import keep_what_is_loaded
 from proxy.guard.protocol import Guard, GuardError
 from proxy.guards import open_guard
 from proxy.handlers import CURRENT
@@ -29,12 +29,6 @@ from proxy.telemetry.exporter import require_exporter
 
 # How long a thread may keep the interpreter from the event loop, which asks for it at every turn; Python's own is 5 ms.
 SWITCH_SECONDS = 0.0005
-
-
-def keep_what_is_loaded() -> None:
-    """Modules and tables stay to the end. Looking for garbage in them takes 0.2 s, in which no stream moves."""
-    gc.collect()
-    gc.freeze()
 
 
 async def serve_until_stopped(settings: Settings, read: Read) -> None:

@@ -22,6 +22,7 @@ from proxy.prompts import assess_prompt, is_blocked, is_long, judge_prompt, rend
 from proxy.reports import assess
 from proxy.request_fields import ModeratedRequest
 from proxy.settings import GuardSettings
+from proxy.together import together
 
 # Conversations of one request that are judged at once: enough for the guard to batch, and no flood.
 MAX_AT_ONCE = 16
@@ -71,12 +72,9 @@ async def judge_all(
             found[number] = await judge_conversation(messages, guard, settings, chosen, owner, aside)
             await asyncio.sleep(0)  # where the guard need not be waited for, others have their turn
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(MAX_AT_ONCE, len(conversations))):
-                group.create_task(judge_some())
-    except BaseExceptionGroup as exc:
-        raise exc.exceptions[0] from exc
+    async with together() as group:
+        for _ in range(min(MAX_AT_ONCE, len(conversations))):
+            group.create_task(judge_some())
     return [found[number] for number in range(len(conversations))]
 
 

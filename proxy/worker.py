@@ -23,12 +23,13 @@ from aiohttp import web
 
 from proxy.app import running
 from proxy.current import Current
+from proxy.guard.garbage import keep_what_is_loaded
 from proxy.guard.protocol import Guard
 from proxy.handlers import ADMISSION, CURRENT, metrics_of
 from proxy.joint_metrics import Family, read_families
 from proxy.loading import Loading, unless
 from proxy.log import record_log
-from proxy.serving import PROBLEMS, SWITCH_SECONDS, event_loop_factory, keep_what_is_loaded, load, problem_of
+from proxy.serving import PROBLEMS, SWITCH_SECONDS, event_loop_factory, load, problem_of
 from proxy.settings import Settings
 from proxy.shared_usage import SharedUsages
 

@@ -18,12 +18,12 @@ from bench.relay.serving import free_port, until_terminated
 from proxy.app import running
 from proxy.config import load_settings
 from proxy.guard.door import GuardDoor
+from proxy.guard.garbage import keep_what_is_loaded
 from proxy.guard.protocol import Guard, GuardStream, Health, Heard
 from proxy.guard.settings import GuardSettings
 from proxy.guards import open_guard
 from proxy.log import record_log
 from proxy.risk import PROMPT_CATEGORIES, RESPONSE_CATEGORIES, Category, Risk, RiskLevel, Role
-from proxy.serving import keep_what_is_loaded
 from proxy.settings import Settings
 
 

@@ -44,16 +44,18 @@ class Later(Generic[T]):
 
     def __init__(self, work: Coroutine[Any, Any, T], heard: Callable[[T | Exception], None]) -> None:
         self._heard: Callable[[T | Exception], None] | None = heard
-        # It ends with the work, or with who has asked: `give_up` ends it.
-        self._task = asyncio.get_running_loop().create_task(work)
+        # It ends with the work, or with who has asked: `give_up` ends it. Then it is let go: its exception holds those
+        # who hold this.
+        self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(self._done)
 
     def give_up(self) -> None:
         self._heard = None
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _done(self, task: "asyncio.Task[T]") -> None:
-        heard, self._heard = self._heard, None
+        heard, self._heard, self._task = self._heard, None, None
         exc = GuardUnavailable("the question was cancelled") if task.cancelled() else task.exception()
         if heard is None:
             return

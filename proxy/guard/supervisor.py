@@ -8,7 +8,6 @@ engine takes milliseconds. On a GPU each child loads for itself, since a process
 be forked. Ends when its standard input does, or on SIGTERM.
 """
 
-import gc
 import os
 import select
 import signal
@@ -22,6 +21,7 @@ import msgspec
 
 from proxy.guard.black_box import BlackBox
 from proxy.guard.engine_loop import EngineDead, EngineLoop
+from proxy.guard.garbage import keep_what_is_loaded
 from proxy.guard.listeners import listen, port_of, remove
 from proxy.guard.loader import LoadedGuard, load_guard
 from proxy.guard.process import Config, Report
@@ -66,7 +66,7 @@ class Supervisor:
             self._listeners = listen(config)
             if not is_on_gpu(config.device):
                 self._loaded = self.load()
-                _keep_what_is_loaded()  # here, so that an engine that takes over need not do it first
+                keep_what_is_loaded()  # here, so that an engine that takes over need not do it first
         except (GuardUnavailable, OSError, ValueError) as exc:
             self._report(Report(error=str(exc)))
             return 1
@@ -157,7 +157,7 @@ class Supervisor:
             raise
         setup()
         if self._loaded is None:
-            _keep_what_is_loaded()
+            keep_what_is_loaded()
         vocabulary = loaded.model.architecture.vocabulary
         server = EngineServer(EngineLoop(engine), info, vocabulary, self._listeners, self._box, self._suspects)
         if is_reporting:
@@ -181,12 +181,6 @@ class Supervisor:
 def is_on_gpu(device: str) -> bool:
     """Whether the model must be loaded by the child, and never here."""
     return device != "cpu" and (device != "auto" or Runner.has_gpu())
-
-
-def _keep_what_is_loaded() -> None:
-    """It stays: looking for garbage in it takes 0.1 s, which would hold up every stream."""
-    gc.collect()
-    gc.freeze()
 
 
 def _end(*_: object) -> None:

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from proxy.app import running
 from proxy.config import load_settings
-from proxy.serving import event_loop_factory, keep_what_is_loaded
+from proxy.guard.garbage import keep_what_is_loaded
+from proxy.serving import event_loop_factory
 from tests.driver import answer
 from tests.fakes import QuickGuard, ScriptedUpstream
 from tests.sockets import connected, http_request

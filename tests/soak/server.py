@@ -11,9 +11,10 @@ import time
 
 from proxy.app import running
 from proxy.config import load_settings
+from proxy.guard.garbage import keep_what_is_loaded
 from proxy.guards import open_guard
 from proxy.log import record_log
-from proxy.serving import event_loop_factory, keep_what_is_loaded
+from proxy.serving import event_loop_factory
 from proxy.settings import Settings
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
