@@ -18,7 +18,18 @@ from rich.progress import Progress
 
 from bench.relay.load import Point, Sample, measure
 from bench.relay.picture import draw
-from bench.relay.programs import CannotRun, Command, Place, Server, Servers, Tools, build, places
+from bench.relay.programs import (
+    RUNTIME,
+    CannotRun,
+    Command,
+    Place,
+    Server,
+    Servers,
+    Tools,
+    build,
+    pause_ms,
+    places,
+)
 from bench.relay.report import Measured, print_profile, print_report
 
 IDLE = Point("idle", probes=1, think_ms=3)
@@ -176,6 +187,11 @@ def run(wanted: argparse.Namespace, console: Console) -> None:
         folder = Path(name)
         tools = build(folder)
         where = (Place(), Place()) if wanted.shared_cores else places(is_realtime=wanted.realtime)
+        if wanted.realtime and (pause := pause_ms()):
+            hint = (
+                f"Linux stops realtime programs that fill a core for {pause:g} ms a second, which times near a core's"
+            )
+            console.print(f"{hint}; without: echo -1 > {RUNTIME}", style="yellow", markup=False)
         bench = Bench(tools, folder, *where, load, wanted.seconds, console)
         if wanted.profile:
             profile(bench)

@@ -67,6 +67,21 @@ def places(*, is_realtime: bool) -> tuple[Place, Place]:
     return Place(frozenset({first}), is_realtime), Place(frozenset(others or {first}), is_realtime)
 
 
+RUNTIME, PERIOD = (Path(f"/proc/sys/kernel/sched_rt_{name}_us") for name in ("runtime", "period"))
+
+
+def pause_ms(runtime: Path = RUNTIME, period: Path = PERIOD) -> float:
+    """How long Linux stops realtime programs that fill a core, once each period; 0 where it does not.
+
+    Source: Documentation/scheduler/sched-rt-group.rst; a runtime of -1 is no limit.
+    """
+    try:
+        allowed, of = int(runtime.read_text()), int(period.read_text())
+    except (OSError, ValueError):
+        return 0.0
+    return 0.0 if allowed < 0 else (of - allowed) / 1000
+
+
 @dataclass(frozen=True)
 class Server:
     pid: int

@@ -15,7 +15,7 @@ from bench.relay.__main__ import Bench, commands, together
 from bench.relay.load import Point, Sample, measure
 from bench.relay.peers import nginx_program
 from bench.relay.picture import draw, times
-from bench.relay.programs import CannotRun, Place, Server, Servers, Tools, build
+from bench.relay.programs import CannotRun, Place, Server, Servers, Tools, build, pause_ms
 from bench.relay.report import Measured, print_report
 
 LOAD = Point("load", streams=10, rate=50, probes=1)
@@ -155,3 +155,11 @@ def test_another_checkout_runs_in_its_own_folder(tmp_path: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.startswith(f"1 {tmp_path.resolve()} ")
     assert "weir-beside" not in commands("http://x")
+
+
+@pytest.mark.parametrize(("runtime", "pause"), [("950000\n", 50.0), ("-1\n", 0.0), ("1000000\n", 0.0), ("?", 0.0)])
+def test_what_linux_takes_from_realtime_programs_is_told(tmp_path: Path, runtime: str, pause: float) -> None:
+    (tmp_path / "runtime").write_text(runtime)
+    (tmp_path / "period").write_text("1000000\n")
+    assert pause_ms(tmp_path / "runtime", tmp_path / "period") == pause
+    assert pause_ms(tmp_path / "none", tmp_path / "period") == 0.0
