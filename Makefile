@@ -11,7 +11,7 @@ MINUTES ?= 30
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real recording serve compile uncompile test check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet bench-vllm kernels clients ray bench-placed vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
+.PHONY: help setup demo demo-real recording serve compile uncompile test test-compiled check format bench bench-retokenizer bench-guard bench-relay bench-hold bench-fleet bench-vllm kernels clients ray bench-placed vllm console-pictures containers long postgres faults fuzz soak lock verify-lock audit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 22
@@ -49,6 +49,24 @@ uncompile: setup ## Back to plain Python, which changed sources need
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# In a copy: beside their sources compiled modules would be loaded instead, by whatever runs next.
+COPY := build/compiled
+COMPILED := tests/adapters tests/e2e/test_streams.py tests/e2e/test_requests.py tests/e2e/test_faults.py \
+	tests/e2e/test_disconnects.py tests/e2e/test_garbage.py tests/reliability/test_d_stream_parsing.py \
+	tests/reliability/test_e_upstream_faults.py tests/reliability/test_i_guard_failure.py tests/reliability/test_j_load.py \
+	$(wildcard $(patsubst %,tests/test_%.py,answer_parser app channel channels choices chunk_writer classifier drive driver \
+	framing gate handlers hold_times inquiry metrics normalizer pretoken pump retokenizer settling splitter sse stream streamed structs \
+	surrogates upstream_body upstream_connection))
+test-compiled: setup ## Compile a copy, and run there the tests of what is compiled; needs a C compiler
+	@if ! command -v cc >/dev/null; then echo "There is no C compiler: nothing is compiled, and no test of it run."; exit 0; fi; \
+		set -e; rm -rf $(COPY); mkdir -p $(COPY); \
+		tar -c --exclude='.venv*' --exclude=node_modules --exclude=./build --exclude=./.git --exclude='.*_cache' --exclude='*.so' . \
+			| tar -x -C $(COPY); \
+		cd $(COPY); export PYTHONPATH="$$PWD"; \
+		"$(CURDIR)/$(BIN)/python" hatch_build.py; \
+		"$(CURDIR)/$(BIN)/python" -c "from proxy.compiled import is_compiled; assert is_compiled()"; \
+		"$(CURDIR)/$(BIN)/python" -m pytest $(COMPILED) $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .

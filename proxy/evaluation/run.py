@@ -4,7 +4,6 @@ Where verdicts are read follows the published evaluation: the prompt at the `<|i
 answer from its first token behind the empty thought, or, where it has a thought, from the first token of that.
 """
 
-import asyncio
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from proxy.guard.answer import classify
 from proxy.guard.protocol import Guard, GuardFault, SequenceTooLong
 from proxy.retokenizer import Retokenizer
 from proxy.risk import RISK_LEVELS, Risk, RiskLevel, Role
+from proxy.together import together
 from proxy.vocabulary import IM_START
 
 # Conversations before the guard at once: they share its steps. More only costs memory.
@@ -79,12 +79,9 @@ async def judge_all(
             results[number] = judged = await judge(item, guard, read_end=read_end)
             on_judged(judged)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, min(streams, len(items)))):
-                group.create_task(work())
-    except BaseExceptionGroup as exc:  # one failure is enough to end the evaluation
-        raise exc.exceptions[0] from exc
+    async with together() as group:  # one failure is enough to end the evaluation
+        for _ in range(max(1, min(streams, len(items)))):
+            group.create_task(work())
     return [judged for judged in results if judged is not None]
 
 

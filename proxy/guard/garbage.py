@@ -3,7 +3,7 @@
 import gc
 
 # The young are searched after so many new objects, what survived that after ten such searches, and all after a
-# hundred of these; Python's own are 700, 10, 10. The last goes through all that live streams hold, 70 ms for a
+# hundred of these; Python 3.11's own are 700, 10, 10. The last goes through all that live streams hold, 70 ms for a
 # thousand. What has ended leaves it nothing (`tests/e2e/test_garbage.py`), so it need not come often.
 SEARCHES = (700, 10, 100)
 
