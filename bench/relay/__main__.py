@@ -40,8 +40,8 @@ TARGETS = (
     "weir-stub", "weir-2-stubs", "weir-beside", "weir-door", "weir-1-worker", "weir-2-workers", "weir-embedded",
 )  # fmt: skip
 WARM_SECONDS = 0.7
-# How fast a slow proxy takes new streams.
-STREAMS_A_SECOND = 200
+# How fast a slow proxy takes new streams, and then catches up with those that it had.
+STREAMS_A_SECOND = 100
 
 
 @dataclass(frozen=True)
