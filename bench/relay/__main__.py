@@ -188,10 +188,8 @@ def run(wanted: argparse.Namespace, console: Console) -> None:
         tools = build(folder)
         where = (Place(), Place()) if wanted.shared_cores else places(is_realtime=wanted.realtime)
         if wanted.realtime and (pause := pause_ms()):
-            hint = (
-                f"Linux stops realtime programs that fill a core for {pause:g} ms a second, which times near a core's"
-            )
-            console.print(f"{hint}; without: echo -1 > {RUNTIME}", style="yellow", markup=False)
+            hint = f"Linux stops realtime programs that fill a core for {pause:g} ms a second; its times show it"
+            console.print(f"{hint}. Without: echo -1 > {RUNTIME}", style="yellow", markup=False)
         bench = Bench(tools, folder, *where, load, wanted.seconds, console)
         if wanted.profile:
             profile(bench)
