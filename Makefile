@@ -59,7 +59,9 @@ COMPILED := tests/adapters tests/e2e/test_streams.py tests/e2e/test_requests.py 
 	framing gate handlers hold_times inquiry metrics normalizer pretoken pump retokenizer settling splitter sse stream streamed structs \
 	surrogates upstream_body upstream_connection))
 test-compiled: setup ## Compile a copy, and run there the tests of what is compiled; needs a C compiler
-	@if ! command -v cc >/dev/null; then echo "There is no C compiler: nothing is compiled, and no test of it run."; exit 0; fi; \
+	@headers=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+		if ! command -v cc >/dev/null || ! test -e "$$headers/Python.h"; then \
+			echo "There is no C compiler, or no header of Python: nothing is compiled, and no test of it run."; exit 0; fi; \
 		set -e; rm -rf $(COPY); mkdir -p $(COPY); \
 		tar -c --exclude='.venv*' --exclude=node_modules --exclude=./build --exclude=./.git --exclude='.*_cache' --exclude='*.so' . \
 			| tar -x -C $(COPY); \

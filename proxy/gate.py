@@ -96,10 +96,9 @@ class Gate:
     def _receive(self, delta: Delta) -> None:
         text = self._text(delta.key)
         text.received += len(delta.text)
-        choice = delta.key.choice
         if not self._call_of:
             return
-        call = self._call_of.get(delta.key)
+        choice, call = delta.key.choice, self._call_of.get(delta.key)
         if self._open_calls.get(choice) is not call:
             self._close_calls(choice)
         if call is not None:
