@@ -49,10 +49,13 @@ class ChatStream:
         if piece.key.channel != "content" or piece.logprobs or self._options.notations.azure:
             return None
         envelope: Envelope = piece.source
-        delta = f'{{"content":{write_checked(piece.text)}}}'
-        choice = f'{{"index":{piece.key.choice},"delta":{delta},"logprobs":null,"finish_reason":null}}'
+        text = write_checked(piece.text)
         weir = f',"weir":{written_note(note)}' if note is not None and self._options.notations.weir else ""
-        return Event(f'{envelope.head}"choices":[{choice}]{weir}}}')
+        # One text of it all: a part that is written first is copied once more.
+        return Event(
+            f'{envelope.head}"choices":[{{"index":{piece.key.choice},"delta":{{"content":{text}}},'
+            f'"logprobs":null,"finish_reason":null}}]{weir}}}'
+        )
 
     def _at_length(self, piece: Delta, note: Note | None) -> Event:
         more = {"weir": weir_note(note)} if note is not None and self._options.notations.weir else {}

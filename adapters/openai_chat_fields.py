@@ -5,6 +5,7 @@ The same reader serves a chunk's `delta` and a body's `message`: they differ in 
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from adapters.base import Delta, Key, Kind, Opaque, Options, Piece
@@ -53,6 +54,12 @@ def _json_text(value: dict[str, Any]) -> str:
         return write(value)
     except (ValueError, RecursionError):
         raise AdapterError("the arguments of a tool call are not JSON") from None
+
+
+@lru_cache(maxsize=1024)
+def key_of(choice: int, channel: str) -> Key:
+    """For short names: nearly always the same object for the same text, known again faster than an equal one."""
+    return Key(choice, channel)
 
 
 class FieldReader:
@@ -108,7 +115,7 @@ class FieldReader:
 
     def _add(self, channel: str, kind: Kind, text: str, extra: Mapping[str, Any] | None = None) -> None:
         if text:
-            key = Key(self._choice, channel)
+            key = key_of(self._choice, channel)
             self._pieces.append(Delta(key, kind, text, self._source, extra or {}))
 
     def _read_role(self, fields: Mapping[str, Any]) -> None:

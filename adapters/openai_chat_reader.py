@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.base import Delta, End, Event, Finish, Key, Kind, Opaque, Options, Piece
+from adapters.base import Delta, End, Event, Finish, Kind, Opaque, Options, Piece
 from adapters.errors import AdapterError, UpstreamReportedError
 from adapters.metadata import ENVELOPE_FIELDS, WORD, Envelope, EnvelopeReader, leftovers, matches, read_counts
-from adapters.openai_chat_fields import FieldReader
+from adapters.openai_chat_fields import FieldReader, key_of
 from adapters.openai_chat_plain import decode_plain
 from adapters.openai_chat_repeats import Repeats
 from adapters.strict_json import read_object
@@ -76,7 +76,7 @@ class ChatReader:
         self._finished: set[int] = set()
         self._repeats = Repeats()
         # Of the event that is repeated.
-        self._key = Key(0, "content")
+        self._key = key_of(0, "content")
         self._raw: tuple[Any, ...] = ()
         self._counts: dict[str, Any] = {}  # the newest, not yet sent on
         self._dropped = 0
@@ -140,7 +140,7 @@ class ChatReader:
             return None
         if not text or chunk.object != CHUNK.object or chunk.usage:
             return None
-        key, raw = Key(index, "content"), chunk.envelope
+        key, raw = key_of(index, "content"), chunk.envelope
         if self._repeats.learn(data):
             self._key, self._raw = key, raw
         return Delta(key, _CONTENT, text, self._envelopes.read_fields(raw, is_kept=True))

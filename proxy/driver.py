@@ -162,10 +162,10 @@ class Driver:
         """What the pump has waited for."""
         if self.done.done():
             return
-        self._since = self._loop.time()
         if self._pump.is_going:
-            told(found)
+            told(found)  # at once, and so there was no wait
         else:
+            self._since = self._loop.time()
             self._turn(told, found)
 
     def _turn(self, told: Told | None, found: Any) -> None:

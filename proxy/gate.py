@@ -6,7 +6,6 @@ are to stay whole, waits for its own end: agents mend a call that was cut, and r
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,7 +62,8 @@ class Gate:
         self._serial = 0
         self._texts: dict[Key, _Text] = {}
         # Which was looked up last, since nearly always the next is the same.
-        self._newest: tuple[Key, _Text] | None = None
+        self._newest_key: Key | None = None
+        self._newest: _Text | None = None
         self.held = 0  # characters received and not yet released
 
     def hold(self, piece: Piece) -> None:
@@ -73,14 +73,11 @@ class Gate:
         if queue is None:
             queue = self._queues[choice] = deque()
         at = 0.0 if self._timing is None else self._timing.arrived()
-        parts: Sequence[Piece] = (piece,)
         if isinstance(piece, Delta) and len(piece.text) > MAX_PART_CHARACTERS:
-            parts = piece.parts(MAX_PART_CHARACTERS)
-        for part in parts:
-            self._serial += 1
-            queue.append(Held(self._serial, part, at))
-            if self._serial % COUNTED_PIECES == 0:
-                self._count()
+            for part in piece.parts(MAX_PART_CHARACTERS):
+                self._put(queue, part, at)
+        else:
+            self._put(queue, piece, at)
         if isinstance(piece, Delta):
             self._receive(piece)
             self.held += len(piece.text)
@@ -88,6 +85,12 @@ class Gate:
                 raise HeldTooMuch(f"more than {self._max_held} characters wait for verdicts")
         elif not isinstance(piece, Opaque):
             self._close_calls(choice)
+
+    def _put(self, queue: deque[Held], piece: Piece, at: float) -> None:
+        self._serial += 1
+        queue.append(Held(self._serial, piece, at))
+        if self._serial % COUNTED_PIECES == 0:
+            self._count()
 
     def _count(self) -> None:
         if sum(map(len, self._queues.values())) > MAX_HELD_PIECES:
@@ -107,9 +110,10 @@ class Gate:
 
     def _text(self, key: Key) -> _Text:
         newest = self._newest
-        if newest is None or newest[0] is not key:
-            newest = self._newest = (key, self._texts.get(key) or self._begin(key))
-        return newest[1]
+        if newest is None or self._newest_key is not key:
+            newest = self._newest = self._texts.get(key) or self._begin(key)
+            self._newest_key = key
+        return newest
 
     def _begin(self, key: Key) -> _Text:
         text = self._texts[key] = _Text()

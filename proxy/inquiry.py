@@ -20,6 +20,7 @@ Verdicts = list[list[Risk]] | Exception
 # A stream, the frame before its text, and its position at the first token of the text.
 Opened = tuple[GuardStream, Sequence[int], int]
 
+_clock: Final = time.monotonic
 # Lags that a median is taken of: the newest of a long answer.
 MAX_LAGS: Final = 256
 
@@ -79,19 +80,43 @@ class Inquiry:
 
         At once, where the guard answers at once; never by itself, where the guard hangs: then `give_up`.
         """
-        self._begin = time.monotonic()
-        self.lags.begin(self._begin)
+        self._begin = begin = _clock()
+        self.lags.begin(begin)
         self._batches, self._tell = batches, tell
+        if len(batches) == 1:  # as nearly always
+            self._ask_only(batches[0])
+            return
         self._risks, self._left = [[]] * len(batches), len(batches)
         for number, batch in enumerate(batches):
             stream, frame, start = self._opened(batch)
             position, ids, skipped = start + batch.position, batch.ids, 0
-            if stream.position < start:  # frames flag falsely at fixed positions, and are not the model's text
+            if not batch.position and stream.position < start:
                 skipped = len(frame)
                 position, ids = position - skipped, [*frame, *ids]
             stream.ask(position, ids, partial(self._heard, number, skipped))
             if self._batches is not batches:
                 return  # all have heard, or one has failed at once; and who was told may have put others
+
+    def _ask_only(self, batch: Batch) -> None:
+        stream, frame, start = self._opened(batch)
+        if batch.position or stream.position >= start:
+            stream.ask(start + batch.position, batch.ids, self._heard_only)
+        else:  # frames flag falsely at fixed positions, and are not the model's text
+            stream.ask(start - len(frame), [*frame, *batch.ids], partial(self._heard_behind, len(frame)))
+
+    def _heard_behind(self, skipped: int, found: list[Risk] | Exception) -> None:
+        self._heard_only(found if isinstance(found, Exception) else found[skipped:])
+
+    def _heard_only(self, risks: list[Risk] | Exception) -> None:
+        if isinstance(risks, Exception):
+            self._end(risks)
+            return
+        count = len(self._batches[0].ids)
+        if len(risks) != count:
+            self._end(wrong_count(len(risks), count))
+            return
+        self.lags.add(self._begin, _clock())
+        self._told([risks])
 
     def _opened(self, batch: Batch) -> Opened:
         last, opened = self._last, self._last_opened
@@ -118,7 +143,7 @@ class Inquiry:
         self._risks[number] = risks
         self._left -= 1
         if not self._left:
-            self.lags.add(self._begin, time.monotonic())
+            self.lags.add(self._begin, _clock())
             self._told(self._risks)
 
     def _end(self, error: Exception) -> None:

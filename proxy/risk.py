@@ -4,8 +4,7 @@ Labels and class order are those of the released Qwen3Guard-Stream checkpoints.
 """
 
 from enum import StrEnum
-
-import msgspec
+from typing import Final, final
 
 
 class RiskLevel(StrEnum):
@@ -42,7 +41,8 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
-class Risk(msgspec.Struct, frozen=True, gc=False):
+@final
+class Risk:
     """What the guard says of one token.
 
     `levels` are the softmax probabilities in the order of `RISK_LEVELS`; `categories` those of
@@ -50,9 +50,39 @@ class Risk(msgspec.Struct, frozen=True, gc=False):
     `category` is the most probable one; it means something only where `level` is not Safe.
     """
 
-    level: RiskLevel
-    category: Category
-    probability: float  # of `level`, in [0, 1]
-    category_probability: float  # of `category`, in [0, 1]
-    levels: tuple[float, ...]
-    categories: tuple[float, ...]
+    __slots__ = ("categories", "category", "category_probability", "level", "levels", "probability")
+
+    def __init__(
+        self,
+        level: RiskLevel,
+        category: Category,
+        probability: float,
+        category_probability: float,
+        levels: tuple[float, ...],
+        categories: tuple[float, ...],
+    ) -> None:
+        self.level: Final = level
+        self.category: Final = category
+        self.probability: Final = probability  # of `level`, in [0, 1]
+        self.category_probability: Final = category_probability  # of `category`, in [0, 1]
+        self.levels: Final = levels
+        self.categories: Final = categories
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Risk) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"Risk{self._values()}"
+
+    def _values(self) -> tuple[object, ...]:
+        return (
+            self.level,
+            self.category,
+            self.probability,
+            self.category_probability,
+            self.levels,
+            self.categories,
+        )

@@ -6,6 +6,7 @@ on it. Comments, `id` and `retry` are read and forgotten: they could carry text 
 """
 
 import re
+from typing import Final
 
 from adapters.base import Event
 
@@ -16,6 +17,8 @@ MAX_EVENT_BYTES = 4 << 20
 # without a blank line of its own: some clients read comment + blank line as an event without data.
 HEARTBEAT = b": hb\n"
 
+# As a number: a look for bytes of one tries first to read them as one, which takes ten times as long.
+_CR: Final = 13
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -56,7 +59,7 @@ class EventDecoder:
             # The last chunk ended with a CR, so this LF is the other half of one line end.
             chunk = chunk.removeprefix(b"\n")
             self._skip_lf = False
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._skip_lf = chunk.endswith(b"\r")
             lines = LINE_END.split(chunk)
         else:
@@ -76,7 +79,7 @@ class EventDecoder:
         """The data of a chunk that is one whole event of one line, as nearly all are; None for any other."""
         if self._rest or self._data or self._type or self._is_first_line or self._skip_lf or len(chunk) > self._limit:
             return None
-        if chunk[:6] != b"data: " or chunk.find(b"\n") != len(chunk) - 2 or chunk[-1:] != b"\n" or b"\r" in chunk:
+        if chunk[:6] != b"data: " or chunk.find(b"\n") != len(chunk) - 2 or chunk[-1:] != b"\n" or _CR in chunk:
             return None
         return chunk[6:-2].decode("utf-8", "replace") or None
 

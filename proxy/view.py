@@ -12,7 +12,8 @@ from adapters.base import Kind
 from proxy.conversation import answer_frame
 from proxy.escapes import EscapeDecoder
 from proxy.folding import Folder
-from proxy.policy import JointJudge, Judge, Policy, Verdict, judge_of
+from proxy.judge import JointJudge, Judge, judge_of
+from proxy.policy import Policy, Verdict
 from proxy.retokenizer import Retokenizer, Token
 from proxy.risk import Risk, RiskLevel
 from proxy.structs import Span
@@ -23,6 +24,8 @@ from proxy.vocabulary import decode_bytes
 MAX_BATCH_TOKENS: Final = 512
 
 
+# Forgetting takes as long as several tokens, so it is done for as many at once.
+_SPARE_STARTS: Final = 8
 # Asked for with each chunk; a look into the enum takes 0.15 us in Python 3.11.
 _SAFE: Final = RiskLevel.SAFE
 
@@ -41,7 +44,7 @@ class View:
         self._leading = True  # the chat template strips leading newlines, so they have no tokens
         self._skipped = 0  # their number, added to the first token
         self._pending: deque[Token] = deque()
-        self._starts: list[int] = []  # of the newest judged tokens, as many as a run may have
+        self._starts: list[int] = []  # of the newest judged tokens, at least as many as a run may have
         self._longest_run = policy.longest_run
         self._tail: int | None = None  # tokens before the provisional end of a paused text
         self._before_tail: tuple[Judge | JointJudge, int, list[int], list[int], int] | None = None
@@ -105,11 +108,11 @@ class View:
             if risk.level is not _SAFE:
                 return None
         spans: list[Span] = []
-        end, pop, begun = self._end, self._pending.popleft, self._starts.append
+        end, pending, starts = self._end, self._pending, self._starts
         for risk in risks:
             start = end
-            end += pop().length
-            begun(start)
+            end += pending.popleft().length
+            starts.append(start)
             spans.append(Span(start, end, risk))
         self._forget_starts()
         self._end = end
@@ -139,14 +142,14 @@ class View:
             verdict = self._judge.judge(risk)
             undecided = self._judge.undecided
             self.cleared = max(self.cleared, self._starts[-undecided] if undecided else self._end)
-            run = min(self._judge.run, len(self._starts))
+            run = min(self._judge.run, len(self._starts), self._longest_run)
             yield span, verdict, self._starts[-run] if run else span.start
             if verdict is Verdict.BLOCK:
                 return
         self._settle()
 
     def _forget_starts(self) -> None:
-        if len(self._starts) > self._longest_run:
+        if len(self._starts) >= self._longest_run + _SPARE_STARTS:
             del self._starts[: -self._longest_run]
 
     def _settle(self) -> None:

@@ -24,7 +24,7 @@ PURE = {
     "errors", "escapes",
     "evaluation.datasets", "evaluation.metrics", "evaluation.transforms", "folding", "framing", "gate",
     "guard_settings",
-    "hold_times", "identity", "key_limits",
+    "hold_times", "identity", "judge", "key_limits",
     "message_request", "moderation_request", "normalizer", "passthrough", "policies", "policy",
     "policy_settings", "pretoken", "pump", "records", "reports", "request_body", "request_fields",
     "response_request", "retokenizer", "risk", "server_settings", "setting_names", "setting_types", "settings",

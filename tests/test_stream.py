@@ -15,7 +15,7 @@ from proxy.retokenizer import encode
 from proxy.stream import Expected, Outcome
 from tests.driver import DONE, WORDS, Guard, answer, body, call, chunk, drive, judge, last_words, read, stream_of
 from tests.fakes import all_safe, labels, words
-from tests.test_policy import flagged_at
+from tests.test_judge import flagged_at
 
 IS_LONG = "WEIR_LONG" in os.environ
 

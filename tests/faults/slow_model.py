@@ -12,7 +12,7 @@ from proxy.risk import RiskLevel
 from proxy.vocabulary import decode
 from tests.fakes import CONTROVERSIAL, SAFE, UNSAFE
 from tests.judge import judge
-from tests.test_policy import flagged_at
+from tests.test_judge import flagged_at
 
 # The newest token's own letters are its label, so that labels change back and forth within one text.
 FLAGGED = {"bad": UNSAFE, "evil": UNSAFE, "odd": CONTROVERSIAL}

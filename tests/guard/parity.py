@@ -18,7 +18,8 @@ from proxy.guard.limits import Limits
 from proxy.guard.loader import load_guard
 from proxy.guard.model import GuardModel
 from proxy.guard.rows import LEVELS, row_bytes
-from proxy.policy import Judge, Mode, Policy
+from proxy.judge import Judge
+from proxy.policy import Mode, Policy
 from proxy.risk import RISK_LEVELS, Risk, RiskLevel, Role
 from tests.guard.driver import Driver
 from tests.guard.replies import Reply, replies
