@@ -49,7 +49,7 @@ def _join(match: re.Match[str]) -> str:
 
 def join_surrogates(text: str) -> str:
     """Pairs become their character, lone ones U+FFFD."""
-    return _SURROGATE.sub(_join, text)
+    return text if text.isascii() else _SURROGATE.sub(_join, text)
 
 
 def normalize(text: str) -> str:
@@ -154,7 +154,7 @@ class Normalizer:
     def _settle(self, text: str, weights: bytes, *, is_final: bool) -> str:
         parts: list[str] = []
         at = 0
-        for match in _CHANGEABLE.finditer(text):
+        for match in () if text.isascii() else _CHANGEABLE.finditer(text):
             start, end = match.span()
             parts.append(self._pass(text[at:start], weights[at:start]))
             at = start
