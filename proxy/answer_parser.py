@@ -132,7 +132,7 @@ class AnswerParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) + len(value) > MAX_FIELD_BYTES or len(self._fields) >= MAX_FIELDS:
             raise BrokenAnswer("a head that is too large")
-        if b"\0" in value:
+        if 0 in value:
             raise BrokenAnswer("a header with a null byte")
         text = value.rstrip(b" \t").decode("utf-8", "surrogateescape")
         self._fields.append((name.decode("utf-8", "surrogateescape"), text))

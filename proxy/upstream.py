@@ -201,7 +201,7 @@ class Upstream:
         target = str(url) if self.pool.route.asks_by_url else url.raw_path_qs
         lines = [f"{method} {target} HTTP/1.1", f"host: {self._host}"]
         lines += [f"{name}: {text}" for name, text in headers.items()]
-        if " " in target or any(map(CONTROLS.search, lines)):
+        if " " in target or CONTROLS.search("".join(lines)):
             raise ValueError("a request line or a header that cannot be sent")
         return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
