@@ -85,6 +85,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shared-cores", action="store_true", help="all cores for all, where a proxy has several processes"
     )
+    parser.add_argument(
+        "--share", type=float, default=0.0, metavar="CORES", help="each worker of weir-N-workers has no more (root)"
+    )
     parser.add_argument("--realtime", action="store_true", help="run before everything else on the machine (root)")
     parser.add_argument("--litellm", metavar="PYTHON", help="an interpreter with litellm[proxy], to measure that too")
     parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout of Weir, measured by turns")
@@ -94,14 +97,18 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def commands(upstream: str, litellm: str | None = None, beside: Path | None = None) -> dict[str, Command | None]:
+def commands(
+    upstream: str, litellm: str | None = None, beside: Path | None = None, share: float = 0.0
+) -> dict[str, Command | None]:
     """How to start each target; None is the upstream itself.
 
-    `litellm`: the interpreter that has it. `beside`: the folder of another checkout, with the stub guard, too.
+    `litellm`: the interpreter that has it. `beside`: the folder of another checkout, with the stub guard, too. `share`:
+    how much of a core each worker of `weir serve` may use, 0 for all that there is.
     """
     module = [sys.executable, "-m"]
     weir = [*module, "bench.relay.weir_server", "--upstream", upstream, "--guard"]
     peer = [*module, "bench.relay.peers", "--upstream", upstream]
+    workers = [*peer, "weir", "--share", str(share), "--workers"]
     other: Command | None = ["env", "-C", beside, f"PYTHONPATH={beside}", *weir, "stub"] if beside is not None else None
     return {
         "direct": None,
@@ -112,8 +119,8 @@ def commands(upstream: str, litellm: str | None = None, beside: Path | None = No
         "weir-2-stubs": [*weir, "stub", "--processes", "2"],
         **({} if other is None else {"weir-beside": other}),
         "weir-door": [*weir, "door"],
-        "weir-1-worker": [*peer, "weir", "--workers", "1"],
-        "weir-2-workers": [*peer, "weir", "--workers", "2"],
+        "weir-1-worker": [*workers, "1"],
+        "weir-2-workers": [*workers, "2"],
         "weir-embedded": [*weir, "embedded"],
     }
 
@@ -122,7 +129,7 @@ def start_targets(bench: Bench, servers: Servers, wanted: argparse.Namespace) ->
     """Start what can be started, and say what is left out and why."""
     upstream = bench.upstream(servers)
     found = {}
-    for name, command in commands(upstream.url, wanted.litellm, wanted.beside).items():
+    for name, command in commands(upstream.url, wanted.litellm, wanted.beside, wanted.share).items():
         if wanted.only and name not in wanted.only:
             continue
         try:

@@ -2,7 +2,8 @@
 
 Each runs as a child on a free port, with its own settings for streaming and nothing else. `litellm` needs the
 interpreter of an environment with `litellm[proxy]` in it: `--python FILE`. `weir` is `weir serve` with as many workers
-as `--workers` says, and one engine for all that finds everything safe.
+as `--workers` says, and one engine for all that finds everything safe; with `--share 0.25` each of its processes has a
+quarter of a core, and no more (root).
 """
 
 import argparse
@@ -11,10 +12,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.relay.load import children
+from bench.relay.quota import limited
 from bench.relay.serving import free_port, until_terminated
 
 START_SECONDS = 90.0
@@ -103,7 +106,9 @@ async def serve(wanted: argparse.Namespace) -> None:
                     if process.returncode is not None:
                         sys.exit(f"{name} ended with status {process.returncode}")
                     await asyncio.sleep(0.1)
-            await until_terminated(port)
+            workers = [process.pid, *children(process.pid)]
+            with limited(workers, wanted.share) if wanted.share else nullcontext():
+                await until_terminated(port)
         finally:
             for one in reversed(running):
                 if one.returncode is None:
@@ -130,4 +135,5 @@ if __name__ == "__main__":
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--python")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--share", type=float, default=0.0)
     asyncio.run(serve(parser.parse_args()))
