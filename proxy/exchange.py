@@ -7,7 +7,7 @@ async with Exchange(service, record, ask) as exchange:
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from adapters.base import Adapter, Assessment, Block, Failure, Options, Report, Usage
 from proxy.annotations import notations_of
@@ -69,16 +69,16 @@ class Ask:
     call: UpstreamCall  # what is sent there
     owner: str = ""  # who pays: states of the guard are shared within it, never across
     notations: frozenset[str] = frozenset()  # that the client asks for
-    body: bytes | None = None  # of the call, written
 
 
 class Exchange:
     """Use as an async context manager: leaving it frees the upstream's connection and the guard's streams."""
 
-    def __init__(self, service: Service, record: Record, ask: Ask) -> None:
+    def __init__(self, service: Service, record: Record, ask: Ask, body: bytes | None = None) -> None:
+        """`body` of the call, written."""
         self._service, self._settings = service, service.settings
         self._record = record
-        self._ask = ask
+        self._ask, self._body = ask, body
         self._policy = ask.chosen.settings
         self._stack = AsyncExitStack()
         self._classifier: Classifier | None = None
@@ -157,7 +157,7 @@ class Exchange:
             raise PromptBlocked(self._record.prompt)
 
     async def _open_upstream(self) -> None:
-        call, body = self._ask.call, self._ask.body
+        call, body = self._ask.call, self._body
         self._record.note_upstream(self._ask.upstream.settings)
         try:
             self._response = await self._ask.upstream.open(
@@ -172,7 +172,7 @@ class Exchange:
         except Fault as fault:
             self._record.error = str(fault)
             raise fault.api_error() from fault
-        self._ask = replace(self._ask, body=None)  # which may be long, as the answer may
+        self._body = None  # which may be long, as the answer may
         self._record.note_head(self._response.status)
 
     # The answer.

@@ -163,8 +163,8 @@ async def _exchange(
     headers = record.sent_headers(caller.forwarded(request.headers))
     wishes = request.headers.getall(ANNOTATIONS_HEADER, [])
     notations = asked_notations(wishes, wants_moderation=asked.moderation is not None)
-    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations, body)
-    exchange = Exchange(service, record, ask)
+    ask = Ask(record.endpoint, asked, chosen, upstream, headers, call, caller.owner, notations)
+    exchange = Exchange(service, record, ask, body)
     del ask, body
     async with exchange:
         try:

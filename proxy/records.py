@@ -4,8 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -228,10 +229,13 @@ class Record:
         self.scanned = scanned_of(self.channels, self.unscanned_parts) if is_judged else Scanned.NONE
 
     def as_dict(self) -> dict[str, Any]:
-        # asdict takes a fifth of a short request's time
-        found = msgspec.to_builtins(self, enc_hook=_as_told).items()
-        values = {name: value for name, value in found if not name.startswith("_")}
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+        """All that is told, in strings, numbers, lists and dictionaries."""
+        values = dict(zip(TOLD, _told_of(self), strict=True))
+        for name in TIMES:
+            if (seconds := values[name]) is not None:
+                values[name] = round(seconds, 6)
+        values |= msgspec.to_builtins({name: values[name] for name in STRUCTURED}, enc_hook=_as_told)
+        return values
 
     def write(self) -> None:
         self.seconds = self.elapsed()
@@ -240,6 +244,12 @@ class Record:
             line = msgspec.json.encode(values)
             # Some characters that are no line ends in JSON are for those who read a log line by line.
             LOGGER.info(line.decode() if line.isascii() else json.dumps(values, separators=(",", ":")))
+
+
+TOLD = tuple(one.name for one in fields(Record) if not one.name.startswith("_"))
+TIMES = tuple(name for name in TOLD if name == "started" or name.endswith("seconds"))
+STRUCTURED = ("outcome", "scanned", "prompt", "channels", "unscanned_parts", "dropped_parameters")
+_told_of = attrgetter(*TOLD)  # dataclasses.asdict takes a fifth of a short request's time
 
 
 def _as_told(value: object) -> dict[str, Any] | None:

@@ -105,6 +105,8 @@ class UpstreamResponse:
 
     async def finish(self) -> None:
         """Wait for the end of a body that has said all. Where it does not come, `close` does the rest."""
+        if self.body.has_all:
+            return
         with suppress(Fault, TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await self.read()

@@ -57,6 +57,10 @@ class Pool:
 
     async def take(self) -> UpstreamConnection:
         """An idle connection or a new one. Raises OSError, also where the wait is too long, and ValueError."""
+        if not self._room.locked() and (connection := self._reused()):
+            await self._room.acquire()  # at once: no timer for what needs no time
+            self._taken.add(connection)
+            return connection
         reason: type[ConnectTimeout] = PoolFull
         try:
             async with asyncio.timeout(self._connect_seconds):

@@ -42,10 +42,8 @@ async def exchange(
             request = read_chat_request({**ASK, "stream": True, **(fields or {})}, Terms(ServerSettings()))
             upstream_of_m = upstreams.of_model("m")
             call = call_of(request, record.endpoint, "", upstream_of_m.settings)
-            asked = Ask(
-                record.endpoint, request, service.policies.default, upstream_of_m, {}, call, body=dump(call.body or {})
-            )
-            async with Exchange(service, record, asked) as made:
+            asked = Ask(record.endpoint, request, service.policies.default, upstream_of_m, {}, call)
+            async with Exchange(service, record, asked, dump(call.body or {})) as made:
                 yield made, record
     assert guard.slots == 0
 
