@@ -63,8 +63,8 @@ AIOHTTP = {
 TORCH = {
     f"proxy.guard.{name}"
     for name in (
-        "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "random_weights",
-        "remote_code", "runner", "vllm_model",
+        "answers", "attention", "int8", "loader", "model", "paged_model", "paged_runner", "ragged", "random_weights",
+        "remote_code", "runner", "slab", "vllm_model",
     )
 } | {"proxy.benchmark.baselines"}  # fmt: skip
 # What may be imported late: whole optional parts, and what would make `weir --help` or a worker wait.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proxy.guard.attention import Placed
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError, GuardFault
 from proxy.guard.rows import SUMS
+from proxy.guard.slab import Placed
 from proxy.risk import Role
 
 ROLES = (Role.ASSISTANT, Role.USER)

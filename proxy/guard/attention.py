@@ -5,16 +5,16 @@ masked call over a view of their slab; a long chunk is a call of its own, and a 
 its views of all layers made at once.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxy.guard.cache import Slot
 from proxy.guard.model import GuardModel
-from proxy.guard.sequence import Chunk
+from proxy.guard.ragged import LEAST_NUMBERS, RAGGED_TOKENS, Ragged, groups, suits
+from proxy.guard.slab import Placed, Slab
 
 # Longer chunks are computed one by one: there is enough work in one, and padding others to it would waste.
 BATCHED_TOKENS = 16
@@ -22,29 +22,6 @@ BATCHED_TOKENS = 16
 GAP_SLOTS = 1
 # Fewer single tokens than these are computed one by one: a masked call takes its mask, and copies of the queries.
 LEAST_NEIGHBOURS = 8
-
-
-class Slab:
-    """Keys and values of `slots` streams: a pair of [slots, kv_heads, capacity, head_dim] for each layer."""
-
-    def __init__(self, model: GuardModel, slots: int, capacity: int) -> None:
-        shape = model.architecture
-        # Zeros, not empty: masked positions are read, and memory may hold NaN.
-        memory = torch.zeros(
-            (shape.layers, 2, slots, shape.kv_heads, capacity, shape.head_dim), dtype=model.dtype, device=model.device
-        )
-        self.memory = memory
-        self.layers: list[tuple[Tensor, Tensor]] = [(layer[0], layer[1]) for layer in memory]
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A chunk with its tokens' place in the packed batch."""
-
-    chunk: Chunk
-    slab: int
-    index: int
-    first: int  # row of its first token
 
 
 class Write:
@@ -161,12 +138,15 @@ class Neighbours:
         return torch.tensor(to_padded, device=device), torch.tensor(to_packed, device=device)
 
 
+Part = Ragged | Tokens | Single | Neighbours
+
+
 class Attention:
     """One step's attention: call it with a layer's q, k and v (see `model.Attend`)."""
 
     def __init__(self, slabs: dict[int, Slab], placed: list[Placed], model: GuardModel) -> None:
         self._writes: list[Write] = []
-        self._parts: list[Tokens | Single | Neighbours] = []
+        self._parts: list[Part] = []
         for slab_id, tenants in _by_slab(placed):
             slab = slabs[slab_id]
             self._writes.append(Write(slab, tenants, model.device))
@@ -180,21 +160,6 @@ class Attention:
         return torch.cat([part(layer, q) for part in self._parts])
 
 
-def place(chunks: Sequence[Chunk]) -> list[Placed]:
-    """Chunks in the order of their slots, so that neighbours in memory are neighbours in the batch."""
-    placed: list[Placed] = []
-    first = 0
-    slots = []
-    for chunk in chunks:
-        slot: Slot | None = chunk.sequence.slot
-        assert slot is not None  # the scheduler gives every running sequence a slot
-        slots.append((slot.slab, slot.index, chunk))
-    for slab, index, chunk in sorted(slots, key=lambda at: at[:2]):
-        placed.append(Placed(chunk, slab, index, first))
-        first += chunk.count
-    return placed
-
-
 def _by_slab(placed: list[Placed]) -> Iterator[tuple[int, list[Placed]]]:
     tenants: list[Placed] = []
     for at in placed:
@@ -205,8 +170,18 @@ def _by_slab(placed: list[Placed]) -> Iterator[tuple[int, list[Placed]]]:
     yield tenants[0].slab, tenants
 
 
-def _parts(slab: Slab, tenants: list[Placed], model: GuardModel) -> Iterator[Tokens | Single | Neighbours]:
-    """In the order of the batch."""
+def _parts(slab: Slab, tenants: list[Placed], model: GuardModel) -> Iterator[Part]:
+    """In the order of the batch, in which `place` has put short chunks first where they are to be computed together."""
+    shape = model.architecture
+    short = list(takewhile(lambda at: at.chunk.count <= RAGGED_TOKENS, tenants)) if suits(model) else []
+    if sum(at.chunk.count for at in short) * shape.kv_heads * shape.head_dim >= LEAST_NUMBERS:
+        for group in groups(short, shape):
+            yield Ragged(slab, group, shape)
+        tenants = tenants[len(short) :]
+    yield from _dense_parts(slab, tenants, model)
+
+
+def _dense_parts(slab: Slab, tenants: list[Placed], model: GuardModel) -> Iterator[Tokens | Single | Neighbours]:
     tokens: list[Placed] = []
     for run in _runs(tenants):
         if len(run) < LEAST_NEIGHBOURS and all(at.chunk.count == 1 for at in run):
@@ -224,14 +199,16 @@ def _runs(tenants: list[Placed]) -> Iterator[list[Placed]]:
     """Neighbours that one call can compute."""
     run: list[Placed] = []
     for at in tenants:
-        is_short = at.chunk.count <= BATCHED_TOKENS
-        if run and is_short and run[-1].chunk.count <= BATCHED_TOKENS and at.index - run[-1].index <= 1 + GAP_SLOTS:
+        are_short = bool(run) and max(at.chunk.count, run[-1].chunk.count) <= BATCHED_TOKENS
+        # Behind the short ones, which `place` may have put first, slots begin anew.
+        if are_short and run[-1].index < at.index <= run[-1].index + 1 + GAP_SLOTS:
             run.append(at)
             continue
         if run:
             yield run
         run = [at]
-    yield run
+    if run:
+        yield run
 
 
 def _mask(queries: Tensor, length: int, model: GuardModel) -> Tensor:

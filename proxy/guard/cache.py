@@ -14,9 +14,9 @@ from typing import Protocol
 
 # The smallest slot: a short prompt and a short answer.
 SMALLEST_TOKENS = 128
-# Neighbours in a slab are one attention call; a bigger slab strands more memory behind its last stream.
-SLOTS_PER_SLAB = 64
-SLAB_BYTES = 32 << 20
+# The streams of a slab are computed together; a bigger slab strands more memory behind its last stream.
+SLOTS_PER_SLAB = 256
+SLAB_BYTES = 128 << 20
 
 
 class OutOfMemory(Exception):

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from proxy.guard.answers import read_answers
-from proxy.guard.attention import Attention, Placed, Slab, place
+from proxy.guard.attention import Attention
 from proxy.guard.cache import Cache, Change, Grow, Move, OutOfMemory, Retire, Scrub
 from proxy.guard.model import GuardModel
 from proxy.guard.protocol import GuardError
+from proxy.guard.ragged import RAGGED_TOKENS, suits
 from proxy.guard.sequence import Chunk
 from proxy.guard.settings import default_threads
 from proxy.guard.shares import Shares, is_small
+from proxy.guard.slab import Placed, Slab, place
 
 FALLBACK_BUDGET_BYTES = 2 << 30
 CPU_BUDGET_SHARE = 0.25
@@ -99,7 +101,7 @@ class Runner:
 
     def run(self, chunks: Sequence[Chunk]) -> list[bytes | GuardError]:
         """One answer a chunk: a row for each of its reads, or a GuardFault when its numbers are not finite."""
-        placed = place(chunks)
+        placed = place(chunks, RAGGED_TOKENS if suits(self.model) else 0)
         answers = self._shares.run(self._answers, placed)
         by_chunk = {id(at.chunk): answer for at, answer in zip(placed, answers, strict=True)}
         return [by_chunk[id(chunk)] for chunk in chunks]

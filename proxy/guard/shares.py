@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from proxy.guard.architecture import Architecture
-from proxy.guard.attention import Placed
+from proxy.guard.slab import Placed
 
 # Smaller shares cost more in calls than the second core saves.
 SHARE_TOKENS = 64

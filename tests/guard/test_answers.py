@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from proxy.guard.answers import read_answers
-from proxy.guard.attention import Placed
 from proxy.guard.protocol import GuardFault
 from proxy.guard.rows import read_rows, row_bytes
 from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.guard.slab import Placed
 from proxy.risk import Role
 from tests.guard.driver import Same, Small, distance, rows_of
 

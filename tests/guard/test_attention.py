@@ -1,15 +1,17 @@
 """Every way of laying out a batch gives the attention of one stream alone (the engine's tests cover the rest)."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
-from proxy.guard.attention import BATCHED_TOKENS, LEAST_NEIGHBOURS, Attention, Neighbours, Slab, Tokens, place
+from proxy.guard import attention
+from proxy.guard.attention import BATCHED_TOKENS, LEAST_NEIGHBOURS, Attention, Neighbours, Single, Tokens
 from proxy.guard.cache import Slot
+from proxy.guard.ragged import LEAST_NUMBERS, RAGGED_TOKENS, Ragged, is_at_hand
 from proxy.guard.sequence import Chunk, Job, Sequence
+from proxy.guard.slab import Slab, place
 from proxy.risk import Role
 from tests.guard.driver import Small
 
@@ -37,12 +39,28 @@ LAYOUTS = {
     "tokens here and there": [(0, 0, 9, 1), (0, 3, 0, 1), (0, 6, 50, 1), (0, 7, 2, 1)],
     "tokens around a longer chunk": [(0, 0, 9, 1), (0, 2, 5, 1), (0, 4, 50, 3), (0, 7, 2, 1), (1, 0, 7, 1)],
     "many neighbours": [(0, index, 5 * index, 1) for index in range(8)],
+    "short ones among longer": [(0, index, 5 * index, 1 + index % 5) for index in range(8)],
+    "few short ones behind longer": [(0, 1, 9, 5), (0, 2, 20, 16), (0, 3, 9, 1), (0, 6, 30, 2), (0, 7, 4, 4)],
+    "short ones of two slabs": [(index % 2, index // 2, 3 * index, 1 + index % 3) for index in range(14)],
     "two slabs and a long one between": [(1, 0, 1, 1), (0, 2, 4, 2), (0, 3, 3, 40), (0, 4, 0, 5), (1, 1, 7, 1)],
 }
 
 
+@pytest.fixture(params=["ragged", "dense"])
+def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Up to how many tokens a chunk is a short one: none is, where the kernels for them are missing."""
+    if request.param == "dense":
+        monkeypatch.setattr(attention, "suits", lambda _: False)
+        return 0
+    if not is_at_hand():
+        pytest.skip("torch has no FBGEMM here")
+    return RAGGED_TOKENS
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_attention_of_a_batch_is_that_of_each_alone(small: Small, layout: list[tuple[int, int, int, int]]) -> None:
+def test_attention_of_a_batch_is_that_of_each_alone(
+    small: Small, layout: list[tuple[int, int, int, int]], short: int
+) -> None:
     model = small.loaded.model
     shape = model.architecture
     torch.manual_seed(1)
@@ -51,7 +69,7 @@ def test_attention_of_a_batch_is_that_of_each_alone(small: Small, layout: list[t
         slab.memory.normal_()
     chunks = [chunk(*where) for where in layout]
     random.Random(1).shuffle(chunks)
-    placed = place(chunks)
+    placed = place(chunks, short)
     total = sum(at.chunk.count for at in placed)
     q = torch.randn(total, shape.heads, shape.head_dim)
     k, v = torch.randn(2, total, shape.kv_heads, shape.head_dim)
@@ -71,14 +89,25 @@ def test_attention_of_a_batch_is_that_of_each_alone(small: Small, layout: list[t
         assert torch.allclose(mixed[rows], alone.transpose(0, 1).flatten(1), atol=1e-5)
 
 
-def test_memory_begins_as_zeros(tmp_path: Path, small: Small) -> None:
-    assert not Slab(small.loaded.model, 2, 16).memory.any()
-
-
-def test_few_tokens_are_computed_one_by_one_and_many_neighbours_together(small: Small) -> None:
+def kinds(small: Small, layout: list[tuple[int, int, int, int]], short: int) -> list[type]:
     model = small.loaded.model
-    slabs = {0: Slab(model, 2 * LEAST_NEIGHBOURS, CAPACITY)}
-    few = place([chunk(0, index, 9, 1) for index in range(LEAST_NEIGHBOURS - 1)])
-    many = place([chunk(0, index, 9, 1) for index in range(LEAST_NEIGHBOURS)])
-    assert [type(part) for part in Attention(slabs, few, model)._parts] == [Tokens]
-    assert [type(part) for part in Attention(slabs, many, model)._parts] == [Neighbours]
+    slabs = {0: Slab(model, 4 * LEAST_NEIGHBOURS, CAPACITY)}
+    return [type(part) for part in Attention(slabs, place([chunk(*where) for where in layout], short), model)._parts]
+
+
+@pytest.mark.parametrize("short", ["dense"], indirect=True)
+def test_few_tokens_are_computed_one_by_one_and_many_neighbours_together(small: Small, short: int) -> None:
+    tokens = [(0, index, 9, 1) for index in range(LEAST_NEIGHBOURS)]
+    assert kinds(small, tokens[:-1], short) == [Tokens]
+    assert kinds(small, tokens, short) == [Neighbours]
+
+
+@pytest.mark.parametrize("short", ["ragged"], indirect=True)
+def test_short_chunks_are_computed_together_wherever_they_are(small: Small, short: int) -> None:
+    shape = small.loaded.model.architecture
+    enough = -(-LEAST_NUMBERS // (shape.kv_heads * shape.head_dim))
+    tokens = [(0, 3 * index, 9, 1) for index in range(enough)]
+    assert kinds(small, tokens[:-1], short) == [Tokens]
+    assert kinds(small, tokens, short) == [Ragged]
+    between = (0, 1, 3, RAGGED_TOKENS + 1)
+    assert kinds(small, [*tokens, between], short) == [Ragged, Single]

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.guard.architecture import read_architecture
-from proxy.guard.attention import Placed, place
 from proxy.guard.cache import Grow, Slot
 from proxy.guard.random_weights import SHAPES, random_guard
 from proxy.guard.rows import read_rows
 from proxy.guard.runner import Runner
 from proxy.guard.sequence import Chunk, Job, Sequence
 from proxy.guard.shares import SHARE_TOKENS, Shares, cut, is_small
+from proxy.guard.slab import Placed, place
 from proxy.risk import Role
 from tests.guard.checkpoints import random_ids
 from tests.guard.driver import distance, rows_of
