@@ -1,8 +1,9 @@
 """Attention of a ragged batch over the streams' own keys and values: views of slabs, never a gather.
 
-On a CPU a small model's step is made of call overhead, so short chunks in neighbouring slots are one
-masked call over a view of their slab; a long chunk is a call of its own, and a lone token one that has
-its views of all layers made at once.
+On a CPU a small model's step is made of call overhead, so the short chunks of a slab are computed together
+(`ragged`). Where torch lacks what that takes, and for chunks of more tokens, those in neighbouring slots
+are one masked call over a view of their slab; a long chunk is a call of its own, and a lone token one
+that has its views of all layers made at once.
 """
 
 from collections.abc import Iterator
