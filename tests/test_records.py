@@ -57,3 +57,19 @@ def test_a_record_is_one_line_of_json_whatever_is_in_it() -> None:
     assert found["seconds"] >= 0
     assert found["channels"][0]["delivered"] == 1
     assert not any(name.startswith("_") for name in found)
+
+
+def test_a_record_is_told_in_what_json_has() -> None:
+    """Databases ask for the kinds exactly: a member of an enum is a string to Python, and to them none."""
+    note = Note("content", 0, 3, "Unsafe", "Violent", 0.9)
+    record = Record("weir-1", "/v1/x", "default", "g@1", started=1.23456789, prompt=note)
+    record.channels = [ChannelRecord(0, "content", 10, 9, 8, 3, worst=note, flagged=note)]
+    record.unscanned_parts, record.dropped_parameters = ("image_url",), ("seed",)
+    record.first_byte_seconds = 0.1234567
+    told = record.as_dict()
+    assert json.loads(json.dumps(told)) == told | {"unscanned_parts": ["image_url"], "dropped_parameters": ["seed"]}
+    assert {type(value) for value in told.values()} <= {str, int, float, bool, type(None), list, tuple, dict}
+    assert (told["started"], told["first_byte_seconds"]) == (1.234568, 0.123457)
+    assert told["channels"][0]["flagged"]["category"] == told["prompt"]["category"] == "Violent"
+    assert list(told)[:4] == ["request_id", "endpoint", "policy", "guard"]
+    assert not any(name.startswith("_") for name in told)

@@ -17,7 +17,12 @@ VERSION_2 = Path("/sys/fs/cgroup")
 
 @contextmanager
 def limited(pids: Sequence[int], share: float) -> Iterator[None]:
-    """Each of these has `share` of a core and no more, until left. Raises OSError where that is not allowed."""
+    """Each of these has `share` of a core and no more, until left.
+
+    Raises ValueError for no share at all, and OSError for one that the system does not give, or not to us.
+    """
+    if not share > 0:  # which version 1 would take for no limit
+        raise ValueError(f"{share:g} of a core is no share")
     with ExitStack() as groups:
         for pid in pids:
             groups.enter_context(_limited(pid, round(share * PERIOD_US)))
@@ -28,6 +33,7 @@ def limited(pids: Sequence[int], share: float) -> Iterator[None]:
 def _limited(pid: int, quota_us: int) -> Iterator[None]:
     is_first_version = (VERSION_1 / "cpu.cfs_quota_us").exists()
     root = VERSION_1 if is_first_version else VERSION_2
+    origin = _group_of(pid, root, "cpu" if is_first_version else "")
     group = root / f"weir-bench-{pid}"
     group.mkdir()
     try:
@@ -39,10 +45,19 @@ def _limited(pid: int, quota_us: int) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(pid))
         yield
     finally:
-        _leave(root, group)
+        _leave(group, origin)
 
 
-def _leave(root: Path, group: Path) -> None:
+def _group_of(pid: int, root: Path, controller: str) -> Path:
+    """Where a process is now; lines are number:controllers:path. Raises OSError where there is no such process."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return root / path.lstrip("/")
+    return root
+
+
+def _leave(group: Path, origin: Path) -> None:
     for pid in (group / "cgroup.procs").read_text().split():
-        (root / "cgroup.procs").write_text(pid)
+        (origin / "cgroup.procs").write_text(pid)
     group.rmdir()

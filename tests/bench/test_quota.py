@@ -1,6 +1,5 @@
 """A process with a share of a core uses no more of one, and all of it when the share is taken back."""
 
-import os
 import subprocess
 import sys
 import time
@@ -17,11 +16,12 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 def is_allowed() -> bool:
-    try:
-        with limited([os.getpid()], 1.0):
-            return True
-    except OSError:
-        return False
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            with limited([process.pid], 1.0):
+                return True
+        except OSError:
+            return False
 
 
 pytestmark = pytest.mark.skipif(not is_allowed(), reason="needs root, and control groups that may be made")
@@ -53,13 +53,23 @@ def test_a_share_is_all_that_a_process_gets(busy: int) -> None:
         assert used(busy) < free
 
 
-def test_no_group_stays_behind(busy: int) -> None:
-    with pytest.raises(ZeroDivisionError), limited([busy], SHARE):
-        raise ZeroDivisionError
+def test_it_goes_back_to_its_group_and_none_stays_behind(busy: int) -> None:
+    groups = Path(f"/proc/{busy}/cgroup")
+    before = groups.read_text()
+    with limited([busy], SHARE):
+        assert groups.read_text() != before
+    assert groups.read_text() == before
     assert not list(Path("/sys/fs/cgroup").rglob("weir-bench-*"))
 
 
 def test_a_process_that_is_gone_is_an_error_and_leaves_no_group() -> None:
-    with pytest.raises(ProcessLookupError), limited([2**22 - 1], SHARE):
+    with pytest.raises(FileNotFoundError), limited([2**22 - 1], SHARE):
+        pass
+    assert not list(Path("/sys/fs/cgroup").rglob("weir-bench-*"))
+
+
+@pytest.mark.parametrize(("share", "error"), [(0.001, OSError), (0.0, ValueError), (-1.0, ValueError)])
+def test_what_is_no_share_is_an_error_and_leaves_no_group(busy: int, share: float, error: type[Exception]) -> None:
+    with pytest.raises(error), limited([busy], share):
         pass
     assert not list(Path("/sys/fs/cgroup").rglob("weir-bench-*"))
